@@ -1,0 +1,287 @@
+//! A SQLite file in WAL mode: one thread that writes, some connections that read.
+//!
+//! SQLite has one writer at a time, and a commit costs an fsync. So the writer takes whatever jobs have gathered,
+//! gives each a savepoint, and commits them all at once: jobs that arrive together share an fsync, and a job that
+//! fails takes nothing along.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError, mpsc},
+    thread,
+};
+
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::{Semaphore, oneshot};
+
+/// A file that can't be opened, read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum SqliteError {
+    /// SQLite's own error.
+    #[error("{path}: {source}")]
+    Sqlite {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        source: rusqlite::Error,
+    },
+    /// The file was written by a newer version of this program.
+    #[error("{path}: written by a newer version (schema {found}, this one knows {known}): upgrade")]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// The version of its schema.
+        found: usize,
+        /// The last version that this program knows.
+        known: usize,
+    },
+    /// The transaction that the job was part of did not commit.
+    #[error("{path}: the commit failed: {message}")]
+    Commit {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite said.
+        message: String,
+    },
+    /// The file is being closed.
+    #[error("{0}: closed")]
+    Closed(PathBuf),
+}
+
+/// How a file is made and used.
+pub(crate) struct Settings {
+    /// The steps of its schema, oldest first; a file remembers how many it has taken.
+    pub(crate) schema: &'static [&'static str],
+    /// The writer's page cache, in KiB.
+    pub(crate) writer_cache_kib: u32,
+    /// Each reader's page cache, in KiB.
+    pub(crate) reader_cache_kib: u32,
+}
+
+/// How many jobs share a commit at most: bounds how long the first of them waits.
+const MAX_JOBS: usize = 256;
+
+/// How many reads run at once.
+const READERS: usize = 4;
+
+/// An open file.
+pub(crate) struct SqliteFile {
+    path: PathBuf,
+    jobs: Option<mpsc::Sender<Box<dyn Job>>>,
+    writer: Option<thread::JoinHandle<()>>,
+    readers: Arc<Readers>,
+}
+
+struct Readers {
+    path: PathBuf,
+    cache_kib: u32,
+    idle: Mutex<Vec<Connection>>,
+    slots: Semaphore,
+}
+
+/// A write that waits for its turn, and then for its commit.
+trait Job: Send {
+    fn run(&mut self, connection: &Connection);
+    fn settle(self: Box<Self>, path: &Path, commit: Result<(), &str>);
+}
+
+struct Write<F, T> {
+    work: Option<F>,
+    outcome: Option<rusqlite::Result<T>>,
+    reply: oneshot::Sender<Result<T, SqliteError>>,
+}
+
+impl SqliteFile {
+    /// Opens the file, makes it if it is not there, and brings its schema up to date.
+    pub(crate) fn open(path: &Path, settings: &Settings) -> Result<Self, SqliteError> {
+        let sqlite = |source| SqliteError::Sqlite { path: path.into(), source };
+        let connection = Connection::open(path).map_err(sqlite)?;
+        prepare(&connection, settings.writer_cache_kib).map_err(sqlite)?;
+        migrate(&connection, path, settings.schema)?;
+        let (jobs, queue) = mpsc::channel();
+        let writer_path = path.to_owned();
+        let writer = thread::Builder::new()
+            .name("sqlite-writer".into())
+            .spawn(move || write_jobs(&connection, &queue, &writer_path))
+            .expect("a thread can be started");
+        let readers = Readers {
+            path: path.into(),
+            cache_kib: settings.reader_cache_kib,
+            idle: Mutex::default(),
+            slots: Semaphore::new(READERS),
+        };
+        Ok(Self { path: path.into(), jobs: Some(jobs), writer: Some(writer), readers: Arc::new(readers) })
+    }
+
+    /// Runs `work` on the writer's connection, and returns once what it wrote is durable.
+    ///
+    /// Its writes are undone if it fails.
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, SqliteError> {
+        let (reply, answer) = oneshot::channel();
+        let job = Write { work: Some(work), outcome: None, reply };
+        let closed = || SqliteError::Closed(self.path.clone());
+        let jobs = self.jobs.as_ref().expect("present until dropped");
+        jobs.send(Box::new(job)).map_err(|_| closed())?;
+        answer.await.map_err(|_| closed())?
+    }
+
+    /// Runs `work` on a reader's connection, within one snapshot.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, SqliteError> {
+        let readers = Arc::clone(&self.readers);
+        let _slot = self.readers.slots.acquire().await.expect("never closed");
+        let read = tokio::task::spawn_blocking(move || {
+            let connection = readers.take()?;
+            let result = in_snapshot(&connection, work);
+            readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            result.map_err(|source| SqliteError::Sqlite { path: readers.path.clone(), source })
+        });
+        read.await.expect("a read does not panic")
+    }
+}
+
+impl Drop for SqliteFile {
+    /// Lets the writer finish what it has taken on.
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Readers {
+    fn take(&self) -> Result<Connection, SqliteError> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(connection) = idle {
+            return Ok(connection);
+        }
+        let sqlite = |source| SqliteError::Sqlite { path: self.path.clone(), source };
+        let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite)?;
+        prepare(&connection, self.cache_kib).map_err(sqlite)?;
+        Ok(connection)
+    }
+}
+
+fn in_snapshot<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    let snapshot = connection.unchecked_transaction()?;
+    let result = work(connection)?;
+    snapshot.finish()?;
+    Ok(result)
+}
+
+/// `synchronous=FULL` makes a commit durable in WAL mode: <https://www.sqlite.org/pragma.html#pragma_synchronous>.
+fn prepare(connection: &Connection, cache_kib: u32) -> rusqlite::Result<()> {
+    connection.set_prepared_statement_cache_capacity(64);
+    connection.execute_batch(&format!(
+        "PRAGMA page_size=8192; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=10000;
+         PRAGMA cache_size=-{cache_kib}; PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=4000;"
+    ))
+}
+
+fn migrate(connection: &Connection, path: &Path, schema: &[&str]) -> Result<(), SqliteError> {
+    let sqlite = |source| SqliteError::Sqlite { path: path.into(), source };
+    let found: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;
+    if found > schema.len() {
+        return Err(SqliteError::Newer { path: path.into(), found, known: schema.len() });
+    }
+    for (step, sql) in schema.iter().enumerate().skip(found) {
+        let version = step + 1;
+        connection
+            .execute_batch(&format!("BEGIN IMMEDIATE; {sql}; PRAGMA user_version={version}; COMMIT"))
+            .map_err(sqlite)?;
+    }
+    Ok(())
+}
+
+fn write_jobs(connection: &Connection, queue: &mpsc::Receiver<Box<dyn Job>>, path: &Path) {
+    while let Ok(first) = queue.recv() {
+        let mut jobs = vec![first];
+        jobs.extend(queue.try_iter().take(MAX_JOBS - 1));
+        let commit = commit_together(connection, &mut jobs).map_err(|error| error.to_string());
+        for job in jobs {
+            job.settle(path, commit.as_ref().map(|()| ()).map_err(String::as_str));
+        }
+    }
+}
+
+fn commit_together(connection: &Connection, jobs: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+    let transaction = connection.unchecked_transaction()?;
+    for job in jobs {
+        job.run(connection);
+    }
+    transaction.commit()
+}
+
+impl<F, T> Job for Write<F, T>
+where
+    F: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
+    T: Send,
+{
+    fn run(&mut self, connection: &Connection) {
+        let work = self.work.take().expect("a job runs once");
+        self.outcome = Some(in_savepoint(connection, work));
+    }
+
+    fn settle(mut self: Box<Self>, path: &Path, commit: Result<(), &str>) {
+        let result = match (commit, self.outcome.take()) {
+            (Ok(()), Some(outcome)) => outcome.map_err(|source| SqliteError::Sqlite { path: path.into(), source }),
+            (Err(message), _) => Err(SqliteError::Commit { path: path.into(), message: message.into() }),
+            (Ok(()), None) => Err(SqliteError::Closed(path.into())),
+        };
+        // Whoever asked may have gone; what was committed stays.
+        let _ = self.reply.send(result);
+    }
+}
+
+fn in_savepoint<T>(
+    connection: &Connection,
+    work: impl FnOnce(&Connection) -> rusqlite::Result<T>,
+) -> rusqlite::Result<T> {
+    connection.execute_batch("SAVEPOINT job")?;
+    let result = work(connection);
+    let end = if result.is_ok() { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
+    connection.execute_batch(end)?;
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTINGS: Settings =
+        Settings { schema: &["CREATE TABLE t(n INTEGER PRIMARY KEY)"], writer_cache_kib: 1024, reader_cache_kib: 1024 };
+
+    #[tokio::test]
+    async fn a_job_that_fails_takes_nothing_along_and_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = SqliteFile::open(&directory.path().join("t.db"), &SETTINGS).expect("a file");
+        let insert = |n: i64| file.write(move |c| c.execute("INSERT INTO t VALUES (?1)", [n]));
+        let failing = file.write(|c| {
+            c.execute("INSERT INTO t VALUES (10)", [])?;
+            c.execute("INSERT INTO nowhere VALUES (1)", [])
+        });
+        let (first, failed, second) = tokio::join!(insert(1), failing, insert(2));
+        assert!(first.is_ok() && failed.is_err() && second.is_ok());
+        let sum: i64 = file.read(|c| c.query_row("SELECT sum(n) FROM t", [], |row| row.get(0))).await.expect("a sum");
+        assert_eq!(sum, 3);
+    }
+
+    #[tokio::test]
+    async fn a_file_of_a_newer_schema_is_refused_with_its_number() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("t.db");
+        let file = SqliteFile::open(&path, &SETTINGS).expect("a file");
+        file.write(|c| c.execute_batch("PRAGMA user_version=7")).await.expect("a higher number");
+        drop(file);
+        let refused = SqliteFile::open(&path, &SETTINGS).err().expect("refused");
+        assert!(refused.to_string().contains("schema 7, this one knows 1"), "{refused}");
+    }
+}

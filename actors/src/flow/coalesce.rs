@@ -1,0 +1,129 @@
+//! Coalescing: of many versions of one record, only the last matters.
+
+use std::sync::Arc;
+
+use super::budget::Permit;
+use crate::model::{Idx, Op, Page, SequinId};
+
+/// A page in flight, and the bytes of the budget that it holds until the last of its parts is dropped.
+#[derive(Debug)]
+pub struct PageInFlight {
+    page: Page,
+    _permit: Permit,
+}
+
+/// One version on its way to the table: where its envelope lies, and what a writer needs to sort it in.
+#[derive(Clone, Debug)]
+pub struct Row {
+    /// The record.
+    pub sequin_id: SequinId,
+    /// The version.
+    pub idx: Idx,
+    /// What the version does.
+    pub op: Op,
+    /// Which entry of its page it is.
+    pub entry: u32,
+}
+
+/// The rows of one page that go to one writer.
+#[derive(Debug)]
+pub struct Part {
+    /// The page's number in its pipeline.
+    pub page_number: u64,
+    /// The page.
+    pub page: Arc<PageInFlight>,
+    /// The rows, in the order of the stream.
+    pub rows: Vec<Row>,
+}
+
+/// What one transaction brings: the last version of each record of some parts, in the order of the primary key.
+#[derive(Debug, Default)]
+pub struct Batch {
+    parts: Vec<Part>,
+    /// Which row of which part.
+    rows: Vec<(u32, u32)>,
+}
+
+impl PageInFlight {
+    /// Binds the page to its bytes of the budget.
+    pub fn new(page: Page, permit: Permit) -> Self {
+        Self { page, _permit: permit }
+    }
+}
+
+impl Part {
+    fn envelope(&self, row: &Row) -> &[u8] {
+        let page = &self.page.page;
+        page.envelope(&page.entries()[row.entry as usize])
+    }
+}
+
+impl Batch {
+    /// Coalesces `parts`, which come from one writer's queue.
+    pub fn coalesce(parts: Vec<Part>) -> Self {
+        let mut rows = Vec::with_capacity(parts.iter().map(|part| part.rows.len()).sum());
+        for (number, part) in (0u32..).zip(&parts) {
+            rows.extend((0u32..).zip(&part.rows).map(|(place, _)| (number, place)));
+        }
+        let row = |&(part, place): &(u32, u32)| &parts[part as usize].rows[place as usize];
+        rows.sort_unstable_by(|a, b| {
+            let (a, b) = (row(a), row(b));
+            a.sequin_id.cmp(&b.sequin_id).then(b.idx.cmp(&a.idx))
+        });
+        rows.dedup_by(|later, kept| row(later).sequin_id == row(kept).sequin_id);
+        Self { parts, rows }
+    }
+
+    /// The rows, by primary key, each with its envelope.
+    pub fn rows(&self) -> impl Iterator<Item = (&Row, &[u8])> {
+        self.rows.iter().map(|&(part, place)| {
+            let part = &self.parts[part as usize];
+            let row = &part.rows[place as usize];
+            (row, part.envelope(row))
+        })
+    }
+
+    /// How many records the batch changes.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether the batch changes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The numbers of the pages whose parts these were.
+    pub fn page_numbers(&self) -> impl Iterator<Item = u64> {
+        self.parts.iter().map(|part| part.page_number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::flow::budget::{Budget, node_budget};
+
+    async fn part(page_number: u64, versions: &[(u128, u64)]) -> Part {
+        let permit = Budget::new(1024, node_budget(1024)).take(1).await;
+        let mut page = Page::default();
+        let mut rows = Vec::new();
+        for (entry, &(record, idx)) in (0u32..).zip(versions) {
+            page.push(Idx(idx), Utc::now(), format!("{record}@{idx}").as_bytes());
+            rows.push(Row { sequin_id: SequinId(Uuid::from_u128(record)), idx: Idx(idx), op: Op::Upsert, entry });
+        }
+        Part { page_number, page: Arc::new(PageInFlight::new(page, permit)), rows }
+    }
+
+    #[tokio::test]
+    async fn the_last_version_of_each_record_is_kept_in_the_order_of_the_primary_key() {
+        let parts = vec![part(3, &[(9, 1), (2, 2), (9, 3)]).await, part(4, &[(2, 4), (1, 5)]).await];
+        let batch = Batch::coalesce(parts);
+        let kept: Vec<_> = batch.rows().map(|(_, envelope)| String::from_utf8_lossy(envelope).into_owned()).collect();
+        assert_eq!(kept, ["1@5", "2@4", "9@3"]);
+        assert_eq!(batch.page_numbers().collect::<Vec<_>>(), [3, 4]);
+    }
+}

@@ -1,0 +1,173 @@
+//! Identifiers: each its own type, so that one can't stand where another belongs.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::FieldError;
+
+macro_rules! uuid_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub Uuid);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = uuid::Error;
+
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                Uuid::parse_str(text).map(Self)
+            }
+        }
+    };
+}
+
+uuid_id!(
+    /// A target: one customer's database.
+    TargetId
+);
+uuid_id!(
+    /// A consumer: one provider or sync, forwarded to one table.
+    ConsumerId
+);
+uuid_id!(
+    /// A sync: one customer's connection to a provider.
+    SyncId
+);
+uuid_id!(
+    /// A record, and the primary key of its row.
+    SequinId
+);
+
+impl TargetId {
+    /// A new id, in order of time.
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl ConsumerId {
+    /// A new id, in order of time.
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+/// The namespace of derived record ids; changing it would give every record a new row.
+const RECORDS: Uuid = Uuid::from_u128(0x6f1b_7a52_0c5e_4c0e_9d53_8a1f_5e2c_7b10);
+
+impl SequinId {
+    /// The id of the record known by these three: the same for ever, on every node.
+    ///
+    /// A uuid v5 over their lengths and bytes, so that no two triples share a name.
+    pub fn derive(sync: SyncId, collection_id: &str, upstream_id: &str) -> Self {
+        let mut name = Vec::with_capacity(24 + collection_id.len() + upstream_id.len());
+        name.extend_from_slice(sync.0.as_bytes());
+        name.extend_from_slice(&(collection_id.len() as u64).to_be_bytes());
+        name.extend_from_slice(collection_id.as_bytes());
+        name.extend_from_slice(upstream_id.as_bytes());
+        Self(Uuid::new_v5(&RECORDS, &name))
+    }
+}
+
+/// A position in a provider's stream: strictly increasing from 1; 0 is before everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Idx(pub u64);
+
+impl Idx {
+    /// Before the first record of every stream.
+    pub const START: Self = Self(0);
+
+    /// As the `bigint` of the `updated_idx` column.
+    pub fn as_bigint(self) -> i64 {
+        i64::try_from(self.0).expect("a stream gives out fewer than 2^63 positions")
+    }
+}
+
+impl fmt::Display for Idx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A provider's slug, such as `hubspot`: `[a-z0-9][a-z0-9_-]{0,62}`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Provider(Arc<str>);
+
+impl Provider {
+    /// Takes `slug` if it is one.
+    pub fn parse(slug: &str) -> Result<Self, FieldError> {
+        let first = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let rest = |b: &u8| first(b) || matches!(b, b'_' | b'-');
+        match slug.as_bytes() {
+            [head, tail @ ..] if first(head) && tail.len() < 63 && tail.iter().all(rest) => Ok(Self(slug.into())),
+            _ => Err(FieldError::new(
+                "provider",
+                "takes 1 to 63 of a-z, 0-9, '_' and '-', beginning with a letter or digit",
+            )),
+        }
+    }
+
+    /// The slug.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for Provider {
+    type Error = FieldError;
+
+    fn try_from(slug: String) -> Result<Self, Self::Error> {
+        Self::parse(&slug)
+    }
+}
+
+impl From<Provider> for String {
+    fn from(provider: Provider) -> Self {
+        provider.0.as_ref().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_keeps_its_sequin_id_for_ever() {
+        let sync = SyncId(Uuid::from_u128(7));
+        let id = SequinId::derive(sync, "contact", "101");
+        assert_eq!(id.to_string(), "42cfc972-87dd-5fae-9cd2-1bf1128d73a3");
+    }
+
+    #[test]
+    fn no_two_triples_share_a_sequin_id_by_shifting_letters_between_fields() {
+        let sync = SyncId(Uuid::from_u128(7));
+        assert_ne!(SequinId::derive(sync, "ab", "c"), SequinId::derive(sync, "a", "bc"));
+    }
+
+    #[test]
+    fn a_provider_is_a_slug() {
+        for slug in ["hubspot", "9", "a_b-c", &"x".repeat(63)] {
+            assert!(Provider::parse(slug).is_ok(), "{slug}");
+        }
+        for slug in ["", "-a", "_a", "HubSpot", "a.b", "a b", "é", &"x".repeat(64)] {
+            assert!(Provider::parse(slug).is_err(), "{slug}");
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The plain types that everything else speaks in: no I/O, no actors, no database.
+
+mod consumer;
+mod envelope;
+mod ids;
+mod page;
+mod publication;
+mod record;
+mod secret;
+mod status;
+mod sync;
+mod target;
+
+pub use consumer::{Consumer, Desired, Filter, TableName, UnsupportedText};
+pub use envelope::{EnvelopeError, Routing, decode, decode_routing, encode};
+pub use ids::{ConsumerId, Idx, Provider, SequinId, SyncId, TargetId};
+pub use page::{Entry, Page};
+pub use publication::{Outgoing, Publication, SyncSeen};
+pub use record::{Op, Record, RecordFields};
+pub use secret::Secret;
+pub use status::{Applied, Backfill, Checkpoint, ConsumerStatus, Lag, Reason, RunState, TargetState, TargetStatus};
+pub use sync::Sync;
+pub use target::{Connection, Target, Tls, TlsMode};
+
+/// A JSON object that customers attach to what they make, kept as they gave it.
+pub type Metadata = serde_json::Map<String, serde_json::Value>;
+
+/// A value that is not what its field takes: which field, and what it takes instead.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct FieldError {
+    /// The path of the field, as the outside writes it (`connection.host`).
+    pub field: String,
+    /// What the field takes, in words for the person who filled it in.
+    pub message: String,
+}
+
+impl FieldError {
+    /// Says that `field` is wrong, and why.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into() }
+    }
+}
+
+/// Checks a name that people address things by: 1 to 100 letters, digits, `.`, `_` or `-`, beginning with a letter or digit.
+///
+/// A name that reads as a uuid is refused, because resources are addressed by id or by name.
+pub fn check_name(field: &str, name: &str) -> Result<(), FieldError> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let well_formed = (1..=100).contains(&name.len())
+        && name.chars().all(allowed)
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if !well_formed {
+        return Err(FieldError::new(
+            field,
+            "takes 1 to 100 letters, digits, '.', '_' or '-', beginning with a letter or digit",
+        ));
+    }
+    if uuid::Uuid::parse_str(name).is_ok() {
+        return Err(FieldError::new(field, "can't be a uuid: resources are addressed by id or by name"));
+    }
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! A publication: records on their way into the stream, accepted all together or not at all.
+
+use std::{collections::HashMap, ops::Range};
+
+use super::{Op, Provider, Record, SequinId, SyncId, encode};
+
+/// Records that were checked at the door, encoded, in the order in which they came.
+#[derive(Clone, Debug, Default)]
+pub struct Publication {
+    bytes: Vec<u8>,
+    records: Vec<Outgoing>,
+    syncs: Vec<SyncSeen>,
+    sync_numbers: HashMap<SyncId, usize>,
+}
+
+/// One record of a publication.
+#[derive(Clone, Debug)]
+pub struct Outgoing {
+    /// Which of [`Publication::syncs`] it belongs to.
+    pub sync: usize,
+    /// The record.
+    pub sequin_id: SequinId,
+    /// What this version does to it.
+    pub op: Op,
+    envelope: Range<usize>,
+}
+
+/// A sync as the last of its records in a publication describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncSeen {
+    /// The sync.
+    pub id: SyncId,
+    /// Whose sync it is.
+    pub provider: Provider,
+    /// The publisher's own id of it.
+    pub external_id: Option<String>,
+    /// The publisher's notes on it: the text of a JSON object.
+    pub metadata: String,
+}
+
+impl Publication {
+    /// Adds a record; `Err` tells the provider that the sync belongs to already, when it is another one.
+    pub fn push(&mut self, provider: &Provider, record: &Record<'_>) -> Result<(), Provider> {
+        let sync = self.sync_of(provider, record)?;
+        let start = self.bytes.len();
+        encode(record, &mut self.bytes);
+        let envelope = start..self.bytes.len();
+        self.records.push(Outgoing { sync, sequin_id: record.sequin_id, op: record.op, envelope });
+        Ok(())
+    }
+
+    fn sync_of(&mut self, provider: &Provider, record: &Record<'_>) -> Result<usize, Provider> {
+        if let Some(&number) = self.sync_numbers.get(&record.sync_id) {
+            let seen = &mut self.syncs[number];
+            if seen.provider != *provider {
+                return Err(seen.provider.clone());
+            }
+            if seen.external_id.as_deref() != record.sync_external_id {
+                seen.external_id = record.sync_external_id.map(Into::into);
+            }
+            if seen.metadata != record.sync_metadata {
+                seen.metadata = record.sync_metadata.into();
+            }
+            return Ok(number);
+        }
+        self.syncs.push(SyncSeen {
+            id: record.sync_id,
+            provider: provider.clone(),
+            external_id: record.sync_external_id.map(Into::into),
+            metadata: record.sync_metadata.into(),
+        });
+        self.sync_numbers.insert(record.sync_id, self.syncs.len() - 1);
+        Ok(self.syncs.len() - 1)
+    }
+
+    /// The records, in the order in which they came.
+    pub fn records(&self) -> &[Outgoing] {
+        &self.records
+    }
+
+    /// The syncs that the records belong to.
+    pub fn syncs(&self) -> &[SyncSeen] {
+        &self.syncs
+    }
+
+    /// The envelope of one of this publication's records.
+    pub fn envelope(&self, record: &Outgoing) -> &[u8] {
+        &self.bytes[record.envelope.clone()]
+    }
+}

@@ -1,0 +1,116 @@
+//! The kinds of documents.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    super::{Keyring, KeyringError},
+    Document, Named,
+};
+use crate::model::{
+    Checkpoint, Connection, Consumer, ConsumerId, ConsumerStatus, Metadata, Target, TargetId, TargetStatus, Tls,
+};
+
+/// A document that is written down as it is.
+macro_rules! plain_document {
+    ($document:ty, $kind:literal, $id:ty) => {
+        impl Document for $document {
+            const KIND: &'static str = $kind;
+            type Id = $id;
+            type Stored = Self;
+
+            fn to_stored(&self, _: &Keyring) -> Self {
+                self.clone()
+            }
+
+            fn from_stored(stored: Self, _: &Keyring) -> Result<Self, KeyringError> {
+                Ok(stored)
+            }
+        }
+    };
+}
+
+plain_document!(Consumer, "consumer", ConsumerId);
+plain_document!(Checkpoint, "checkpoint", ConsumerId);
+plain_document!(ConsumerStatus, "consumer-status", ConsumerId);
+plain_document!(TargetStatus, "target-status", TargetId);
+
+impl Named for Consumer {
+    fn id(&self) -> ConsumerId {
+        self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Named for Target {
+    fn id(&self) -> TargetId {
+        self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// A target as it is written down: its password sealed.
+#[derive(Serialize, Deserialize)]
+pub struct StoredTarget {
+    id: TargetId,
+    name: String,
+    host: String,
+    port: u16,
+    database: String,
+    username: String,
+    sealed_password: Option<Vec<u8>>,
+    tls: Tls,
+    pool_size: u32,
+    metadata: Metadata,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+/// What a target's secrets are sealed for: they open for no other target.
+fn owner(target: TargetId) -> String {
+    format!("target {target}")
+}
+
+impl Document for Target {
+    const KIND: &'static str = "target";
+    type Id = TargetId;
+    type Stored = StoredTarget;
+
+    fn to_stored(&self, keyring: &Keyring) -> StoredTarget {
+        let Connection { host, port, database, username, password, tls } = self.connection.clone();
+        StoredTarget {
+            id: self.id,
+            name: self.name.clone(),
+            host,
+            port,
+            database,
+            username,
+            sealed_password: password.map(|password| keyring.seal(&password, &owner(self.id))),
+            tls,
+            pool_size: self.pool_size,
+            metadata: self.metadata.clone(),
+            created_at: self.created_at,
+            updated_at: self.updated_at,
+        }
+    }
+
+    fn from_stored(stored: StoredTarget, keyring: &Keyring) -> Result<Self, KeyringError> {
+        let StoredTarget { id, name, host, port, database, username, sealed_password, tls, .. } = stored;
+        let password = sealed_password.map(|sealed| keyring.open(&sealed, &owner(id))).transpose()?;
+        Ok(Self {
+            id,
+            name,
+            connection: Connection { host, port, database, username, password, tls },
+            pool_size: stored.pool_size,
+            metadata: stored.metadata,
+            created_at: stored.created_at,
+            updated_at: stored.updated_at,
+        })
+    }
+}

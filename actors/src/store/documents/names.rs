@@ -1,0 +1,79 @@
+//! Names: unique among the resources of a kind, claimed before the resource is written.
+//!
+//! A claim without a resource that bears the name is void: its maker died between the two writes. It is taken over
+//! once it is older than any request may take.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{Document, Documents, DocumentsError, Entry, Revision, StoreError, decode, encode, key};
+
+/// Longer than any request takes.
+const CLAIM_HOLDS: TimeDelta = TimeDelta::minutes(2);
+
+/// A resource that people address by name.
+pub trait Named: Document {
+    /// Its id.
+    fn id(&self) -> Self::Id;
+    /// Its name.
+    fn name(&self) -> &str;
+}
+
+#[derive(Serialize, Deserialize)]
+struct Claim {
+    id: String,
+    at: DateTime<Utc>,
+}
+
+impl Documents {
+    /// Writes a resource that must not be there, under a name that must be free.
+    pub async fn create<T: Named>(&self, value: &T, now: DateTime<Utc>) -> Result<Revision, DocumentsError> {
+        self.claim(value, now).await?;
+        Ok(self.store.create(&key::<T>(value.id()), self.write(value)).await?)
+    }
+
+    /// The id of the resource of this name.
+    pub async fn id_of_name<T: Named>(&self, name: &str) -> Result<Option<T::Id>, DocumentsError> {
+        let Some(entry) = self.store.get(&name_key::<T>(name)).await? else {
+            return Ok(None);
+        };
+        let claim: Claim = decode(&entry)?;
+        Ok(claim.id.parse().ok())
+    }
+
+    /// Deletes a resource that must be at `revision`, and gives its name free.
+    pub async fn delete_named<T: Named>(&self, value: &T, revision: Revision) -> Result<(), DocumentsError> {
+        self.delete::<T>(value.id(), Some(revision)).await?;
+        Ok(self.store.delete(&name_key::<T>(value.name()), None).await?)
+    }
+
+    async fn claim<T: Named>(&self, value: &T, now: DateTime<Utc>) -> Result<(), DocumentsError> {
+        let key = name_key::<T>(value.name());
+        let claim = encode(Claim { id: value.id().to_string(), at: now });
+        let claimed = match self.store.get(&key).await? {
+            None => self.store.create(&key, claim).await,
+            Some(entry) if self.is_void::<T>(&entry, value.name(), now).await? => {
+                self.store.update(&key, claim, entry.revision).await
+            }
+            Some(_) => Err(StoreError::Conflict { key }),
+        };
+        match claimed {
+            Ok(_) => Ok(()),
+            Err(StoreError::Conflict { .. }) => Err(DocumentsError::NameTaken { name: value.name().into() }),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn is_void<T: Named>(&self, entry: &Entry, name: &str, now: DateTime<Utc>) -> Result<bool, DocumentsError> {
+        let claim: Claim = decode(entry)?;
+        if now - claim.at < CLAIM_HOLDS {
+            return Ok(false);
+        }
+        let Ok(id) = claim.id.parse() else { return Ok(true) };
+        Ok(self.get::<T>(id).await?.is_none_or(|found| found.value.name() != name))
+    }
+}
+
+fn name_key<T: Named>(name: &str) -> String {
+    format!("{}-name/{name}", T::KIND)
+}

@@ -1,0 +1,226 @@
+//! The record stream in a SQLite file: the embedded default.
+//!
+//! - `log` holds one row a version, appended in order and never changed.
+//! - `latest` says which version of a record counts; moving it is what compaction writes.
+//! - `superseded` lists the versions that no longer count: they are never read again, and their rows are reclaimed
+//!   later, block by block, in order. Deleting each at once would dirty a page of the log for every record published.
+//! - `block` counts the versions that count and those that don't, per [`position::BLOCK`] positions, so that a
+//!   consumer's lag is a sum of few numbers, and space is reclaimed where most of it is.
+
+mod position;
+mod publish;
+mod read;
+mod removal;
+mod syncs;
+mod wakers;
+
+use std::{
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use tokio::{sync::Notify, task::JoinHandle};
+
+use self::{publish::Known, read::SqliteReader, wakers::Wakers};
+use super::{RecordReader, RecordStream, StreamError, SyncQuery};
+use crate::{
+    embedded::{Settings, SqliteError, SqliteFile},
+    model::{Filter, Idx, Lag, Provider, Publication, Sync, SyncId},
+};
+
+const SETTINGS: Settings = Settings {
+    schema: &["
+    CREATE TABLE provider(no INTEGER PRIMARY KEY, slug TEXT NOT NULL UNIQUE, last_idx INTEGER NOT NULL);
+    CREATE TABLE sync(no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, provider INTEGER NOT NULL,
+                      external_id TEXT, metadata TEXT NOT NULL);
+    CREATE INDEX sync_by_provider ON sync(provider, id);
+    CREATE TABLE log(position INTEGER PRIMARY KEY, sync INTEGER NOT NULL, record BLOB NOT NULL,
+                     published_at INTEGER NOT NULL, envelope BLOB NOT NULL);
+    CREATE INDEX log_by_sync ON log(sync);
+    CREATE TABLE latest(sync INTEGER NOT NULL, record BLOB NOT NULL, position INTEGER NOT NULL,
+                        tombstone INTEGER NOT NULL, PRIMARY KEY(sync, record)) WITHOUT ROWID;
+    CREATE TABLE superseded(position INTEGER PRIMARY KEY);
+    CREATE TABLE tombstone(position INTEGER PRIMARY KEY, sync INTEGER NOT NULL);
+    CREATE TABLE block(no INTEGER PRIMARY KEY, live INTEGER NOT NULL, dead INTEGER NOT NULL);
+    CREATE INDEX block_mostly_dead ON block(no) WHERE dead > 0 AND dead >= live;
+    "],
+    writer_cache_kib: 64 * 1024,
+    reader_cache_kib: 4 * 1024,
+};
+
+/// The embedded stream. See the module for how it lies in the file.
+pub struct SqliteStream {
+    file: Arc<SqliteFile>,
+    known: Arc<Mutex<Known>>,
+    wakers: Arc<Wakers>,
+    superseded: Arc<Notify>,
+    reclaimer: JoinHandle<()>,
+}
+
+impl SqliteStream {
+    /// Opens the file, and makes it if it is not there. Needs a tokio runtime.
+    pub fn open(path: &Path) -> Result<Self, SqliteError> {
+        let file = Arc::new(SqliteFile::open(path, &SETTINGS)?);
+        let superseded = Arc::new(Notify::new());
+        let reclaimer = tokio::spawn(reclaim_when_superseded(Arc::clone(&file), Arc::clone(&superseded)));
+        superseded.notify_one();
+        Ok(Self { file, known: Arc::default(), wakers: Arc::default(), superseded, reclaimer })
+    }
+}
+
+impl Drop for SqliteStream {
+    fn drop(&mut self) {
+        self.reclaimer.abort();
+    }
+}
+
+/// Gives back the space of superseded versions, one block a transaction, so that publishers never wait for long.
+async fn reclaim_when_superseded(file: Arc<SqliteFile>, superseded: Arc<Notify>) {
+    loop {
+        superseded.notified().await;
+        loop {
+            match file.write(removal::reclaim_a_block).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "reclaiming space failed, and is tried again after the next publication");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl RecordStream for SqliteStream {
+    async fn publish(&self, publication: Publication) -> Result<Idx, StreamError> {
+        let known = Arc::clone(&self.known);
+        let publication = Arc::new(publication);
+        let records = Arc::clone(&publication);
+        let published = self
+            .file
+            .write(move |connection| {
+                let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                publish::publish(connection, &mut known, &records, Utc::now())
+            })
+            .await??;
+        self.wakers.wake(publication.syncs());
+        if published.superseded {
+            self.superseded.notify_one();
+        }
+        Ok(published.last_idx)
+    }
+
+    fn reader(&self, filter: &Filter, after: Idx) -> Box<dyn RecordReader> {
+        Box::new(SqliteReader::new(Arc::clone(&self.file), self.wakers.subscribe(filter), filter.clone(), after))
+    }
+
+    async fn lag(&self, filter: &Filter, after: Idx) -> Result<Lag, StreamError> {
+        let filter = filter.clone();
+        Ok(self.file.read(move |connection| read::lag(connection, &filter, after)).await?)
+    }
+
+    async fn head(&self, filter: &Filter) -> Result<Idx, StreamError> {
+        let filter = filter.clone();
+        Ok(self.file.read(move |connection| read::head(connection, &filter)).await?)
+    }
+
+    async fn delete_sync(&self, sync: SyncId) -> Result<u64, StreamError> {
+        let Some(end) = self.file.read(move |connection| removal::end_of_sync(connection, sync)).await? else {
+            return Ok(0);
+        };
+        let mut removed = 0;
+        loop {
+            match self.file.write(move |connection| removal::remove_some(connection, sync, end)).await? {
+                0 => return Ok(removed),
+                some => removed += some,
+            }
+        }
+    }
+
+    async fn drop_tombstones(&self, before: DateTime<Utc>, passed: &[(Filter, Idx)]) -> Result<u64, StreamError> {
+        let passed = passed.to_vec();
+        Ok(self.file.write(move |connection| removal::drop_tombstones(connection, before, &passed)).await?)
+    }
+
+    async fn providers(&self) -> Result<Vec<Provider>, StreamError> {
+        Ok(self.file.read(syncs::providers).await?)
+    }
+
+    async fn syncs(&self, query: SyncQuery) -> Result<Vec<Sync>, StreamError> {
+        Ok(self.file.read(move |connection| syncs::syncs(connection, &query)).await?)
+    }
+
+    async fn sync(&self, sync: SyncId) -> Result<Option<Sync>, StreamError> {
+        Ok(self.file.read(move |connection| syncs::sync(connection, sync)).await?)
+    }
+}
+
+impl From<SqliteError> for StreamError {
+    fn from(error: SqliteError) -> Self {
+        Self::Unavailable(Box::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stream::contract;
+
+    /// A stream in a file of its own, removed with the directory.
+    struct Fixture {
+        _directory: tempfile::TempDir,
+        stream: SqliteStream,
+    }
+
+    impl Fixture {
+        fn open() -> Self {
+            let directory = tempfile::tempdir().expect("a directory");
+            let stream = SqliteStream::open(&directory.path().join("records.db")).expect("a stream");
+            Self { _directory: directory, stream }
+        }
+    }
+
+    impl std::ops::Deref for Fixture {
+        type Target = dyn RecordStream;
+
+        fn deref(&self) -> &Self::Target {
+            &self.stream
+        }
+    }
+
+    contract::suite!(async { Fixture::open() });
+
+    async fn rows_of_the_log(stream: &SqliteStream) -> i64 {
+        let count =
+            |connection: &rusqlite::Connection| connection.query_row("SELECT count(*) FROM log", [], |row| row.get(0));
+        stream.file.read(count).await.expect("a count")
+    }
+
+    #[tokio::test]
+    async fn the_space_of_superseded_versions_is_given_back() {
+        let fixture = Fixture::open();
+        for _ in 0..40 {
+            let ids: Vec<String> = (0..500).map(|n| n.to_string()).collect();
+            let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+            contract::publish(&*fixture, "hubspot", 1, &ids).await;
+        }
+        while fixture.stream.file.write(removal::reclaim_a_block).await.expect("reclaimed") {}
+        let rows = rows_of_the_log(&fixture.stream).await;
+        assert!((500..1500).contains(&rows), "{rows} rows for 500 records that were published 40 times");
+    }
+
+    #[tokio::test]
+    async fn positions_go_on_after_the_file_is_opened_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("records.db");
+        let stream = SqliteStream::open(&path).expect("a stream");
+        let before = contract::publish(&stream, "hubspot", 1, &["a", "b"]).await;
+        stream.delete_sync(contract::sync(1)).await.expect("deleted");
+        drop(stream);
+        let stream = SqliteStream::open(&path).expect("the stream again");
+        assert!(contract::publish(&stream, "hubspot", 1, &["a"]).await > before);
+    }
+}

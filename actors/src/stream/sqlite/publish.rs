@@ -1,0 +1,261 @@
+//! Publishing: all records of a publication in one transaction, last versions only.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{
+    super::StreamError,
+    position::{block, position},
+};
+use crate::model::{Idx, Op, Provider, Publication, SyncId, SyncSeen};
+
+/// What was published.
+pub(super) struct Published {
+    /// The position of the last record.
+    pub(super) last_idx: Idx,
+    /// Whether older versions were superseded.
+    pub(super) superseded: bool,
+}
+
+/// What the file holds of providers and syncs, remembered between publications.
+#[derive(Default)]
+pub(super) struct Known {
+    providers: HashMap<Provider, KnownProvider>,
+    syncs: HashMap<SyncId, KnownSync>,
+}
+
+#[derive(Clone, Copy)]
+struct KnownProvider {
+    no: i64,
+    last_idx: Idx,
+}
+
+struct KnownSync {
+    no: i64,
+    seen: SyncSeen,
+}
+
+/// How many versions of a block began to count, and how many ceased to.
+#[derive(Default)]
+struct BlockChange {
+    live: i64,
+    dead: i64,
+}
+
+/// Accepts the publication, or names the record that it can't take, having written nothing.
+pub(super) fn publish(
+    connection: &Connection,
+    known: &mut Known,
+    publication: &Publication,
+    now: DateTime<Utc>,
+) -> rusqlite::Result<Result<Published, StreamError>> {
+    for seen in publication.syncs() {
+        known.refresh_provider(connection, &seen.provider)?;
+    }
+    if let Some(refusal) = known.refusal(connection, publication)? {
+        return Ok(Err(refusal));
+    }
+    for seen in publication.syncs() {
+        known.write_sync(connection, seen)?;
+    }
+    let positions = known.give_positions(publication);
+    let mut blocks = HashMap::new();
+    let (last_versions, superseded) = move_latest(connection, known, publication, &positions, &mut blocks)?;
+    append(connection, known, publication, &positions, &last_versions, now, &mut blocks)?;
+    write_blocks(connection, blocks)?;
+    known.write_last_idx(connection, publication)?;
+    let last_idx = positions.last().map_or(Idx::START, |&position| super::position::idx(position));
+    Ok(Ok(Published { last_idx, superseded }))
+}
+
+impl Known {
+    /// Reads what the file says of the provider, and makes it if it is new.
+    ///
+    /// Every publication moves `last_idx`. So if the file does not say what is remembered, a publication was rolled back,
+    /// and nothing that is remembered can be believed.
+    fn refresh_provider(&mut self, connection: &Connection, provider: &Provider) -> rusqlite::Result<()> {
+        let mut select = connection.prepare_cached("SELECT no, last_idx FROM provider WHERE slug = ?1")?;
+        let found = select
+            .query_row([provider.as_str()], |row| Ok(KnownProvider { no: row.get(0)?, last_idx: Idx(row.get(1)?) }))
+            .optional()?;
+        let remembered = self.providers.get(provider).map(|known| known.last_idx);
+        if remembered.is_some() && remembered != found.map(|found| found.last_idx) {
+            *self = Self::default();
+        }
+        let found = match found {
+            Some(found) => found,
+            None => {
+                connection.execute("INSERT INTO provider(slug, last_idx) VALUES (?1, 0)", [provider.as_str()])?;
+                KnownProvider { no: connection.last_insert_rowid(), last_idx: Idx::START }
+            }
+        };
+        self.providers.insert(provider.clone(), found);
+        Ok(())
+    }
+
+    fn refusal(&mut self, connection: &Connection, publication: &Publication) -> rusqlite::Result<Option<StreamError>> {
+        let mut select = connection.prepare_cached(
+            "SELECT s.no, p.slug, s.external_id, s.metadata FROM sync s JOIN provider p ON p.no = s.provider WHERE s.id = ?1",
+        )?;
+        for (number, seen) in publication.syncs().iter().enumerate() {
+            if !self.syncs.contains_key(&seen.id) {
+                let found = select.query_row([seen.id.0], |row| known_sync(seen.id, row)).optional()?;
+                self.syncs.extend(found.map(|found| (seen.id, found)));
+            }
+            if let Some(known) = self.syncs.get(&seen.id)
+                && known.seen.provider != seen.provider
+            {
+                let record = publication.records().iter().position(|record| record.sync == number);
+                return Ok(Some(StreamError::SyncOfAnotherProvider {
+                    record: record.unwrap_or_default(),
+                    sync: seen.id,
+                    provider: known.seen.provider.clone(),
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    fn write_sync(&mut self, connection: &Connection, seen: &SyncSeen) -> rusqlite::Result<()> {
+        let no = match self.syncs.get(&seen.id) {
+            Some(known) if known.seen == *seen => return Ok(()),
+            Some(known) => {
+                connection
+                    .prepare_cached("UPDATE sync SET external_id = ?2, metadata = ?3 WHERE no = ?1")?
+                    .execute(params![known.no, seen.external_id, seen.metadata])?;
+                known.no
+            }
+            None => {
+                connection
+                    .prepare_cached("INSERT INTO sync(id, provider, external_id, metadata) VALUES (?1, ?2, ?3, ?4)")?
+                    .execute(params![seen.id.0, self.providers[&seen.provider].no, seen.external_id, seen.metadata])?;
+                connection.last_insert_rowid()
+            }
+        };
+        self.syncs.insert(seen.id, KnownSync { no, seen: seen.clone() });
+        Ok(())
+    }
+
+    /// Gives each record the next index of its provider's stream.
+    fn give_positions(&mut self, publication: &Publication) -> Vec<i64> {
+        let syncs = publication.syncs();
+        let give = |record: &crate::model::Outgoing| {
+            let provider = &syncs[record.sync].provider;
+            let known = self.providers.get_mut(provider).expect("refreshed above");
+            known.last_idx = Idx(known.last_idx.0 + 1);
+            position(known.no, known.last_idx)
+        };
+        publication.records().iter().map(give).collect()
+    }
+
+    fn write_last_idx(&self, connection: &Connection, publication: &Publication) -> rusqlite::Result<()> {
+        let mut update = connection.prepare_cached("UPDATE provider SET last_idx = ?2 WHERE no = ?1")?;
+        let mut written = Vec::new();
+        for seen in publication.syncs() {
+            let known = self.providers[&seen.provider];
+            if !written.contains(&known.no) {
+                update.execute(params![known.no, known.last_idx.as_bigint()])?;
+                written.push(known.no);
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_no(&self, publication: &Publication, record: &crate::model::Outgoing) -> i64 {
+        self.syncs[&publication.syncs()[record.sync].id].no
+    }
+}
+
+fn known_sync(id: SyncId, row: &rusqlite::Row<'_>) -> rusqlite::Result<KnownSync> {
+    let provider = super::syncs::provider_column(row, 1)?;
+    let seen = SyncSeen { id, provider, external_id: row.get(2)?, metadata: row.get(3)? };
+    Ok(KnownSync { no: row.get(0)?, seen })
+}
+
+/// Points `latest` at the last version of each record, in the order of its key, and lists what that supersedes.
+///
+/// Returns which records of the publication are last versions, and whether older ones were superseded.
+fn move_latest(
+    connection: &Connection,
+    known: &Known,
+    publication: &Publication,
+    positions: &[i64],
+    blocks: &mut HashMap<i64, BlockChange>,
+) -> rusqlite::Result<(Vec<bool>, bool)> {
+    let records = publication.records();
+    let key = |&number: &usize| (known.sync_no(publication, &records[number]), records[number].sequin_id);
+    let mut order: Vec<usize> = (0..records.len()).collect();
+    order.sort_by_cached_key(key);
+    let mut select =
+        connection.prepare_cached("SELECT position, tombstone FROM latest WHERE sync = ?1 AND record = ?2")?;
+    let mut insert =
+        connection.prepare_cached("INSERT INTO latest(sync, record, position, tombstone) VALUES (?1, ?2, ?3, ?4)")?;
+    let mut update =
+        connection.prepare_cached("UPDATE latest SET position = ?3, tombstone = ?4 WHERE sync = ?1 AND record = ?2")?;
+    let mut supersede = connection.prepare_cached("INSERT INTO superseded(position) VALUES (?1)")?;
+    let mut forget_tombstone = connection.prepare_cached("DELETE FROM tombstone WHERE position = ?1")?;
+    let mut last_versions = vec![false; records.len()];
+    let mut superseded = false;
+    for versions in order.chunk_by(|a, b| key(a) == key(b)) {
+        let &last = versions.last().expect("a chunk is not empty");
+        last_versions[last] = true;
+        let (sync, sequin_id) = key(&last);
+        let is_tombstone = records[last].op == Op::Delete;
+        let values = params![sync, sequin_id.0, positions[last], is_tombstone];
+        let older = select.query_row(params![sync, sequin_id.0], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let Some((older, was_tombstone)): Option<(i64, bool)> = older else {
+            insert.execute(values)?;
+            continue;
+        };
+        update.execute(values)?;
+        supersede.execute([older])?;
+        if was_tombstone {
+            forget_tombstone.execute([older])?;
+        }
+        let change = blocks.entry(block(older)).or_default();
+        change.live -= 1;
+        change.dead += 1;
+        superseded = true;
+    }
+    Ok((last_versions, superseded))
+}
+
+/// Appends the last versions to the log, in the order in which they came.
+fn append(
+    connection: &Connection,
+    known: &Known,
+    publication: &Publication,
+    positions: &[i64],
+    last_versions: &[bool],
+    now: DateTime<Utc>,
+    blocks: &mut HashMap<i64, BlockChange>,
+) -> rusqlite::Result<()> {
+    let mut insert = connection.prepare_cached(
+        "INSERT INTO log(position, sync, record, published_at, envelope) VALUES (?1, ?2, ?3, ?4, ?5)",
+    )?;
+    let mut insert_tombstone = connection.prepare_cached("INSERT INTO tombstone(position, sync) VALUES (?1, ?2)")?;
+    let now = now.timestamp_micros();
+    let numbered = publication.records().iter().zip(positions).zip(last_versions);
+    for ((record, &position), _) in numbered.filter(|(_, is_last)| **is_last) {
+        let sync = known.sync_no(publication, record);
+        insert.execute(params![position, sync, record.sequin_id.0, now, publication.envelope(record)])?;
+        if record.op == Op::Delete {
+            insert_tombstone.execute(params![position, sync])?;
+        }
+        blocks.entry(block(position)).or_default().live += 1;
+    }
+    Ok(())
+}
+
+fn write_blocks(connection: &Connection, blocks: HashMap<i64, BlockChange>) -> rusqlite::Result<()> {
+    let mut upsert = connection.prepare_cached(
+        "INSERT INTO block(no, live, dead) VALUES (?1, ?2, ?3)
+         ON CONFLICT(no) DO UPDATE SET live = live + excluded.live, dead = dead + excluded.dead",
+    )?;
+    for (no, change) in blocks {
+        upsert.execute(params![no, change.live, change.dead])?;
+    }
+    Ok(())
+}
