@@ -1,7 +1,17 @@
 #![doc = include_str!("../README.md")]
 
+mod consumer;
+mod context;
 pub mod embedded;
+mod engine;
 pub mod flow;
 pub mod model;
+mod pipeline;
+pub mod postgres;
 pub mod store;
 pub mod stream;
+mod supervisor;
+mod target;
+mod writer;
+
+pub use engine::{Engine, EngineError, EngineHandle, EngineSettings, Inspector};

@@ -4,5 +4,7 @@ pub mod backoff;
 pub mod budget;
 pub mod coalesce;
 pub mod partition;
+pub mod progress;
 pub mod rate;
+pub mod restarts;
 pub mod watermark;

@@ -1,0 +1,478 @@
+//! A consumer: one provider or sync, forwarded to one table.
+//!
+//! It loads its checkpoint, verifies the table, then runs a **pipeline**: a task that reads pages of the stream and
+//! parts them among writers. Writers report what they committed; the watermark turns that into a checkpoint, which is
+//! saved about once a second. There is one way to recover from whatever happens: the pipeline is torn down, what is in
+//! flight is dropped, and a new one starts from the checkpoint. Each attempt has a generation, and what an earlier one
+//! still says is not heard.
+//!
+//! ```text
+//! Loading --> Waiting --TargetAvailable--> Verifying --Verified--> Running --(pause)--> Draining --> Paused
+//!                ^                             |                      |                    |
+//!                +-------- target fault -------+----------------------+                 (stop) --> gone
+//!             Halted <---- wrong table, bad record -------------------+
+//! ```
+
+mod reporting;
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::Utc;
+use ractor::{Actor, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
+use tokio::{task::JoinSet, time::Instant};
+
+use crate::{
+    context::Context,
+    flow::{budget::Budget, progress::Progress, restarts::Restarts, watermark::Watermark},
+    model::{Checkpoint, Consumer, ConsumerStatus, Desired, Lag, Reason},
+    pipeline::{ReadError, ReadPage, Reading, load, reason},
+    postgres::{ApplyError, Fault, Finding, Pool, Severity, Verdict},
+    writer::{WriterActor, WriterArguments, WriterMessage, WriterReport},
+};
+use reporting::TICK;
+
+/// How often a halted consumer looks whether it has been helped.
+const REVERIFY: Duration = Duration::from_secs(30);
+
+/// What a consumer is told. What belongs to one attempt carries its generation.
+pub(crate) enum ConsumerMessage {
+    /// This is what it should be now.
+    Reconcile(Arc<Consumer>),
+    /// The target answers; this is its pool.
+    TargetAvailable(Pool),
+    /// The target does not answer.
+    TargetUnavailable(Reason),
+    /// Finish what is in flight, save the checkpoint, and end.
+    Drain,
+    /// Look at progress.
+    Tick,
+    /// The checkpoint was saved.
+    Saved(Checkpoint),
+    /// Something happened in the attempt of this generation.
+    Happened(u64, Happening),
+}
+
+/// What happens in an attempt.
+pub(crate) enum Happening {
+    Loaded(Result<Progress, String>),
+    Verified(Result<Vec<Finding>, Fault>),
+    PageRead(ReadPage),
+    ReadFailed(ReadError),
+    Reported(WriterReport),
+    Measured {
+        lag: Lag,
+        beyond_backfill: u64,
+        took: Duration,
+    },
+    /// It is time to try again.
+    RetryDue,
+    /// What is in flight has had its time.
+    DrainDeadline,
+    /// The last words are in the store.
+    Finished,
+}
+
+pub(crate) struct ConsumerArguments {
+    pub(crate) context: Arc<Context>,
+    pub(crate) consumer: Arc<Consumer>,
+    pub(crate) target_name: String,
+    /// `Err` says why the target is not there.
+    pub(crate) pool: Result<Pool, Reason>,
+    /// Tells the target's actor that the target failed this consumer.
+    pub(crate) suspect_target: Box<dyn Fn(Fault) + Send + Sync>,
+}
+
+pub(crate) struct ConsumerState {
+    myself: ActorRef<ConsumerMessage>,
+    arguments: ConsumerArguments,
+    mode: Mode,
+    generation: u64,
+    /// `None` while it is being loaded.
+    progress: Option<Progress>,
+    restarts: Restarts,
+    ticked_at: Instant,
+    measure_at: Instant,
+    written: Option<(ConsumerStatus, Instant)>,
+    /// The tasks of this attempt; a new attempt ends them.
+    tasks: JoinSet<()>,
+    /// Saves the checkpoint, which every attempt may do.
+    saving: JoinSet<()>,
+}
+
+enum Mode {
+    Loading,
+    Paused,
+    Waiting(Reason),
+    Halted(Vec<Reason>),
+    Verifying,
+    Running(Pipeline),
+    Draining(Pipeline, Then),
+    Finishing,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Then {
+    Pause,
+    Stop,
+}
+
+/// One run from the checkpoint on.
+struct Pipeline {
+    writers: Vec<ActorRef<WriterMessage>>,
+    watermark: Watermark,
+    reader: tokio::task::AbortHandle,
+    /// Whether anything was read or applied since the lag was last measured.
+    has_moved: bool,
+}
+
+pub(crate) struct ConsumerActor;
+
+impl Actor for ConsumerActor {
+    type Msg = ConsumerMessage;
+    type State = ConsumerState;
+    type Arguments = ConsumerArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<ConsumerMessage>,
+        arguments: ConsumerArguments,
+    ) -> Result<ConsumerState, ActorProcessingErr> {
+        let now = Instant::now();
+        let mut state = ConsumerState {
+            myself,
+            arguments,
+            mode: Mode::Loading,
+            generation: 0,
+            progress: None,
+            restarts: Restarts::new(now.into_std()),
+            ticked_at: now,
+            measure_at: now,
+            written: None,
+            tasks: JoinSet::new(),
+            saving: JoinSet::new(),
+        };
+        state.load();
+        state.myself.send_after(TICK, || ConsumerMessage::Tick);
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<ConsumerMessage>,
+        message: ConsumerMessage,
+        state: &mut ConsumerState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ConsumerMessage::Reconcile(consumer) => state.reconcile(consumer),
+            ConsumerMessage::TargetAvailable(pool) => state.target_available(pool),
+            ConsumerMessage::TargetUnavailable(reason) => state.target_unavailable(reason),
+            ConsumerMessage::Drain => state.drain(Then::Stop),
+            ConsumerMessage::Tick => state.tick(),
+            ConsumerMessage::Saved(checkpoint) => state.saved(checkpoint),
+            ConsumerMessage::Happened(generation, happening) if generation == state.generation => match happening {
+                Happening::Loaded(progress) => state.loaded(progress),
+                Happening::Verified(findings) => state.verified(findings).await?,
+                Happening::PageRead(page) => state.page_read(page),
+                Happening::ReadFailed(error) => state.read_failed(&error),
+                Happening::Reported(report) => state.reported(report),
+                Happening::Measured { lag, beyond_backfill, took } => state.measured(lag, beyond_backfill, took),
+                Happening::RetryDue => state.begin(),
+                Happening::DrainDeadline => state.end_drain(),
+                Happening::Finished => state.myself.stop(None),
+            },
+            ConsumerMessage::Happened(..) => {}
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<ConsumerMessage>,
+        event: SupervisionEvent,
+        state: &mut ConsumerState,
+    ) -> Result<(), ActorProcessingErr> {
+        if let SupervisionEvent::ActorFailed(writer, error) = event
+            && let Some(pipeline) = state.pipeline()
+            && pipeline.writers.iter().any(|ours| ours.get_id() == writer.get_id())
+        {
+            state.fail(format!("a writer failed: {error}"));
+        }
+        Ok(())
+    }
+}
+
+impl ConsumerState {
+    // What others decide.
+
+    fn reconcile(&mut self, consumer: Arc<Consumer>) {
+        let is_asked_again = consumer.attempt != self.arguments.consumer.attempt;
+        self.arguments.consumer = consumer;
+        let should_run = self.should_run();
+        match self.mode {
+            Mode::Running(_) if !should_run => self.drain(Then::Pause),
+            Mode::Waiting(_) | Mode::Halted(_) | Mode::Verifying if !should_run => self.tear_down(Mode::Paused),
+            Mode::Paused if should_run => self.begin(),
+            Mode::Halted(_) if is_asked_again => self.begin(),
+            _ => {}
+        }
+    }
+
+    fn should_run(&self) -> bool {
+        self.arguments.consumer.desired == Desired::Running
+    }
+
+    fn target_available(&mut self, pool: Pool) {
+        self.arguments.pool = Ok(pool);
+        // A pipeline that is there uses an earlier pool.
+        if matches!(self.mode, Mode::Waiting(_) | Mode::Verifying | Mode::Running(_)) {
+            self.begin();
+        }
+    }
+
+    fn target_unavailable(&mut self, reason: Reason) {
+        self.arguments.pool = Err(reason.clone());
+        if matches!(self.mode, Mode::Waiting(_) | Mode::Verifying | Mode::Running(_)) {
+            self.tear_down(Mode::Waiting(reason));
+        }
+    }
+
+    // The way to a running pipeline.
+
+    fn load(&mut self) {
+        let (context, consumer) = (Arc::clone(&self.arguments.context), Arc::clone(&self.arguments.consumer));
+        self.attempt(async move {
+            let loaded = load(&consumer, &context.documents, &*context.stream).await;
+            Happening::Loaded(loaded.map_err(|error| error.to_string()))
+        });
+    }
+
+    fn loaded(&mut self, progress: Result<Progress, String>) {
+        match progress {
+            Ok(progress) => {
+                self.progress = Some(progress);
+                self.begin();
+            }
+            Err(message) => self.fail(message),
+        }
+    }
+
+    /// Begins an attempt, with what there is to begin with.
+    fn begin(&mut self) {
+        self.tear_down(Mode::Paused);
+        if self.progress.is_none() {
+            self.mode = Mode::Loading;
+            return self.load();
+        }
+        if !self.should_run() {
+            return;
+        }
+        let pool = match &self.arguments.pool {
+            Ok(pool) => pool.clone(),
+            Err(reason) => {
+                self.mode = Mode::Waiting(reason.clone());
+                return;
+            }
+        };
+        self.mode = Mode::Verifying;
+        self.restarts.started(std::time::Instant::now());
+        let table = self.arguments.consumer.table.clone();
+        self.attempt(async move {
+            let verify = async { pool.get().await?.verify(&table).await };
+            Happening::Verified(verify.await)
+        });
+    }
+
+    async fn verified(&mut self, findings: Result<Vec<Finding>, Fault>) -> Result<(), SpawnErr> {
+        match findings {
+            Err(fault) => self.judge(fault),
+            Ok(findings) if findings.iter().any(|finding| finding.severity == Severity::Error) => {
+                self.halt(findings.iter().map(reason::of_finding).collect(), REVERIFY);
+            }
+            Ok(_) => self.run().await?,
+        }
+        Ok(())
+    }
+
+    /// Starts a pipeline, from the end to the beginning.
+    async fn run(&mut self) -> Result<(), SpawnErr> {
+        let (Some(progress), Ok(pool)) = (&self.progress, &self.arguments.pool) else { return Ok(()) };
+        let context = &self.arguments.context;
+        let consumer = &self.arguments.consumer;
+        let from = progress.checkpoint().idx;
+        let mut writers = Vec::new();
+        for _ in 0..context.settings.writers {
+            let (myself, generation) = (self.myself.clone(), self.generation);
+            let report = move |report| tell(&myself, generation, Happening::Reported(report));
+            let arguments =
+                WriterArguments { pool: pool.clone(), table: consumer.table.clone(), report: Box::new(report) };
+            let (writer, _) = WriterActor::spawn_linked(None, WriterActor, arguments, self.myself.get_cell()).await?;
+            writers.push(writer);
+        }
+        let reading = Reading {
+            reader: context.stream.reader(&consumer.filter, from),
+            budget: Budget::new(context.settings.consumer_budget_bytes, Arc::clone(&context.budget)),
+            writers: writers.len(),
+        };
+        let (myself, generation) = (self.myself.clone(), self.generation);
+        let reader = self.tasks.spawn(async move {
+            let deliver = |page| tell(&myself, generation, Happening::PageRead(page));
+            let Err(error) = reading.run(deliver).await;
+            tell(&myself, generation, Happening::ReadFailed(error));
+        });
+        let watermark = Watermark::starting_at(from);
+        self.mode = Mode::Running(Pipeline { writers, watermark, reader, has_moved: true });
+        self.advance();
+        tracing::info!(consumer = %self.arguments.consumer.name, %from, "running");
+        Ok(())
+    }
+
+    // What happens in a pipeline.
+
+    fn page_read(&mut self, page: ReadPage) {
+        let Some(pipeline) = self.pipeline() else { return };
+        pipeline.watermark.opened(page.read_to, page.parts.len());
+        pipeline.has_moved = true;
+        for (writer, part) in page.parts {
+            // A writer that has failed says so to its supervisor.
+            let _ = pipeline.writers[writer].cast(WriterMessage::Apply(part));
+        }
+        self.advance();
+    }
+
+    fn reported(&mut self, report: WriterReport) {
+        match report {
+            WriterReport::Applied { pages, applied, records } => {
+                let Some(pipeline) = self.pipeline() else { return };
+                for page in pages {
+                    pipeline.watermark.completed(page);
+                }
+                pipeline.has_moved = true;
+                if let Some(progress) = &mut self.progress {
+                    progress.applied(applied, records);
+                }
+                self.advance();
+            }
+            WriterReport::Failed(ApplyError::Database(fault)) => self.judge(fault),
+            WriterReport::Failed(error @ ApplyError::Unreadable { .. }) => {
+                self.halt(vec![reason::unreadable_record(error.to_string())], REVERIFY);
+            }
+        }
+    }
+
+    fn read_failed(&mut self, error: &ReadError) {
+        match error {
+            ReadError::Stream(error) => self.fail(error.to_string()),
+            ReadError::Unreadable { .. } => self.halt(vec![reason::unreadable_record(error.to_string())], REVERIFY),
+        }
+    }
+
+    /// Takes over what the watermark has reached.
+    fn advance(&mut self) {
+        let (Mode::Running(pipeline) | Mode::Draining(pipeline, _)) = &self.mode else { return };
+        let (reached, is_settled) = (pipeline.watermark.reached(), pipeline.watermark.is_settled());
+        if let Some(progress) = &mut self.progress {
+            progress.reached(reached, Utc::now());
+        }
+        if is_settled && matches!(self.mode, Mode::Draining(..)) {
+            self.end_drain();
+        }
+    }
+
+    fn pipeline(&mut self) -> Option<&mut Pipeline> {
+        match &mut self.mode {
+            Mode::Running(pipeline) | Mode::Draining(pipeline, _) => Some(pipeline),
+            _ => None,
+        }
+    }
+
+    // What goes wrong.
+
+    fn judge(&mut self, fault: Fault) {
+        tracing::warn!(consumer = %self.arguments.consumer.name, %fault, verdict = ?fault.verdict, "stopped");
+        match fault.verdict {
+            Verdict::Target => {
+                let reason = reason::target_unhealthy(&self.arguments.target_name, &fault);
+                self.target_unavailable(reason);
+                (self.arguments.suspect_target)(fault);
+            }
+            Verdict::Contention => self.fail(fault.to_string()),
+            // Verifying says which SQL mends it.
+            Verdict::Table => {
+                let soon = self.restarts.failed(std::time::Instant::now(), fastrand::f64());
+                self.halt(vec![reason::of_fault(&fault)], soon);
+            }
+            Verdict::Record => self.halt(vec![reason::of_fault(&fault)], REVERIFY),
+        }
+    }
+
+    /// Stops until somebody helps, and looks after a while whether somebody did.
+    fn halt(&mut self, reasons: Vec<Reason>, look_again: Duration) {
+        self.tear_down(Mode::Halted(reasons));
+        self.hear_after(look_again, Happening::RetryDue);
+    }
+
+    /// Stops for something that may pass by itself.
+    fn fail(&mut self, message: String) {
+        tracing::warn!(consumer = %self.arguments.consumer.name, message, "failed, and will try again");
+        self.tear_down(Mode::Waiting(reason::trying_again(message)));
+        let wait = self.restarts.failed(std::time::Instant::now(), fastrand::f64());
+        self.hear_after(wait, Happening::RetryDue);
+    }
+
+    /// Ends the attempt: its tasks, its writers, and whatever is in flight.
+    fn tear_down(&mut self, next: Mode) {
+        self.generation += 1;
+        self.tasks.abort_all();
+        if let Some(pipeline) = self.pipeline() {
+            for writer in &pipeline.writers {
+                writer.stop(None);
+            }
+        }
+        self.mode = next;
+        self.save();
+    }
+
+    /// Runs `work` as a task of this attempt, and hears what comes of it.
+    fn attempt(&mut self, work: impl Future<Output = Happening> + Send + 'static) {
+        let (myself, generation) = (self.myself.clone(), self.generation);
+        self.tasks.spawn(async move { tell(&myself, generation, work.await) });
+    }
+
+    /// Hears `happening` after a while, if the attempt still goes on.
+    fn hear_after(&mut self, wait: Duration, happening: Happening) {
+        self.attempt(async move {
+            tokio::time::sleep(wait).await;
+            happening
+        });
+    }
+
+    // Draining.
+
+    fn drain(&mut self, then: Then) {
+        match std::mem::replace(&mut self.mode, Mode::Finishing) {
+            Mode::Running(pipeline) | Mode::Draining(pipeline, _) => {
+                pipeline.reader.abort();
+                self.mode = Mode::Draining(pipeline, then);
+                let deadline = self.arguments.context.settings.drain_deadline;
+                self.hear_after(deadline, Happening::DrainDeadline);
+                self.advance();
+            }
+            _ if then == Then::Stop => self.finish(),
+            mode => self.mode = mode,
+        }
+    }
+
+    fn end_drain(&mut self) {
+        match self.mode {
+            Mode::Draining(_, Then::Stop) => self.finish(),
+            // Resumed while it drained, it begins again.
+            Mode::Draining(_, Then::Pause) => self.begin(),
+            _ => {}
+        }
+    }
+}
+
+/// An actor that has stopped needs not be told.
+fn tell(consumer: &ActorRef<ConsumerMessage>, generation: u64, happening: Happening) {
+    let _ = consumer.cast(ConsumerMessage::Happened(generation, happening));
+}

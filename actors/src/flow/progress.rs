@@ -1,0 +1,173 @@
+//! The progress of one consumer: what its status and its checkpoint say.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+
+use super::rate::Rate;
+use crate::model::{Applied, Backfill, Checkpoint, ConsumerStatus, Idx, Lag, Reason, RunState};
+
+/// How far a consumer is, across all its pipelines.
+#[derive(Debug)]
+pub struct Progress {
+    checkpoint: Checkpoint,
+    saved: Checkpoint,
+    lag: Lag,
+    rate: Rate,
+    /// Records brought since the rate was last observed.
+    recently: u64,
+}
+
+impl Progress {
+    /// Goes on from what the store holds.
+    pub fn resume(checkpoint: Checkpoint) -> Self {
+        Self { saved: checkpoint.clone(), checkpoint, lag: Lag::default(), rate: Rate::default(), recently: 0 }
+    }
+
+    /// A batch was committed.
+    pub fn applied(&mut self, applied: Applied, records: u64) {
+        self.checkpoint.applied += applied;
+        self.recently += records;
+    }
+
+    /// Everything up to `idx` is in the table.
+    pub fn reached(&mut self, idx: Idx, now: DateTime<Utc>) {
+        self.checkpoint.idx = idx;
+        if let Some(backfill) = &mut self.checkpoint.backfill
+            && backfill.finished_at.is_none()
+            && idx >= backfill.until
+        {
+            backfill.done = backfill.total;
+            backfill.finished_at = Some(now);
+        }
+    }
+
+    /// The stream was asked what lies beyond the checkpoint, and how much of that lies beyond the backfill too.
+    pub fn measured(&mut self, lag: Lag, beyond_backfill: u64) {
+        self.lag = lag;
+        if let Some(backfill) = &mut self.checkpoint.backfill
+            && backfill.finished_at.is_none()
+        {
+            let remaining = lag.records.saturating_sub(beyond_backfill);
+            backfill.done = backfill.done.max(backfill.total.saturating_sub(remaining));
+        }
+    }
+
+    /// Time went by.
+    pub fn tick(&mut self, elapsed: Duration) {
+        self.rate.observe(std::mem::take(&mut self.recently), elapsed);
+    }
+
+    /// Where to read on.
+    pub fn checkpoint(&self) -> &Checkpoint {
+        &self.checkpoint
+    }
+
+    /// The checkpoint, if it has moved since it was last saved.
+    pub fn unsaved(&self) -> Option<Checkpoint> {
+        (self.checkpoint != self.saved).then(|| self.checkpoint.clone())
+    }
+
+    /// The store holds `checkpoint`.
+    pub fn saved(&mut self, checkpoint: Checkpoint) {
+        self.saved = checkpoint;
+    }
+
+    /// Whether something lay beyond the checkpoint when the stream was last asked.
+    pub fn has_lag(&self) -> bool {
+        self.lag.records > 0
+    }
+
+    /// Where the backfill ends, while it goes on.
+    pub fn backfill_until(&self) -> Option<Idx> {
+        self.unfinished_backfill().map(|backfill| backfill.until)
+    }
+
+    fn unfinished_backfill(&self) -> Option<&Backfill> {
+        self.checkpoint.backfill.as_ref().filter(|backfill| backfill.finished_at.is_none())
+    }
+
+    /// What the consumer is doing while nothing hinders it.
+    pub fn run_state(&self) -> RunState {
+        if self.unfinished_backfill().is_some() { RunState::Backfilling } else { RunState::Live }
+    }
+
+    /// Says that the consumer is behind, if it is: its oldest unapplied record is older than `threshold`.
+    ///
+    /// A backfill is not behind.
+    pub fn behind(&self, threshold: Duration, now: DateTime<Utc>) -> Option<Reason> {
+        let oldest = self.lag.oldest_published_at.filter(|_| self.unfinished_backfill().is_none())?;
+        let age = (now - oldest).to_std().unwrap_or_default();
+        (age > threshold).then(|| Reason {
+            code: "behind".into(),
+            summary: format!("{} records wait, the oldest for {} s", self.lag.records, age.as_secs()),
+            since: oldest + threshold,
+            target: None,
+            fix: "look at the target's load and locks; raise lag_threshold_seconds if this is as it should be".into(),
+        })
+    }
+
+    /// The status to write down.
+    pub fn status(&self, state: RunState, reasons: Vec<Reason>, node: &str, now: DateTime<Utc>) -> ConsumerStatus {
+        ConsumerStatus {
+            state,
+            reasons,
+            checked_at: now,
+            backfill: self.checkpoint.backfill.clone(),
+            checkpoint: self.checkpoint.idx,
+            lag: self.lag,
+            records_per_second: self.rate.per_second(),
+            applied: self.checkpoint.applied,
+            node: node.into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backfilling(total: u64, until: u64) -> Progress {
+        let backfill =
+            Backfill { until: Idx(until), total, done: 0, started_at: DateTime::UNIX_EPOCH, finished_at: None };
+        Progress::resume(Checkpoint { backfill: Some(backfill), ..Checkpoint::default() })
+    }
+
+    fn lag(records: u64) -> Lag {
+        Lag { records, oldest_published_at: Some(DateTime::UNIX_EPOCH) }
+    }
+
+    #[test]
+    fn a_backfill_counts_what_was_brought_and_what_moved_on_and_ends_at_its_end() {
+        let mut progress = backfilling(100, 100);
+        progress.measured(lag(130), 70);
+        let done = |progress: &Progress| progress.checkpoint.backfill.as_ref().expect("a backfill").done;
+        assert_eq!((done(&progress), progress.run_state()), (40, RunState::Backfilling));
+        progress.reached(Idx(99), Utc::now());
+        assert_eq!(progress.run_state(), RunState::Backfilling);
+        progress.reached(Idx(100), Utc::now());
+        assert_eq!((done(&progress), progress.run_state()), (100, RunState::Live));
+    }
+
+    #[test]
+    fn a_consumer_is_behind_when_its_oldest_record_is_old_but_not_in_a_backfill() {
+        let now = DateTime::UNIX_EPOCH + Duration::from_secs(400);
+        let mut progress = backfilling(100, 100);
+        progress.measured(lag(5), 5);
+        assert_eq!(progress.behind(Duration::from_secs(300), now), None);
+        progress.reached(Idx(100), now);
+        let reason = progress.behind(Duration::from_secs(300), now).expect("behind");
+        assert_eq!(reason.since, DateTime::UNIX_EPOCH + Duration::from_secs(300));
+        assert_eq!(progress.behind(Duration::from_secs(500), now), None);
+    }
+
+    #[test]
+    fn a_checkpoint_is_to_be_saved_once_for_each_time_that_it_moves() {
+        let mut progress = Progress::resume(Checkpoint::default());
+        assert_eq!(progress.unsaved(), None);
+        progress.reached(Idx(5), Utc::now());
+        let unsaved = progress.unsaved().expect("moved");
+        progress.saved(unsaved);
+        assert_eq!(progress.unsaved(), None);
+    }
+}

@@ -1,0 +1,167 @@
+//! Applying a batch: the last version of each record, in one transaction.
+//!
+//! Each statement is guarded by `updated_idx`, so a batch can come again, late or twice, and changes nothing that is
+//! newer. A few rows go as arrays in one statement, which is one round trip; many rows are copied in binary into the
+//! session's stage and upserted from there, which is half the work for the server.
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt, TryFutureExt};
+use tokio_postgres::{GenericClient, Transaction, types::ToSql};
+
+use super::{
+    encode::{Jsonb, copy_header, copy_row, copy_trailer},
+    error::Fault,
+    session::{PreparedTable, Session, Staged},
+};
+use crate::model::{Applied, EnvelopeError, Idx, Record, SequinId, TableName, decode};
+
+/// From this many rows on, the stage is faster than arrays.
+const STAGE_FROM: usize = 200;
+
+/// How many bytes of a COPY are sent at once.
+const COPY_CHUNK: usize = 128 * 1024;
+
+/// A version that a batch writes: its place in the stream, and its envelope.
+#[derive(Clone, Copy, Debug)]
+pub struct Change<'a> {
+    /// The version.
+    pub idx: Idx,
+    /// The record, as it lies in the stream.
+    pub envelope: &'a [u8],
+}
+
+/// A version that a batch deletes by.
+#[derive(Clone, Copy, Debug)]
+pub struct Tombstone {
+    /// The record.
+    pub sequin_id: SequinId,
+    /// The version.
+    pub idx: Idx,
+}
+
+/// Why a batch was not applied. Nothing of it was.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The database refused, or could not be reached.
+    #[error(transparent)]
+    Database(#[from] Fault),
+    /// The stream holds what this node can't read.
+    #[error("record at {idx}: {source}")]
+    Unreadable {
+        /// Where.
+        idx: Idx,
+        /// What it is.
+        source: EnvelopeError,
+    },
+}
+
+impl From<tokio_postgres::Error> for ApplyError {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Database(error.into())
+    }
+}
+
+/// Writes `changes` and `tombstones`, which name no record twice and come in the order of the primary key.
+///
+/// Returns how many rows were written: fewer than were given where the table holds newer versions.
+pub async fn apply(
+    session: &mut Session,
+    table: &TableName,
+    changes: &[Change<'_>],
+    tombstones: &[Tombstone],
+) -> Result<Applied, ApplyError> {
+    let prepared = session.prepared(table).await?;
+    let staged = prepared.staged.as_ref().filter(|_| changes.len() >= STAGE_FROM);
+    let is_one_statement = staged.is_none() && (changes.is_empty() || tombstones.is_empty());
+    if is_one_statement {
+        let client = &session.client;
+        return Ok(Applied {
+            upserts: upsert_arrays(client, &prepared, changes).await?,
+            deletes: delete(client, &prepared, tombstones).await?,
+        });
+    }
+    let transaction = session.client.transaction().await?;
+    let upserts = match staged {
+        Some(staged) => upsert_staged(&transaction, staged, changes).await?,
+        None => upsert_arrays(&transaction, &prepared, changes).await?,
+    };
+    let deletes = delete(&transaction, &prepared, tombstones).await?;
+    transaction.commit().await?;
+    Ok(Applied { upserts, deletes })
+}
+
+async fn upsert_staged(
+    transaction: &Transaction<'_>,
+    staged: &Staged,
+    changes: &[Change<'_>],
+) -> Result<u64, ApplyError> {
+    let sink = transaction.copy_in::<_, Bytes>(&staged.copy).await?;
+    let mut sink = std::pin::pin!(sink);
+    let mut chunk = BytesMut::with_capacity(COPY_CHUNK);
+    copy_header(&mut chunk);
+    for change in changes {
+        copy_row(&record(change)?, change.idx, &mut chunk);
+        if chunk.len() >= COPY_CHUNK {
+            sink.feed(chunk.split().freeze()).await?;
+            chunk.reserve(COPY_CHUNK);
+        }
+    }
+    copy_trailer(&mut chunk);
+    sink.send(chunk.freeze()).await?;
+    sink.finish().await?;
+    Ok(transaction.execute(&staged.upsert, &[]).await?)
+}
+
+async fn upsert_arrays(
+    client: &impl GenericClient,
+    prepared: &PreparedTable,
+    changes: &[Change<'_>],
+) -> Result<u64, ApplyError> {
+    if changes.is_empty() {
+        return Ok(0);
+    }
+    let records = changes.iter().map(record).collect::<Result<Vec<_>, _>>()?;
+    fn column<'r, 'a, T>(records: &'r [Record<'a>], value: impl Fn(&'r Record<'a>) -> T) -> Vec<T> {
+        records.iter().map(value).collect()
+    }
+    let sequin_id = column(&records, |record| record.sequin_id.0);
+    let sync_id = column(&records, |record| record.sync_id.0);
+    let sync_external_id = column(&records, |record| record.sync_external_id);
+    let sync_metadata = column(&records, |record| Jsonb(record.sync_metadata));
+    let collection_id = column(&records, |record| record.collection_id);
+    let upstream_id = column(&records, |record| record.upstream_id);
+    let payload = column(&records, |record| Jsonb(record.payload));
+    let updated_idx: Vec<i64> = changes.iter().map(|change| change.idx.as_bigint()).collect();
+    let upstream_updated_at = column(&records, |record| record.upstream_updated_at);
+    let upstream_created_at = column(&records, |record| record.upstream_created_at);
+    let columns: [&(dyn ToSql + Sync); 10] = [
+        &sequin_id,
+        &sync_id,
+        &sync_external_id,
+        &sync_metadata,
+        &collection_id,
+        &upstream_id,
+        &payload,
+        &updated_idx,
+        &upstream_updated_at,
+        &upstream_created_at,
+    ];
+    Ok(client.execute(&prepared.upsert_arrays, &columns).await?)
+}
+
+async fn delete(
+    client: &impl GenericClient,
+    prepared: &PreparedTable,
+    tombstones: &[Tombstone],
+) -> Result<u64, ApplyError> {
+    if tombstones.is_empty() {
+        return Ok(0);
+    }
+    let ids: Vec<_> = tombstones.iter().map(|tombstone| tombstone.sequin_id.0).collect();
+    let idxs: Vec<_> = tombstones.iter().map(|tombstone| tombstone.idx.as_bigint()).collect();
+    client.execute(&prepared.delete, &[&ids, &idxs]).map_err(ApplyError::from).await
+}
+
+fn record<'a>(change: &Change<'a>) -> Result<Record<'a>, ApplyError> {
+    decode(change.envelope).map_err(|source| ApplyError::Unreadable { idx: change.idx, source })
+}

@@ -1,0 +1,259 @@
+//! The root: brings what runs on this node to what the store says should run.
+//!
+//! It watches targets and consumers in the store, keeps an actor for each target, and tells each of them what it should
+//! be. A target whose actor ends otherwise than by draining is started again, with backoff: nothing that happens to one
+//! takes the node along. Now and then it lets the stream drop the tombstones that nobody needs any more.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chrono::Utc;
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::task::JoinSet;
+
+use crate::{
+    context::Context,
+    flow::{backoff::Backoff, restarts::Restarts},
+    model::{Checkpoint, Consumer, ConsumerId, Desired, Filter, Idx, Target, TargetId},
+    store::{Document, DocumentEvent, DocumentsError},
+    stream::StreamError,
+    target::{TargetActor, TargetArguments, TargetMessage},
+};
+
+/// How often tombstones are looked through.
+const TOMBSTONES_INTERVAL: Duration = Duration::from_secs(600);
+
+/// What the supervisor is told.
+pub(crate) enum SupervisorMessage {
+    /// The store told something of a target.
+    Target(DocumentEvent<Target, TargetId>),
+    /// The store told something of a consumer.
+    Consumer(DocumentEvent<Consumer, ConsumerId>),
+    /// It is time to start a target's actor again.
+    RestartDue(TargetId),
+    /// It is time to look through the tombstones.
+    TombstonesDue,
+    /// Let all targets finish, and end.
+    Drain,
+}
+
+pub(crate) struct SupervisorState {
+    myself: ActorRef<SupervisorMessage>,
+    context: Arc<Context>,
+    consumers: HashMap<ConsumerId, Arc<Consumer>>,
+    targets: HashMap<TargetId, Child>,
+    is_draining: bool,
+    tasks: JoinSet<()>,
+}
+
+/// A target, and its actor while it has one.
+struct Child {
+    /// `None` once it is deleted.
+    target: Option<Arc<Target>>,
+    actor: Option<ActorRef<TargetMessage>>,
+    restarts: Restarts,
+}
+
+pub(crate) struct Supervisor;
+
+impl Actor for Supervisor {
+    type Msg = SupervisorMessage;
+    type State = SupervisorState;
+    type Arguments = Arc<Context>;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<SupervisorMessage>,
+        context: Arc<Context>,
+    ) -> Result<SupervisorState, ActorProcessingErr> {
+        let mut tasks = JoinSet::new();
+        let (targets, consumers) = (myself.clone(), myself.clone());
+        tasks.spawn(watch(Arc::clone(&context), move |event| drop(targets.cast(SupervisorMessage::Target(event)))));
+        tasks.spawn(watch(Arc::clone(&context), move |event| drop(consumers.cast(SupervisorMessage::Consumer(event)))));
+        myself.send_after(TOMBSTONES_INTERVAL, || SupervisorMessage::TombstonesDue);
+        let (consumers, targets) = (HashMap::new(), HashMap::new());
+        Ok(SupervisorState { myself, context, consumers, targets, is_draining: false, tasks })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<SupervisorMessage>,
+        message: SupervisorMessage,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            SupervisorMessage::Target(event) => state.target_event(event).await,
+            SupervisorMessage::Consumer(event) => state.consumer_event(event).await,
+            SupervisorMessage::RestartDue(target) => state.reconcile(target).await,
+            SupervisorMessage::TombstonesDue => state.drop_tombstones(),
+            SupervisorMessage::Drain => state.drain(),
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<SupervisorMessage>,
+        event: SupervisionEvent,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorTerminated(actor, ..) => state.target_ended(&actor, "it stopped"),
+            SupervisionEvent::ActorFailed(actor, error) => state.target_ended(&actor, &error.to_string()),
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
+        }
+        Ok(())
+    }
+}
+
+/// Tells every document of a kind, and every change; goes on whatever happens to the store.
+async fn watch<T: Document + 'static>(context: Arc<Context>, tell: impl Fn(DocumentEvent<T, T::Id>)) {
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+    loop {
+        let failed = follow(&context, &tell, &mut backoff).await;
+        tracing::error!(error = %failed, kind = T::KIND, "watching the store failed, and is tried again");
+        tokio::time::sleep(backoff.next(fastrand::f64())).await;
+    }
+}
+
+async fn follow<T: Document>(
+    context: &Context,
+    tell: &impl Fn(DocumentEvent<T, T::Id>),
+    backoff: &mut Backoff,
+) -> DocumentsError {
+    let mut watch = match context.documents.watch::<T>().await {
+        Ok(watch) => watch,
+        Err(error) => return error,
+    };
+    loop {
+        match watch.next().await {
+            Ok(event) => {
+                backoff.reset();
+                tell(event);
+            }
+            Err(error @ DocumentsError::Store(_)) => return error,
+            // One that can't be read hinders no other.
+            Err(error) => tracing::error!(%error, "passed over"),
+        }
+    }
+}
+
+impl SupervisorState {
+    async fn target_event(&mut self, event: DocumentEvent<Target, TargetId>) {
+        match event {
+            DocumentEvent::Put(target) => {
+                let target = Arc::new(target.value);
+                let id = target.id;
+                let fresh = || Child { target: None, actor: None, restarts: Restarts::new(Instant::now()) };
+                self.targets.entry(id).or_insert_with(fresh).target = Some(target);
+                self.reconcile(id).await;
+            }
+            DocumentEvent::Deleted(id) => {
+                let Some(child) = self.targets.get_mut(&id) else { return };
+                child.target = None;
+                match &child.actor {
+                    Some(actor) => drop(actor.cast(TargetMessage::Drain)),
+                    None => drop(self.targets.remove(&id)),
+                }
+            }
+            DocumentEvent::Current => {}
+        }
+    }
+
+    async fn consumer_event(&mut self, event: DocumentEvent<Consumer, ConsumerId>) {
+        let target = match event {
+            DocumentEvent::Put(consumer) => {
+                let target = consumer.value.target;
+                self.consumers.insert(consumer.value.id, Arc::new(consumer.value));
+                Some(target)
+            }
+            DocumentEvent::Deleted(id) => self.consumers.remove(&id).map(|consumer| consumer.target),
+            DocumentEvent::Current => None,
+        };
+        if let Some(target) = target {
+            self.reconcile(target).await;
+        }
+    }
+
+    /// Starts the target's actor, or tells it what it should be.
+    async fn reconcile(&mut self, id: TargetId) {
+        let consumers = self.consumers.values().filter(|consumer| consumer.target == id).cloned().collect();
+        let Some(child) = self.targets.get_mut(&id) else { return };
+        let Some(target) = child.target.clone().filter(|_| !self.is_draining) else { return };
+        if let Some(actor) = &child.actor {
+            let _ = actor.cast(TargetMessage::Reconcile(target, consumers));
+            return;
+        }
+        let arguments = TargetArguments { context: Arc::clone(&self.context), target, consumers };
+        match TargetActor::spawn_linked(None, TargetActor, arguments, self.myself.get_cell()).await {
+            Ok((actor, _)) => {
+                child.restarts.started(Instant::now());
+                child.actor = Some(actor);
+            }
+            Err(error) => self.start_again(id, &error.to_string()),
+        }
+    }
+
+    fn target_ended(&mut self, actor: &ActorCell, why: &str) {
+        let is_it = |child: &Child| child.actor.as_ref().is_some_and(|ours| ours.get_id() == actor.get_id());
+        let Some((&id, child)) = self.targets.iter_mut().find(|(_, child)| is_it(child)) else { return };
+        child.actor = None;
+        if child.target.is_none() {
+            self.targets.remove(&id);
+        } else if !self.is_draining {
+            self.start_again(id, why);
+        }
+        self.stop_if_drained();
+    }
+
+    fn start_again(&mut self, id: TargetId, why: &str) {
+        let Some(child) = self.targets.get_mut(&id) else { return };
+        let wait = child.restarts.failed(Instant::now(), fastrand::f64());
+        tracing::error!(target_id = %id, why, ?wait, "a target's actor ended, and will be started again");
+        self.myself.send_after(wait, move || SupervisorMessage::RestartDue(id));
+    }
+
+    fn drop_tombstones(&mut self) {
+        let context = Arc::clone(&self.context);
+        let consumers: Vec<_> =
+            self.consumers.values().filter(|consumer| consumer.desired != Desired::Draft).cloned().collect();
+        self.tasks.spawn(async move {
+            match drop_tombstones(&context, &consumers).await {
+                Ok(0) => {}
+                Ok(dropped) => tracing::info!(dropped, "tombstones dropped"),
+                Err(error) => tracing::warn!(error, "tombstones were not dropped"),
+            }
+        });
+        self.myself.send_after(TOMBSTONES_INTERVAL, || SupervisorMessage::TombstonesDue);
+    }
+
+    fn drain(&mut self) {
+        self.is_draining = true;
+        for actor in self.targets.values().filter_map(|child| child.actor.as_ref()) {
+            let _ = actor.cast(TargetMessage::Drain);
+        }
+        self.stop_if_drained();
+    }
+
+    fn stop_if_drained(&self) {
+        if self.is_draining && self.targets.values().all(|child| child.actor.is_none()) {
+            self.myself.stop(None);
+        }
+    }
+}
+
+/// A consumer that was started and has no checkpoint yet has passed nothing.
+async fn drop_tombstones(context: &Context, consumers: &[Arc<Consumer>]) -> Result<u64, String> {
+    let mut passed: Vec<(Filter, Idx)> = Vec::new();
+    for consumer in consumers {
+        let checkpoint = context.documents.get::<Checkpoint>(consumer.id).await;
+        let checkpoint = checkpoint.map_err(|error: DocumentsError| error.to_string())?;
+        passed.push((consumer.filter.clone(), checkpoint.map_or(Idx::START, |saved| saved.value.idx)));
+    }
+    let before = Utc::now() - context.settings.tombstone_retention;
+    let dropped = context.stream.drop_tombstones(before, &passed).await;
+    dropped.map_err(|error: StreamError| error.to_string())
+}

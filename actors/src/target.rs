@@ -1,0 +1,369 @@
+//! A target: one customer's database, and the consumers that write to it.
+//!
+//! It owns the pool, finds out whether the database answers, and tells its consumers. When one of them says that the
+//! database failed it, the target probes: if the database answers, that consumer goes on; if not, all of them wait, and
+//! one probe at a time goes on with backoff until it answers. Consumers that end otherwise than by draining are
+//! started again, with backoff.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chrono::Utc;
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::task::JoinSet;
+
+use crate::{
+    consumer::{ConsumerActor, ConsumerArguments, ConsumerMessage},
+    context::Context,
+    flow::{backoff::Backoff, restarts::Restarts},
+    model::{Checkpoint, Consumer, ConsumerId, ConsumerStatus, Desired, Reason, Target, TargetState, TargetStatus},
+    pipeline::reason,
+    postgres::{Fault, Pool, TlsError, open_pool},
+};
+
+/// How often a target that answers is asked again.
+const PROBE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// A probe that takes longer has failed.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// What a target is told.
+pub(crate) enum TargetMessage {
+    /// This is what it should be now, and these are its consumers.
+    Reconcile(Arc<Target>, Vec<Arc<Consumer>>),
+    /// The database failed this consumer.
+    Suspect(ConsumerId, Fault),
+    /// It is time for the probe of this number.
+    ProbeDue(u64),
+    /// The probe of this number has ended.
+    Probed(u64, Result<(), Fault>),
+    /// It is time to start a consumer again.
+    RestartDue(ConsumerId),
+    /// Let all consumers finish, and end.
+    Drain,
+}
+
+pub(crate) struct TargetArguments {
+    pub(crate) context: Arc<Context>,
+    pub(crate) target: Arc<Target>,
+    pub(crate) consumers: Vec<Arc<Consumer>>,
+}
+
+pub(crate) struct TargetActorState {
+    myself: ActorRef<TargetMessage>,
+    context: Arc<Context>,
+    target: Arc<Target>,
+    pool: Pool,
+    health: Health,
+    /// The number of the last probe that was begun or put off; what an earlier one says is not heard.
+    probe: u64,
+    backoff: Backoff,
+    suspicions: Restarts,
+    suspects: HashSet<ConsumerId>,
+    consumers: HashMap<ConsumerId, Child>,
+    is_draining: bool,
+    tasks: JoinSet<()>,
+}
+
+enum Health {
+    Connecting,
+    Healthy,
+    Unhealthy(Reason),
+}
+
+/// A consumer, and its actor while it has one.
+struct Child {
+    consumer: Arc<Consumer>,
+    actor: Option<ActorRef<ConsumerMessage>>,
+    restarts: Restarts,
+    is_deleted: bool,
+}
+
+pub(crate) struct TargetActor;
+
+impl Actor for TargetActor {
+    type Msg = TargetMessage;
+    type State = TargetActorState;
+    type Arguments = TargetArguments;
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<TargetMessage>,
+        arguments: TargetArguments,
+    ) -> Result<TargetActorState, ActorProcessingErr> {
+        let TargetArguments { context, target, consumers } = arguments;
+        let pool = make_pool(&context, &target)?;
+        myself.cast(TargetMessage::Reconcile(Arc::clone(&target), consumers))?;
+        let mut state = TargetActorState {
+            myself,
+            context,
+            target,
+            pool,
+            health: Health::Connecting,
+            probe: 0,
+            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
+            suspicions: Restarts::new(Instant::now()),
+            suspects: HashSet::new(),
+            consumers: HashMap::new(),
+            is_draining: false,
+            tasks: JoinSet::new(),
+        };
+        state.probe_now();
+        Ok(state)
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<TargetMessage>,
+        message: TargetMessage,
+        state: &mut TargetActorState,
+    ) -> Result<(), ActorProcessingErr> {
+        while state.tasks.try_join_next().is_some() {}
+        match message {
+            TargetMessage::Reconcile(target, consumers) => state.reconcile(target, consumers).await?,
+            TargetMessage::Suspect(consumer, fault) => state.suspect(consumer, &fault),
+            TargetMessage::ProbeDue(number) if number == state.probe => state.probe_now(),
+            TargetMessage::Probed(number, outcome) if number == state.probe => state.probed(outcome)?,
+            TargetMessage::ProbeDue(_) | TargetMessage::Probed(..) => {}
+            TargetMessage::RestartDue(consumer) => state.start(consumer).await,
+            TargetMessage::Drain => state.drain(),
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<TargetMessage>,
+        event: SupervisionEvent,
+        state: &mut TargetActorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match event {
+            SupervisionEvent::ActorTerminated(actor, ..) => state.consumer_ended(&actor, "it stopped"),
+            SupervisionEvent::ActorFailed(actor, error) => state.consumer_ended(&actor, &error.to_string()),
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
+        }
+        Ok(())
+    }
+}
+
+fn make_pool(context: &Context, target: &Target) -> Result<Pool, TlsError> {
+    open_pool(target, &context.settings.application_name(target.id))
+}
+
+impl TargetActorState {
+    // The database.
+
+    fn probe_now(&mut self) {
+        self.probe += 1;
+        let (number, pool, myself) = (self.probe, self.pool.clone(), self.myself.clone());
+        self.tasks.spawn(async move {
+            let probe = async { pool.get().await?.probe().await };
+            let outcome = tokio::time::timeout(PROBE_TIMEOUT, probe).await;
+            let outcome = outcome.unwrap_or_else(|_| Err(Fault::timed_out("the probe")));
+            let _ = myself.cast(TargetMessage::Probed(number, outcome));
+        });
+    }
+
+    fn probe_after(&mut self, wait: Duration) {
+        self.probe += 1;
+        let number = self.probe;
+        self.myself.send_after(wait, move || TargetMessage::ProbeDue(number));
+    }
+
+    fn suspect(&mut self, consumer: ConsumerId, fault: &Fault) {
+        tracing::warn!(target_name = %self.target.name, %consumer, %fault, "the database failed a consumer");
+        self.suspects.insert(consumer);
+        if matches!(self.health, Health::Healthy) {
+            // A database that answers a probe, but fails what comes after, is not asked in a tight loop.
+            let wait = self.suspicions.failed(Instant::now(), fastrand::f64());
+            self.probe_after(wait);
+        }
+    }
+
+    fn probed(&mut self, outcome: Result<(), Fault>) -> Result<(), TlsError> {
+        match outcome {
+            Ok(()) => self.answered(),
+            Err(fault) => self.did_not_answer(&fault)?,
+        }
+        self.write_status();
+        Ok(())
+    }
+
+    fn answered(&mut self) {
+        let was_healthy = matches!(self.health, Health::Healthy);
+        if !was_healthy {
+            tracing::info!(target_name = %self.target.name, "healthy");
+        }
+        self.health = Health::Healthy;
+        self.backoff.reset();
+        self.suspicions.started(Instant::now());
+        let suspects = std::mem::take(&mut self.suspects);
+        for (id, actor) in self.actors() {
+            if !was_healthy || suspects.contains(id) {
+                let _ = actor.cast(ConsumerMessage::TargetAvailable(self.pool.clone()));
+            }
+        }
+        self.probe_after(PROBE_INTERVAL);
+    }
+
+    fn did_not_answer(&mut self, fault: &Fault) -> Result<(), TlsError> {
+        if !matches!(self.health, Health::Unhealthy(_)) {
+            tracing::warn!(target_name = %self.target.name, %fault, "unhealthy");
+            let reason = reason::target_unhealthy(&self.target.name, fault);
+            for (_, actor) in self.actors() {
+                let _ = actor.cast(ConsumerMessage::TargetUnavailable(reason.clone()));
+            }
+            self.health = Health::Unhealthy(reason);
+            // What the old sessions were connected to is not what will answer.
+            self.pool = make_pool(&self.context, &self.target)?;
+        }
+        let wait = self.backoff.next(fastrand::f64());
+        self.probe_after(wait);
+        Ok(())
+    }
+
+    fn write_status(&mut self) {
+        let (state, reason) = match &self.health {
+            Health::Connecting => (TargetState::Connecting, None),
+            Health::Healthy => (TargetState::Healthy, None),
+            Health::Unhealthy(reason) => (TargetState::Unhealthy, Some(reason.clone())),
+        };
+        let node = self.context.settings.node.clone();
+        let status = TargetStatus { state, reason, checked_at: Utc::now(), node };
+        let (context, id) = (Arc::clone(&self.context), self.target.id);
+        self.tasks.spawn(async move {
+            if let Err(error) = context.documents.put(id, &status).await {
+                tracing::warn!(target = %id, %error, "the status was not written");
+            }
+        });
+    }
+
+    fn actors(&self) -> impl Iterator<Item = (&ConsumerId, &ActorRef<ConsumerMessage>)> {
+        self.consumers.iter().filter_map(|(id, child)| child.actor.as_ref().map(|actor| (id, actor)))
+    }
+
+    // The consumers.
+
+    async fn reconcile(&mut self, target: Arc<Target>, consumers: Vec<Arc<Consumer>>) -> Result<(), TlsError> {
+        let is_elsewhere = target.connection != self.target.connection || target.pool_size != self.target.pool_size;
+        self.target = target;
+        if is_elsewhere {
+            // The consumers go over to the new pool as soon as it answers.
+            self.pool = make_pool(&self.context, &self.target)?;
+            self.health = Health::Connecting;
+            self.probe_now();
+        }
+        let wanted: HashSet<_> = consumers.iter().map(|consumer| consumer.id).collect();
+        let deleted: Vec<_> = self.consumers.keys().filter(|id| !wanted.contains(id)).copied().collect();
+        for id in deleted {
+            self.delete(id);
+        }
+        for consumer in consumers.into_iter().filter(|consumer| consumer.desired != Desired::Draft) {
+            self.reconcile_consumer(consumer).await;
+        }
+        Ok(())
+    }
+
+    async fn reconcile_consumer(&mut self, consumer: Arc<Consumer>) {
+        let id = consumer.id;
+        if let Some(child) = self.consumers.get_mut(&id) {
+            if let Some(actor) = &child.actor
+                && child.consumer != consumer
+            {
+                let _ = actor.cast(ConsumerMessage::Reconcile(Arc::clone(&consumer)));
+            }
+            child.consumer = consumer;
+            return;
+        }
+        let restarts = Restarts::new(Instant::now());
+        self.consumers.insert(id, Child { consumer, actor: None, restarts, is_deleted: false });
+        self.start(id).await;
+    }
+
+    async fn start(&mut self, id: ConsumerId) {
+        let Some(child) = self.consumers.get_mut(&id) else { return };
+        if self.is_draining || child.is_deleted || child.actor.is_some() {
+            return;
+        }
+        let myself = self.myself.clone();
+        let pool = match &self.health {
+            Health::Healthy => Ok(self.pool.clone()),
+            Health::Unhealthy(reason) => Err(reason.clone()),
+            Health::Connecting => Err(reason::connecting(&self.target.name)),
+        };
+        let arguments = ConsumerArguments {
+            context: Arc::clone(&self.context),
+            consumer: Arc::clone(&child.consumer),
+            target_name: self.target.name.clone(),
+            pool,
+            suspect_target: Box::new(move |fault| drop(myself.cast(TargetMessage::Suspect(id, fault)))),
+        };
+        match ConsumerActor::spawn_linked(None, ConsumerActor, arguments, self.myself.get_cell()).await {
+            Ok((actor, _)) => {
+                child.restarts.started(Instant::now());
+                child.actor = Some(actor);
+            }
+            Err(error) => self.start_again(id, &error.to_string()),
+        }
+    }
+
+    fn consumer_ended(&mut self, actor: &ActorCell, why: &str) {
+        let is_it = |child: &Child| child.actor.as_ref().is_some_and(|ours| ours.get_id() == actor.get_id());
+        let Some((&id, child)) = self.consumers.iter_mut().find(|(_, child)| is_it(child)) else { return };
+        child.actor = None;
+        if child.is_deleted {
+            self.forget(id);
+        } else if !self.is_draining {
+            self.start_again(id, why);
+        }
+        self.stop_if_drained();
+    }
+
+    fn start_again(&mut self, id: ConsumerId, why: &str) {
+        let Some(child) = self.consumers.get_mut(&id) else { return };
+        let wait = child.restarts.failed(Instant::now(), fastrand::f64());
+        tracing::error!(consumer = %child.consumer.name, why, ?wait, "a consumer ended, and will be started again");
+        self.myself.send_after(wait, move || TargetMessage::RestartDue(id));
+    }
+
+    fn delete(&mut self, id: ConsumerId) {
+        let Some(child) = self.consumers.get_mut(&id) else { return };
+        child.is_deleted = true;
+        match &child.actor {
+            Some(actor) => drop(actor.cast(ConsumerMessage::Drain)),
+            None => self.forget(id),
+        }
+    }
+
+    /// Removes what the consumer, which is gone, has written of itself.
+    fn forget(&mut self, id: ConsumerId) {
+        self.consumers.remove(&id);
+        let documents = self.context.documents.clone();
+        self.tasks.spawn(async move {
+            let forget = async {
+                documents.delete::<Checkpoint>(id, None).await?;
+                documents.delete::<ConsumerStatus>(id, None).await
+            };
+            if let Err(error) = forget.await {
+                tracing::warn!(consumer = %id, %error, "what a deleted consumer left behind is still there");
+            }
+        });
+    }
+
+    fn drain(&mut self) {
+        self.is_draining = true;
+        for (_, actor) in self.actors() {
+            let _ = actor.cast(ConsumerMessage::Drain);
+        }
+        self.stop_if_drained();
+    }
+
+    fn stop_if_drained(&self) {
+        if self.is_draining && self.actors().next().is_none() {
+            self.myself.stop(None);
+        }
+    }
+}

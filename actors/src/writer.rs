@@ -1,0 +1,142 @@
+//! A writer: one partition of a consumer's records.
+//!
+//! It takes parts of pages, in order, and has one transaction under way at a time. What arrives meanwhile gathers and
+//! goes together in the next: so a batch is small and quick when little happens, and large when the consumer is behind.
+//! Each transaction ends in a report to the consumer. After a failure the writer does nothing more: the consumer tears
+//! the pipeline down.
+
+use std::collections::VecDeque;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
+use tokio::task::JoinSet;
+
+use crate::{
+    flow::coalesce::{Batch, Part},
+    model::{Applied, TableName},
+    pipeline::apply_batch,
+    postgres::{ApplyError, Pool},
+};
+
+/// How many rows one transaction takes: enough to make its fixed cost small, few enough to keep its locks short.
+const MAX_ROWS: usize = 5000;
+
+/// What a writer is told.
+pub(crate) enum WriterMessage {
+    /// Bring this part of a page, after those that came before.
+    Apply(Part),
+    /// The transaction under way has ended.
+    Ended(WriterReport),
+}
+
+/// What a writer tells its consumer.
+pub(crate) enum WriterReport {
+    /// These pages' parts are committed.
+    Applied { pages: Vec<u64>, applied: Applied, records: u64 },
+    /// A batch could not be applied. Nothing of it was.
+    Failed(ApplyError),
+}
+
+pub(crate) struct WriterArguments {
+    pub(crate) pool: Pool,
+    pub(crate) table: TableName,
+    pub(crate) report: Box<dyn Fn(WriterReport) + Send + Sync>,
+}
+
+pub(crate) struct WriterState {
+    arguments: WriterArguments,
+    queue: VecDeque<Part>,
+    phase: Phase,
+    /// Holds the transaction under way; dropping it rolls that back.
+    transaction: JoinSet<()>,
+}
+
+#[derive(PartialEq)]
+enum Phase {
+    Idle,
+    Busy,
+    Failed,
+}
+
+pub(crate) struct WriterActor;
+
+impl Actor for WriterActor {
+    type Msg = WriterMessage;
+    type State = WriterState;
+    type Arguments = WriterArguments;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<WriterMessage>,
+        arguments: WriterArguments,
+    ) -> Result<WriterState, ActorProcessingErr> {
+        Ok(WriterState { arguments, queue: VecDeque::new(), phase: Phase::Idle, transaction: JoinSet::new() })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<WriterMessage>,
+        message: WriterMessage,
+        state: &mut WriterState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            WriterMessage::Apply(part) => state.queue.push_back(part),
+            WriterMessage::Ended(report) => state.ended(report),
+        }
+        state.begin_next(&myself);
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<WriterMessage>,
+        _: SupervisionEvent,
+        _: &mut WriterState,
+    ) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+}
+
+impl WriterState {
+    fn ended(&mut self, report: WriterReport) {
+        self.phase = match report {
+            WriterReport::Applied { .. } => Phase::Idle,
+            WriterReport::Failed(_) => Phase::Failed,
+        };
+        (self.arguments.report)(report);
+    }
+
+    fn begin_next(&mut self, myself: &ActorRef<WriterMessage>) {
+        if self.phase != Phase::Idle || self.queue.is_empty() {
+            return;
+        }
+        self.phase = Phase::Busy;
+        while self.transaction.try_join_next().is_some() {}
+        let batch = Batch::coalesce(self.next_parts());
+        let (pool, table, myself) = (self.arguments.pool.clone(), self.arguments.table.clone(), myself.clone());
+        self.transaction.spawn(async move {
+            let report = match apply_batch(&pool, &table, &batch).await {
+                Ok(applied) => {
+                    let pages = batch.page_numbers().collect();
+                    WriterReport::Applied { pages, applied, records: batch.len() as u64 }
+                }
+                Err(error) => WriterReport::Failed(error),
+            };
+            // The batch's bytes are free before anybody hears of it. A writer that has stopped needs no report.
+            drop(batch);
+            let _ = myself.cast(WriterMessage::Ended(report));
+        });
+    }
+
+    /// As many waiting parts as one transaction takes, and at least one.
+    fn next_parts(&mut self) -> Vec<Part> {
+        let mut rows = 0;
+        let mut parts = Vec::new();
+        while let Some(part) = self.queue.front()
+            && (parts.is_empty() || rows + part.rows.len() <= MAX_ROWS)
+        {
+            rows += part.rows.len();
+            parts.extend(self.queue.pop_front());
+        }
+        parts
+    }
+}
