@@ -13,6 +13,7 @@
 //!             Halted <---- wrong table, bad record -------------------+
 //! ```
 
+mod pipeline;
 mod reporting;
 
 use std::{sync::Arc, time::Duration};
@@ -23,13 +24,13 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::{
     context::Context,
-    flow::{budget::Budget, progress::Progress, restarts::Restarts, watermark::Watermark},
+    flow::{progress::Progress, restarts::Restarts},
     model::{Checkpoint, Consumer, ConsumerStatus, Desired, Lag, Reason},
-    pipeline::{ReadError, ReadPage, Reading, load, reason},
+    pipeline::{ReadError, ReadPage, load, reason},
     postgres::{ApplyError, Fault, Finding, Pool, Severity, Verdict},
-    writer::{WriterActor, WriterArguments, WriterMessage, WriterReport},
+    writer::WriterReport,
 };
-use reporting::TICK;
+use {pipeline::Pipeline, reporting::TICK};
 
 /// How often a halted consumer looks whether it has been helped.
 const REVERIFY: Duration = Duration::from_secs(30);
@@ -95,8 +96,10 @@ pub(crate) struct ConsumerState {
     written: Option<(ConsumerStatus, Instant)>,
     /// The tasks of this attempt; a new attempt ends them.
     tasks: JoinSet<()>,
-    /// Saves the checkpoint, which every attempt may do.
+    /// Saves the checkpoint; goes on across attempts, one at a time.
     saving: JoinSet<()>,
+    /// Writes the status, likewise.
+    writing: JoinSet<()>,
 }
 
 enum Mode {
@@ -114,15 +117,6 @@ enum Mode {
 enum Then {
     Pause,
     Stop,
-}
-
-/// One run from the checkpoint on.
-struct Pipeline {
-    writers: Vec<ActorRef<WriterMessage>>,
-    watermark: Watermark,
-    reader: tokio::task::AbortHandle,
-    /// Whether anything was read or applied since the lag was last measured.
-    has_moved: bool,
 }
 
 pub(crate) struct ConsumerActor;
@@ -150,6 +144,7 @@ impl Actor for ConsumerActor {
             written: None,
             tasks: JoinSet::new(),
             saving: JoinSet::new(),
+            writing: JoinSet::new(),
         };
         state.load();
         state.myself.send_after(TICK, || ConsumerMessage::Tick);
@@ -192,8 +187,7 @@ impl Actor for ConsumerActor {
         state: &mut ConsumerState,
     ) -> Result<(), ActorProcessingErr> {
         if let SupervisionEvent::ActorFailed(writer, error) = event
-            && let Some(pipeline) = state.pipeline()
-            && pipeline.writers.iter().any(|ours| ours.get_id() == writer.get_id())
+            && state.pipeline().is_some_and(|pipeline| pipeline.has_writer(&writer))
         {
             state.fail(format!("a writer failed: {error}"));
         }
@@ -293,36 +287,17 @@ impl ConsumerState {
         Ok(())
     }
 
-    /// Starts a pipeline, from the end to the beginning.
     async fn run(&mut self) -> Result<(), SpawnErr> {
         let (Some(progress), Ok(pool)) = (&self.progress, &self.arguments.pool) else { return Ok(()) };
-        let context = &self.arguments.context;
-        let consumer = &self.arguments.consumer;
         let from = progress.checkpoint().idx;
-        let mut writers = Vec::new();
-        for _ in 0..context.settings.writers {
-            let (myself, generation) = (self.myself.clone(), self.generation);
-            let report = move |report| tell(&myself, generation, Happening::Reported(report));
-            let arguments =
-                WriterArguments { pool: pool.clone(), table: consumer.table.clone(), report: Box::new(report) };
-            let (writer, _) = WriterActor::spawn_linked(None, WriterActor, arguments, self.myself.get_cell()).await?;
-            writers.push(writer);
-        }
-        let reading = Reading {
-            reader: context.stream.reader(&consumer.filter, from),
-            budget: Budget::new(context.settings.consumer_budget_bytes, Arc::clone(&context.budget)),
-            writers: writers.len(),
-        };
         let (myself, generation) = (self.myself.clone(), self.generation);
-        let reader = self.tasks.spawn(async move {
-            let deliver = |page| tell(&myself, generation, Happening::PageRead(page));
-            let Err(error) = reading.run(deliver).await;
-            tell(&myself, generation, Happening::ReadFailed(error));
-        });
-        let watermark = Watermark::starting_at(from);
-        self.mode = Mode::Running(Pipeline { writers, watermark, reader, has_moved: true });
-        self.advance();
+        let tell = move |happening| tell(&myself, generation, happening);
+        let supervisor = self.myself.get_cell();
+        let pipeline = Pipeline::start(&self.arguments, pool, from, tell, supervisor, &mut self.tasks).await?;
+        self.mode = Mode::Running(pipeline);
         tracing::info!(consumer = %self.arguments.consumer.name, %from, "running");
+        self.advance();
+        self.write_status();
         Ok(())
     }
 
@@ -330,12 +305,7 @@ impl ConsumerState {
 
     fn page_read(&mut self, page: ReadPage) {
         let Some(pipeline) = self.pipeline() else { return };
-        pipeline.watermark.opened(page.read_to, page.parts.len());
-        pipeline.has_moved = true;
-        for (writer, part) in page.parts {
-            // A writer that has failed says so to its supervisor.
-            let _ = pipeline.writers[writer].cast(WriterMessage::Apply(part));
-        }
+        pipeline.take(page);
         self.advance();
     }
 
@@ -343,10 +313,7 @@ impl ConsumerState {
         match report {
             WriterReport::Applied { pages, applied, records } => {
                 let Some(pipeline) = self.pipeline() else { return };
-                for page in pages {
-                    pipeline.watermark.completed(page);
-                }
-                pipeline.has_moved = true;
+                pipeline.completed(&pages);
                 if let Some(progress) = &mut self.progress {
                     progress.applied(applied, records);
                 }
@@ -356,6 +323,7 @@ impl ConsumerState {
             WriterReport::Failed(error @ ApplyError::Unreadable { .. }) => {
                 self.halt(vec![reason::unreadable_record(error.to_string())], REVERIFY);
             }
+            WriterReport::Panicked => self.fail("a writer panicked".into()),
         }
     }
 
@@ -369,7 +337,7 @@ impl ConsumerState {
     /// Takes over what the watermark has reached.
     fn advance(&mut self) {
         let (Mode::Running(pipeline) | Mode::Draining(pipeline, _)) = &self.mode else { return };
-        let (reached, is_settled) = (pipeline.watermark.reached(), pipeline.watermark.is_settled());
+        let (reached, is_settled) = (pipeline.reached(), pipeline.is_settled());
         if let Some(progress) = &mut self.progress {
             progress.reached(reached, Utc::now());
         }
@@ -424,12 +392,11 @@ impl ConsumerState {
         self.generation += 1;
         self.tasks.abort_all();
         if let Some(pipeline) = self.pipeline() {
-            for writer in &pipeline.writers {
-                writer.stop(None);
-            }
+            pipeline.stop();
         }
         self.mode = next;
         self.save();
+        self.write_status();
     }
 
     /// Runs `work` as a task of this attempt, and hears what comes of it.
@@ -451,7 +418,7 @@ impl ConsumerState {
     fn drain(&mut self, then: Then) {
         match std::mem::replace(&mut self.mode, Mode::Finishing) {
             Mode::Running(pipeline) | Mode::Draining(pipeline, _) => {
-                pipeline.reader.abort();
+                pipeline.stop_reading();
                 self.mode = Mode::Draining(pipeline, then);
                 let deadline = self.arguments.context.settings.drain_deadline;
                 self.hear_after(deadline, Happening::DrainDeadline);

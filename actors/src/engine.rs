@@ -96,7 +96,7 @@ impl EngineHandle {
     }
 }
 
-/// Questions about a database, asked outside of any actor and any pool.
+/// Questions about a database, asked outside of any actor and any pool, and the SQL that people run there.
 #[derive(Clone, Debug)]
 pub struct Inspector {
     application_name: String,
@@ -116,5 +116,15 @@ impl Inspector {
     /// Compares a table with what it should be.
     pub async fn verify(&self, target: &Target, table: &TableName) -> Result<Vec<Finding>, Fault> {
         postgres::verify(&target.connection, &self.application_name, table).await
+    }
+
+    /// The statements that make the user that we connect as, a schema for it, and the rights that it needs there.
+    pub fn setup_sql(&self, connection: &Connection, schema: &str) -> String {
+        postgres::setup_sql(&connection.database, &connection.username, schema)
+    }
+
+    /// The statements that make the schema, where it is not there, and the table.
+    pub fn create_table_sql(&self, table: &TableName) -> String {
+        postgres::create_table_sql(table)
     }
 }

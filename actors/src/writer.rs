@@ -5,8 +5,9 @@
 //! Each transaction ends in a report to the consumer. After a failure the writer does nothing more: the consumer tears
 //! the pipeline down.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, panic::AssertUnwindSafe};
 
+use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::task::JoinSet;
 
@@ -34,6 +35,8 @@ pub(crate) enum WriterReport {
     Applied { pages: Vec<u64>, applied: Applied, records: u64 },
     /// A batch could not be applied. Nothing of it was.
     Failed(ApplyError),
+    /// A transaction ended in a panic.
+    Panicked,
 }
 
 pub(crate) struct WriterArguments {
@@ -100,7 +103,7 @@ impl WriterState {
     fn ended(&mut self, report: WriterReport) {
         self.phase = match report {
             WriterReport::Applied { .. } => Phase::Idle,
-            WriterReport::Failed(_) => Phase::Failed,
+            WriterReport::Failed(_) | WriterReport::Panicked => Phase::Failed,
         };
         (self.arguments.report)(report);
     }
@@ -114,12 +117,13 @@ impl WriterState {
         let batch = Batch::coalesce(self.next_parts());
         let (pool, table, myself) = (self.arguments.pool.clone(), self.arguments.table.clone(), myself.clone());
         self.transaction.spawn(async move {
-            let report = match apply_batch(&pool, &table, &batch).await {
-                Ok(applied) => {
+            let report = match AssertUnwindSafe(apply_batch(&pool, &table, &batch)).catch_unwind().await {
+                Ok(Ok(applied)) => {
                     let pages = batch.page_numbers().collect();
                     WriterReport::Applied { pages, applied, records: batch.len() as u64 }
                 }
-                Err(error) => WriterReport::Failed(error),
+                Ok(Err(error)) => WriterReport::Failed(error),
+                Err(_) => WriterReport::Panicked,
             };
             // The batch's bytes are free before anybody hears of it. A writer that has stopped needs no report.
             drop(batch);

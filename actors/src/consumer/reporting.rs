@@ -5,8 +5,11 @@ use std::{sync::Arc, time::Duration};
 use chrono::Utc;
 use tokio::time::Instant;
 
-use super::{ConsumerMessage, ConsumerState, Happening, Mode, tell};
-use crate::model::{Checkpoint, ConsumerStatus, Lag, Reason, RunState};
+use super::{ConsumerMessage, ConsumerState, Happening, Mode, pipeline::Pipeline, tell};
+use crate::{
+    flow::progress::Progress,
+    model::{Checkpoint, ConsumerStatus, Lag, Reason, RunState},
+};
 
 /// How often progress is looked at: the checkpoint saved, the lag measured, the status written if it changed.
 pub(super) const TICK: Duration = Duration::from_secs(1);
@@ -24,16 +27,26 @@ impl ConsumerState {
             progress.tick(now - self.ticked_at);
         }
         self.ticked_at = now;
+        self.notice_panics();
         self.save();
         self.measure(now);
-        self.write_status(now);
+        self.write_status();
         self.myself.send_after(TICK, || ConsumerMessage::Tick);
+    }
+
+    /// A task that panicked has told nobody.
+    fn notice_panics(&mut self) {
+        while let Some(ended) = self.tasks.try_join_next() {
+            if ended.is_err_and(|error| error.is_panic()) {
+                self.fail("a task panicked".into());
+            }
+        }
     }
 
     /// Saves the checkpoint, if it has moved and is not being saved.
     pub(super) fn save(&mut self) {
         while self.saving.try_join_next().is_some() {}
-        let Some(checkpoint) = self.progress.as_ref().and_then(|progress| progress.unsaved()) else { return };
+        let Some(checkpoint) = self.progress.as_ref().and_then(Progress::unsaved) else { return };
         if !self.saving.is_empty() {
             return;
         }
@@ -58,15 +71,9 @@ impl ConsumerState {
         let Some(progress) = &self.progress else { return };
         let (reached, until) = (progress.checkpoint().idx, progress.backfill_until());
         // While a pipeline runs, it knows whether anything has come. Otherwise somebody has to look.
-        let may_have_changed = match &self.mode {
-            Mode::Running(pipeline) => pipeline.has_moved || progress.has_lag(),
-            _ => true,
-        };
-        if now < self.measure_at || !may_have_changed {
+        let has_lag = progress.has_lag();
+        if now < self.measure_at || !(self.pipeline().is_none_or(Pipeline::take_has_moved) || has_lag) {
             return;
-        }
-        if let Some(pipeline) = self.pipeline() {
-            pipeline.has_moved = false;
         }
         // Not before this one has ended.
         self.measure_at = now + HEARTBEAT;
@@ -101,8 +108,10 @@ impl ConsumerState {
     }
 
     /// Writes the status, if it says something new or has not been written for a while.
-    fn write_status(&mut self, now: Instant) {
-        let Some(status) = self.status() else { return };
+    pub(super) fn write_status(&mut self) {
+        while self.writing.try_join_next().is_some() {}
+        let Some(status) = self.status().filter(|_| self.writing.is_empty()) else { return };
+        let now = Instant::now();
         let is_news = match &self.written {
             Some((written, at)) => differs(written, &status) || now - *at >= HEARTBEAT,
             None => true,
@@ -112,7 +121,7 @@ impl ConsumerState {
         }
         self.written = Some((status.clone(), now));
         let (context, id) = (Arc::clone(&self.arguments.context), self.arguments.consumer.id);
-        self.tasks.spawn(async move {
+        self.writing.spawn(async move {
             if let Err(error) = context.documents.put(id, &status).await {
                 tracing::warn!(consumer = %id, %error, "the status was not written");
             }
@@ -139,8 +148,9 @@ impl ConsumerState {
     pub(super) fn finish(&mut self) {
         self.tear_down(Mode::Finishing);
         self.saving.abort_all();
+        self.writing.abort_all();
         let (context, id) = (Arc::clone(&self.arguments.context), self.arguments.consumer.id);
-        let (unsaved, status) = (self.progress.as_ref().and_then(|progress| progress.unsaved()), self.status());
+        let (unsaved, status) = (self.progress.as_ref().and_then(Progress::unsaved), self.status());
         let (myself, generation) = (self.myself.clone(), self.generation);
         self.saving.spawn(async move {
             let write = async {

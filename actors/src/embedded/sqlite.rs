@@ -207,7 +207,7 @@ fn write_jobs(connection: &Connection, queue: &mpsc::Receiver<Box<dyn Job>>, pat
         jobs.extend(queue.try_iter().take(MAX_JOBS - 1));
         let commit = commit_together(connection, &mut jobs).map_err(|error| error.to_string());
         for job in jobs {
-            job.settle(path, commit.as_ref().map(|()| ()).map_err(String::as_str));
+            job.settle(path, commit.as_ref().copied().map_err(String::as_str));
         }
     }
 }

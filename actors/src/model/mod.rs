@@ -15,7 +15,7 @@ pub use consumer::{Consumer, Desired, Filter, TableName, UnsupportedText};
 pub use envelope::{EnvelopeError, Routing, decode, decode_routing, encode};
 pub use ids::{ConsumerId, Idx, Provider, SequinId, SyncId, TargetId};
 pub use page::{Entry, Page};
-pub use publication::{Outgoing, Publication, SyncSeen};
+pub use publication::{Outgoing, Publication, SyncDescription, SyncSeen};
 pub use record::{Op, Record, RecordFields};
 pub use secret::Secret;
 pub use status::{Applied, Backfill, Checkpoint, ConsumerStatus, Lag, Reason, RunState, TargetState, TargetStatus};

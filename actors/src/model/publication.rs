@@ -25,17 +25,30 @@ pub struct Outgoing {
     envelope: Range<usize>,
 }
 
-/// A sync as the last of its records in a publication describes it.
+/// A sync that records of a publication belong to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SyncSeen {
     /// The sync.
     pub id: SyncId,
     /// Whose sync it is.
     pub provider: Provider,
+    /// As the last upsert describes it; a delete describes nothing.
+    pub description: Option<SyncDescription>,
+}
+
+/// What a publisher says of a sync with each of its records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SyncDescription {
     /// The publisher's own id of it.
     pub external_id: Option<String>,
     /// The publisher's notes on it: the text of a JSON object.
     pub metadata: String,
+}
+
+impl SyncDescription {
+    fn is_of(&self, record: &Record<'_>) -> bool {
+        self.external_id.as_deref() == record.sync_external_id && self.metadata == record.sync_metadata
+    }
 }
 
 impl Publication {
@@ -50,27 +63,24 @@ impl Publication {
     }
 
     fn sync_of(&mut self, provider: &Provider, record: &Record<'_>) -> Result<usize, Provider> {
-        if let Some(&number) = self.sync_numbers.get(&record.sync_id) {
-            let seen = &mut self.syncs[number];
-            if seen.provider != *provider {
-                return Err(seen.provider.clone());
+        let number = match self.sync_numbers.get(&record.sync_id) {
+            Some(&number) => number,
+            None => {
+                self.syncs.push(SyncSeen { id: record.sync_id, provider: provider.clone(), description: None });
+                self.sync_numbers.insert(record.sync_id, self.syncs.len() - 1);
+                self.syncs.len() - 1
             }
-            if seen.external_id.as_deref() != record.sync_external_id {
-                seen.external_id = record.sync_external_id.map(Into::into);
-            }
-            if seen.metadata != record.sync_metadata {
-                seen.metadata = record.sync_metadata.into();
-            }
-            return Ok(number);
+        };
+        let seen = &mut self.syncs[number];
+        if seen.provider != *provider {
+            return Err(seen.provider.clone());
         }
-        self.syncs.push(SyncSeen {
-            id: record.sync_id,
-            provider: provider.clone(),
-            external_id: record.sync_external_id.map(Into::into),
-            metadata: record.sync_metadata.into(),
-        });
-        self.sync_numbers.insert(record.sync_id, self.syncs.len() - 1);
-        Ok(self.syncs.len() - 1)
+        let is_described = seen.description.as_ref().is_some_and(|description| description.is_of(record));
+        if record.op == Op::Upsert && !is_described {
+            let external_id = record.sync_external_id.map(Into::into);
+            seen.description = Some(SyncDescription { external_id, metadata: record.sync_metadata.into() });
+        }
+        Ok(number)
     }
 
     /// The records, in the order in which they came.

@@ -121,9 +121,6 @@ async fn upsert_arrays(
         return Ok(0);
     }
     let records = changes.iter().map(record).collect::<Result<Vec<_>, _>>()?;
-    fn column<'r, 'a, T>(records: &'r [Record<'a>], value: impl Fn(&'r Record<'a>) -> T) -> Vec<T> {
-        records.iter().map(value).collect()
-    }
     let sequin_id = column(&records, |record| record.sequin_id.0);
     let sync_id = column(&records, |record| record.sync_id.0);
     let sync_external_id = column(&records, |record| record.sync_external_id);
@@ -164,4 +161,8 @@ async fn delete(
 
 fn record<'a>(change: &Change<'a>) -> Result<Record<'a>, ApplyError> {
     decode(change.envelope).map_err(|source| ApplyError::Unreadable { idx: change.idx, source })
+}
+
+fn column<'r, 'a, T>(records: &'r [Record<'a>], value: impl Fn(&'r Record<'a>) -> T) -> Vec<T> {
+    records.iter().map(value).collect()
 }

@@ -1,7 +1,5 @@
 //! Verification: is the table as it should be, and what SQL makes it so.
 
-use std::fmt;
-
 use tokio_postgres::Row;
 
 use super::{
@@ -34,12 +32,13 @@ pub enum Severity {
     Warning,
 }
 
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Severity {
+    /// As the outside writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Error => "error",
             Self::Warning => "warning",
-        })
+        }
     }
 }
 

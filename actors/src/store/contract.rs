@@ -8,7 +8,7 @@ async fn value(store: &dyn Store, key: &str) -> Option<Vec<u8>> {
     store.get(key).await.expect("an answer").map(|entry| entry.value)
 }
 
-fn is_conflict<T>(result: Result<T, StoreError>) -> bool {
+fn is_conflict<T>(result: &Result<T, StoreError>) -> bool {
     matches!(result, Err(StoreError::Conflict { .. }))
 }
 
@@ -30,7 +30,7 @@ async fn told_until_current(watch: &mut dyn Watch) -> Vec<String> {
 
 pub(super) async fn a_key_is_created_once(store: &dyn Store) {
     store.create("a/1", b"one".into()).await.expect("created");
-    assert!(is_conflict(store.create("a/1", b"two".into()).await));
+    assert!(is_conflict(&store.create("a/1", b"two".into()).await));
     assert_eq!(value(store, "a/1").await.expect("a value"), b"one");
     assert_eq!(value(store, "a/2").await, None);
 }
@@ -39,20 +39,20 @@ pub(super) async fn an_update_must_name_the_revision_that_is_there(store: &dyn S
     let first = store.create("a/1", b"one".into()).await.expect("created");
     let second = store.update("a/1", b"two".into(), first).await.expect("updated");
     assert!(first < second);
-    assert!(is_conflict(store.update("a/1", b"three".into(), first).await));
-    assert!(is_conflict(store.update("a/9", b"three".into(), first).await));
+    assert!(is_conflict(&store.update("a/1", b"three".into(), first).await));
+    assert!(is_conflict(&store.update("a/9", b"three".into(), first).await));
     let entry = store.get("a/1").await.expect("an answer").expect("a value");
     assert_eq!((entry.value.as_slice(), entry.revision), (b"two".as_slice(), second));
 }
 
 pub(super) async fn a_deleted_key_may_be_created_again_at_a_higher_revision(store: &dyn Store) {
     let first = store.create("a/1", b"one".into()).await.expect("created");
-    assert!(is_conflict(store.delete("a/1", Some(Revision(first.0 + 1))).await));
+    assert!(is_conflict(&store.delete("a/1", Some(Revision(first.0 + 1))).await));
     store.delete("a/1", Some(first)).await.expect("deleted");
     store.delete("a/1", None).await.expect("deleting what is not there is no error");
     assert_eq!(value(store, "a/1").await, None);
     assert!(store.create("a/1", b"two".into()).await.expect("created") > first);
-    assert!(is_conflict(store.update("a/1", b"three".into(), first).await));
+    assert!(is_conflict(&store.update("a/1", b"three".into(), first).await));
 }
 
 pub(super) async fn a_put_writes_whatever_is_there(store: &dyn Store) {

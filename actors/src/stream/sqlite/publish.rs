@@ -9,7 +9,7 @@ use super::{
     super::StreamError,
     position::{block, position},
 };
-use crate::model::{Idx, Op, Provider, Publication, SyncId, SyncSeen};
+use crate::model::{Idx, Op, Outgoing, Provider, Publication, SyncDescription, SyncId, SyncSeen};
 
 /// What was published.
 pub(super) struct Published {
@@ -34,7 +34,8 @@ struct KnownProvider {
 
 struct KnownSync {
     no: i64,
-    seen: SyncSeen,
+    provider: Provider,
+    description: SyncDescription,
 }
 
 /// How many versions of a block began to count, and how many ceased to.
@@ -101,17 +102,17 @@ impl Known {
         )?;
         for (number, seen) in publication.syncs().iter().enumerate() {
             if !self.syncs.contains_key(&seen.id) {
-                let found = select.query_row([seen.id.0], |row| known_sync(seen.id, row)).optional()?;
+                let found = select.query_row([seen.id.0], known_sync).optional()?;
                 self.syncs.extend(found.map(|found| (seen.id, found)));
             }
             if let Some(known) = self.syncs.get(&seen.id)
-                && known.seen.provider != seen.provider
+                && known.provider != seen.provider
             {
                 let record = publication.records().iter().position(|record| record.sync == number);
                 return Ok(Some(StreamError::SyncOfAnotherProvider {
                     record: record.unwrap_or_default(),
                     sync: seen.id,
-                    provider: known.seen.provider.clone(),
+                    provider: known.provider.clone(),
                 }));
             }
         }
@@ -119,29 +120,36 @@ impl Known {
     }
 
     fn write_sync(&mut self, connection: &Connection, seen: &SyncSeen) -> rusqlite::Result<()> {
-        let no = match self.syncs.get(&seen.id) {
-            Some(known) if known.seen == *seen => return Ok(()),
-            Some(known) => {
+        match (self.syncs.get_mut(&seen.id), &seen.description) {
+            (Some(known), Some(description)) if known.description != *description => {
                 connection
                     .prepare_cached("UPDATE sync SET external_id = ?2, metadata = ?3 WHERE no = ?1")?
-                    .execute(params![known.no, seen.external_id, seen.metadata])?;
-                known.no
+                    .execute(params![known.no, description.external_id, description.metadata])?;
+                known.description = description.clone();
             }
-            None => {
+            (Some(_), _) => {}
+            (None, description) => {
+                let undescribed = || SyncDescription { external_id: None, metadata: "{}".into() };
+                let description = description.clone().unwrap_or_else(undescribed);
                 connection
                     .prepare_cached("INSERT INTO sync(id, provider, external_id, metadata) VALUES (?1, ?2, ?3, ?4)")?
-                    .execute(params![seen.id.0, self.providers[&seen.provider].no, seen.external_id, seen.metadata])?;
-                connection.last_insert_rowid()
+                    .execute(params![
+                        seen.id.0,
+                        self.providers[&seen.provider].no,
+                        description.external_id,
+                        description.metadata
+                    ])?;
+                let (no, provider) = (connection.last_insert_rowid(), seen.provider.clone());
+                self.syncs.insert(seen.id, KnownSync { no, provider, description });
             }
-        };
-        self.syncs.insert(seen.id, KnownSync { no, seen: seen.clone() });
+        }
         Ok(())
     }
 
     /// Gives each record the next index of its provider's stream.
     fn give_positions(&mut self, publication: &Publication) -> Vec<i64> {
         let syncs = publication.syncs();
-        let give = |record: &crate::model::Outgoing| {
+        let give = |record: &Outgoing| {
             let provider = &syncs[record.sync].provider;
             let known = self.providers.get_mut(provider).expect("refreshed above");
             known.last_idx = Idx(known.last_idx.0 + 1);
@@ -163,15 +171,14 @@ impl Known {
         Ok(())
     }
 
-    fn sync_no(&self, publication: &Publication, record: &crate::model::Outgoing) -> i64 {
+    fn sync_no(&self, publication: &Publication, record: &Outgoing) -> i64 {
         self.syncs[&publication.syncs()[record.sync].id].no
     }
 }
 
-fn known_sync(id: SyncId, row: &rusqlite::Row<'_>) -> rusqlite::Result<KnownSync> {
-    let provider = super::syncs::provider_column(row, 1)?;
-    let seen = SyncSeen { id, provider, external_id: row.get(2)?, metadata: row.get(3)? };
-    Ok(KnownSync { no: row.get(0)?, seen })
+fn known_sync(row: &rusqlite::Row<'_>) -> rusqlite::Result<KnownSync> {
+    let description = SyncDescription { external_id: row.get(2)?, metadata: row.get(3)? };
+    Ok(KnownSync { no: row.get(0)?, provider: super::syncs::provider_column(row, 1)?, description })
 }
 
 /// Points `latest` at the last version of each record, in the order of its key, and lists what that supersedes.

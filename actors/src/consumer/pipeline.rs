@@ -1,0 +1,108 @@
+//! A pipeline: one run of a consumer, from its checkpoint on.
+
+use std::sync::Arc;
+
+use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::{ConsumerArguments, Happening};
+use crate::{
+    flow::{budget::Budget, watermark::Watermark},
+    model::Idx,
+    pipeline::{ReadPage, Reading},
+    postgres::Pool,
+    writer::{WriterActor, WriterArguments, WriterMessage},
+};
+
+/// A reader, its writers, and the watermark between them.
+pub(super) struct Pipeline {
+    writers: Vec<ActorRef<WriterMessage>>,
+    watermark: Watermark,
+    reader: AbortHandle,
+    /// Whether anything was read or applied since somebody asked.
+    has_moved: bool,
+}
+
+impl Pipeline {
+    /// Starts a pipeline, from its end to its beginning. What happens in it is told to `tell`.
+    pub(super) async fn start(
+        arguments: &ConsumerArguments,
+        pool: &Pool,
+        from: Idx,
+        tell: impl Fn(Happening) + Clone + Send + Sync + 'static,
+        supervisor: ActorCell,
+        tasks: &mut JoinSet<()>,
+    ) -> Result<Self, SpawnErr> {
+        let ConsumerArguments { context, consumer, .. } = arguments;
+        let mut writers = Vec::new();
+        for _ in 0..context.settings.writers {
+            let tell = tell.clone();
+            let arguments = WriterArguments {
+                pool: pool.clone(),
+                table: consumer.table.clone(),
+                report: Box::new(move |report| tell(Happening::Reported(report))),
+            };
+            let (writer, _) = WriterActor::spawn_linked(None, WriterActor, arguments, supervisor.clone()).await?;
+            writers.push(writer);
+        }
+        let reading = Reading {
+            reader: context.stream.reader(&consumer.filter, from),
+            budget: Budget::new(context.settings.consumer_budget_bytes, Arc::clone(&context.budget)),
+            writers: writers.len(),
+        };
+        let reader = tasks.spawn(async move {
+            let Err(error) = reading.run(|page| tell(Happening::PageRead(page))).await;
+            tell(Happening::ReadFailed(error));
+        });
+        Ok(Self { writers, watermark: Watermark::starting_at(from), reader, has_moved: true })
+    }
+
+    /// Sends a page's parts on to their writers.
+    pub(super) fn take(&mut self, page: ReadPage) {
+        self.watermark.opened(page.read_to, page.parts.len());
+        self.has_moved = true;
+        for (writer, part) in page.parts {
+            // A writer that has failed has said so.
+            let _ = self.writers[writer].cast(WriterMessage::Apply(part));
+        }
+    }
+
+    /// Parts of these pages are committed.
+    pub(super) fn completed(&mut self, pages: &[u64]) {
+        for &page in pages {
+            self.watermark.completed(page);
+        }
+        self.has_moved = true;
+    }
+
+    /// Everything up to here is in the table.
+    pub(super) fn reached(&self) -> Idx {
+        self.watermark.reached()
+    }
+
+    /// Whether nothing is in flight.
+    pub(super) fn is_settled(&self) -> bool {
+        self.watermark.is_settled()
+    }
+
+    /// Whether anything was read or applied since this was last asked.
+    pub(super) fn take_has_moved(&mut self) -> bool {
+        std::mem::take(&mut self.has_moved)
+    }
+
+    pub(super) fn has_writer(&self, actor: &ActorCell) -> bool {
+        self.writers.iter().any(|writer| writer.get_id() == actor.get_id())
+    }
+
+    pub(super) fn stop_reading(&self) {
+        self.reader.abort();
+    }
+
+    /// Ends it, with whatever is in flight.
+    pub(super) fn stop(&self) {
+        self.reader.abort();
+        for writer in &self.writers {
+            writer.stop(None);
+        }
+    }
+}
