@@ -1,1 +1,7 @@
-fn main() {}
+//! The `sequin` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sequin::cli::main()
+}

@@ -1,0 +1,122 @@
+//! Reading what a request brings: clear errors that name the field.
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Query, Request, rejection::BytesRejection},
+    http::{StatusCode, request::Parts},
+};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::problem::{FieldProblem, Problem};
+
+/// A JSON body.
+pub(super) struct Json<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| unread(&rejection, super::MAX_BODY))?;
+        parse(&bytes).map(Self)
+    }
+}
+
+/// Query parameters.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let query = Query::<T>::try_from_uri(&parts.uri);
+        let Query(params) = query.map_err(|rejection| Problem::invalid_field("query", rejection.body_text()))?;
+        Ok(Self(params))
+    }
+}
+
+/// A body that could not be read.
+pub(super) fn unread(rejection: &BytesRejection, limit: usize) -> Problem {
+    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {limit} bytes"));
+    }
+    Problem::new(StatusCode::BAD_REQUEST, rejection.body_text())
+}
+
+/// 400 for what is no JSON, 422 for what is not the JSON that is taken here.
+pub(super) fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Problem> {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
+        if error.inner().is_data() {
+            Problem::invalid([field_problem(&error)])
+        } else {
+            Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {}", error.inner()))
+        }
+    })?;
+    match deserializer.end() {
+        Ok(()) => Ok(parsed),
+        Err(error) => Err(Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}"))),
+    }
+}
+
+/// Names the field: where the parser stood, and, where it says so itself, which one is missing or unknown.
+pub(super) fn field_problem(error: &serde_path_to_error::Error<serde_json::Error>) -> FieldProblem {
+    let message = error.inner().to_string();
+    let message = message.split(" at line ").next().unwrap_or_default();
+    let path = error.path().to_string();
+    let parent = if path == "." { String::new() } else { path };
+    let named = ["missing field `", "unknown field `"].iter().find_map(|start| message.strip_prefix(start));
+    let field = match named.and_then(|rest| rest.split('`').next()) {
+        Some(name) if parent == name || parent.ends_with(&format!(".{name}")) => parent,
+        Some(name) if parent.is_empty() => name.into(),
+        Some(name) => format!("{parent}.{name}"),
+        None if parent.is_empty() => "body".into(),
+        None => parent,
+    };
+    FieldProblem::new(field, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        #[serde(rename = "inner")]
+        _inner: Inner,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        #[serde(rename = "port")]
+        _port: u16,
+    }
+
+    #[test]
+    fn the_wrong_field_is_named_by_its_path() {
+        for (body, field) in [
+            (r#"{"inner":{"port":"x"}}"#, "inner.port"),
+            (r#"{"inner":{"port":1,"host":2}}"#, "inner.host"),
+            (r#"{"inner":{}}"#, "inner.port"),
+            (r#"{"inner":{"port":1},"more":1}"#, "more"),
+            ("{}", "inner"),
+            ("[]", "body"),
+        ] {
+            let problem = parse::<Outer>(body.as_bytes()).expect_err("a wrong field");
+            let problem = serde_json::to_value(&problem).expect("JSON");
+            assert_eq!(problem["errors"][0]["field"], field, "{body}: {problem}");
+            assert_eq!(problem["status"], 422);
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_is_a_bad_request() {
+        for body in ["", "{", r#"{"inner":{"port":1}} x"#] {
+            let problem = parse::<Outer>(body.as_bytes()).expect_err("no JSON");
+            assert_eq!(serde_json::to_value(&problem).expect("JSON")["status"], 400, "{body}");
+        }
+    }
+}

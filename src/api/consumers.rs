@@ -1,0 +1,266 @@
+//! Consumers: what is forwarded where.
+
+mod view;
+
+use axum::{
+    Json,
+    extract::Path,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use chrono::Utc;
+use sequin_actors::{
+    model::{
+        Consumer, ConsumerId, Desired, FieldError, Filter, Metadata, Provider, SyncId, TableName, Target, TargetId,
+        UnsupportedText,
+    },
+    store::{Revision, Versioned},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use self::view::ConsumerView;
+use super::{
+    Api, State, body,
+    body::Params,
+    problem::{FieldProblem, Problem},
+    resources::{List, PageParams, beside, check_if_match, find, with_etag},
+};
+
+/// A consumer, as it is asked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConsumerRequest {
+    name: String,
+    /// The target's id or name.
+    target: String,
+    filter: FilterRequest,
+    schema: String,
+    table: String,
+    #[serde(default)]
+    metadata: Metadata,
+    #[serde(default)]
+    unsupported_text: UnsupportedText,
+    #[serde(default = "default_lag_threshold")]
+    lag_threshold_seconds: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum FilterRequest {
+    Provider(String),
+    Sync(Uuid),
+}
+
+fn default_lag_threshold() -> u32 {
+    300
+}
+
+impl ConsumerRequest {
+    fn into_consumer(self, target: Option<TargetId>) -> Result<Consumer, Problem> {
+        let now = Utc::now();
+        let mut errors = Vec::new();
+        let filter = match self.filter {
+            FilterRequest::Sync(sync) => Some(Filter::Sync(SyncId(sync))),
+            FilterRequest::Provider(slug) => match Provider::parse(&slug) {
+                Ok(provider) => Some(Filter::Provider(provider)),
+                Err(error) => {
+                    errors.push(FieldError { field: "filter.provider".into(), ..error });
+                    None
+                }
+            },
+        };
+        if target.is_none() {
+            errors.push(FieldError::new("target", format!("there is no target {}", self.target)));
+        }
+        let (Some(filter), Some(target)) = (filter, target) else {
+            return Err(Problem::invalid(errors));
+        };
+        let consumer = Consumer {
+            id: ConsumerId::generate(),
+            name: self.name,
+            target,
+            filter,
+            table: TableName { schema: self.schema, table: self.table },
+            unsupported_text: self.unsupported_text,
+            lag_threshold_seconds: self.lag_threshold_seconds,
+            metadata: self.metadata,
+            desired: Desired::Draft,
+            attempt: 0,
+            created_at: now,
+            updated_at: now,
+        };
+        let errors = consumer.check();
+        if errors.is_empty() { Ok(consumer) } else { Err(Problem::invalid(errors)) }
+    }
+}
+
+/// Which consumers to list.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ConsumerParams {
+    target: Option<String>,
+    provider: Option<String>,
+    sync: Option<Uuid>,
+    state: Option<String>,
+    limit: Option<usize>,
+    after: Option<String>,
+}
+
+impl ConsumerParams {
+    fn matches(&self, consumer: &Consumer, view: &ConsumerView) -> bool {
+        let by_target = self.target.as_ref().is_none_or(|target| view.is_of_target(target));
+        let by_filter = match &consumer.filter {
+            Filter::Provider(provider) => {
+                self.sync.is_none() && self.provider.as_deref().is_none_or(|wanted| wanted == provider.as_str())
+            }
+            Filter::Sync(sync) => self.provider.is_none() && self.sync.is_none_or(|wanted| wanted == sync.0),
+        };
+        by_target && by_filter && self.state.as_deref().is_none_or(|state| view.is_in_state(state))
+    }
+}
+
+async fn view(api: &Api, consumer: Consumer) -> Result<ConsumerView, Problem> {
+    let target = beside::<Target>(&api.documents, consumer.target).await?;
+    let status = beside(&api.documents, consumer.id).await?;
+    Ok(ConsumerView::of(consumer, target, status, Utc::now()))
+}
+
+async fn answer(api: &Api, status: StatusCode, consumer: Consumer, revision: Revision) -> Result<Response, Problem> {
+    Ok(with_etag(status, revision, view(api, consumer).await?))
+}
+
+pub(super) async fn create(api: State, body::Json(request): body::Json<ConsumerRequest>) -> Result<Response, Problem> {
+    let target = match find::<Target>(&api.documents, &request.target).await {
+        Ok(target) => Some(target.value.id),
+        Err(problem) if problem.is_not_found() => None,
+        Err(problem) => return Err(problem),
+    };
+    let consumer = request.into_consumer(target)?;
+    let revision = api.documents.create(&consumer, consumer.created_at).await?;
+    answer(&api, StatusCode::CREATED, consumer, revision).await
+}
+
+pub(super) async fn list(
+    api: State,
+    Params(params): Params<ConsumerParams>,
+) -> Result<Json<List<ConsumerView>>, Problem> {
+    let page = PageParams { limit: params.limit, after: params.after.clone() };
+    let limit = page.limit()?;
+    let mut after: Option<ConsumerId> = page.after()?;
+    let mut found = Vec::new();
+    while found.len() <= limit {
+        let page = api.documents.list::<Consumer>(after, limit + 1).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.value.id);
+        for consumer in page {
+            let view = view(&api, consumer.value.clone()).await?;
+            if params.matches(&consumer.value, &view) {
+                found.push((consumer.value.id, view));
+            }
+        }
+    }
+    Ok(Json(List::page(found, limit, |(id, _)| id.to_string(), |(_, view)| view)))
+}
+
+pub(super) async fn read(api: State, Path(consumer): Path<String>) -> Result<Response, Problem> {
+    let found = find::<Consumer>(&api.documents, &consumer).await?;
+    answer(&api, StatusCode::OK, found.value, found.revision).await
+}
+
+pub(super) async fn delete(
+    api: State,
+    Path(consumer): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Problem> {
+    let found = find::<Consumer>(&api.documents, &consumer).await?;
+    check_if_match(&headers, found.revision)?;
+    api.documents.delete_named(&found.value, found.revision).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn create_table_sql(api: State, Path(consumer): Path<String>) -> Result<Json<Value>, Problem> {
+    let found = find::<Consumer>(&api.documents, &consumer).await?;
+    Ok(Json(json!({"sql": api.inspector.create_table_sql(&found.value.table)})))
+}
+
+/// One thing about the table that is not as it should be.
+#[derive(serde::Serialize)]
+struct FindingView {
+    code: &'static str,
+    severity: &'static str,
+    message: String,
+    fix_sql: String,
+}
+
+/// Looks at the table; a target that can't be asked is a finding too.
+async fn find_faults(api: &Api, consumer: &Consumer) -> Result<Vec<FindingView>, Problem> {
+    let target = beside::<Target>(&api.documents, consumer.target).await?;
+    let target = target.ok_or_else(|| Problem::conflict("its target is gone"))?;
+    Ok(match api.inspector.verify(&target, &consumer.table).await {
+        Ok(findings) => {
+            let view = findings.into_iter().map(|finding| FindingView {
+                code: finding.code,
+                severity: finding.severity.as_str(),
+                message: finding.message,
+                fix_sql: finding.fix_sql,
+            });
+            view.collect()
+        }
+        Err(fault) => {
+            let message = format!("target {}: {fault}; {}", target.name, fault.fix);
+            vec![FindingView { code: fault.code, severity: "error", message, fix_sql: String::new() }]
+        }
+    })
+}
+
+pub(super) async fn verify(api: State, Path(consumer): Path<String>) -> Result<Json<Value>, Problem> {
+    let found = find::<Consumer>(&api.documents, &consumer).await?;
+    let findings = find_faults(&api, &found.value).await?;
+    let ok = findings.iter().all(|finding| finding.severity != "error");
+    Ok(Json(json!({"ok": ok, "findings": findings})))
+}
+
+pub(super) async fn start(api: State, Path(consumer): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+    let found = find::<Consumer>(&api.documents, &consumer).await?;
+    check_if_match(&headers, found.revision)?;
+    let findings = find_faults(&api, &found.value).await?;
+    let errors: Vec<_> = findings.into_iter().filter(|finding| finding.severity == "error").collect();
+    if !errors.is_empty() {
+        let detail = format!("consumer {} can't start: see errors", found.value.name);
+        let errors = errors.into_iter().map(|finding| FieldProblem {
+            code: Some(finding.code),
+            fix_sql: Some(finding.fix_sql),
+            ..FieldProblem::new("table", finding.message)
+        });
+        return Err(Problem::invalid(errors).with_detail(detail));
+    }
+    change_desired(&api, found, Desired::Running).await
+}
+
+pub(super) async fn pause(api: State, Path(consumer): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+    let found = find_started(&api, &consumer, &headers).await?;
+    change_desired(&api, found, Desired::Paused).await
+}
+
+pub(super) async fn resume(api: State, Path(consumer): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
+    let found = find_started(&api, &consumer, &headers).await?;
+    change_desired(&api, found, Desired::Running).await
+}
+
+async fn find_started(api: &Api, consumer: &str, headers: &HeaderMap) -> Result<Versioned<Consumer>, Problem> {
+    let found = find::<Consumer>(&api.documents, consumer).await?;
+    check_if_match(headers, found.revision)?;
+    if found.value.desired == Desired::Draft {
+        return Err(Problem::conflict(format!("consumer {} is a draft: start it first", found.value.name)));
+    }
+    Ok(found)
+}
+
+async fn change_desired(api: &Api, found: Versioned<Consumer>, desired: Desired) -> Result<Response, Problem> {
+    let Versioned { value, revision } = found;
+    let consumer = Consumer { desired, attempt: value.attempt + 1, updated_at: Utc::now(), ..value };
+    let revision = api.documents.update(consumer.id, &consumer, revision).await?;
+    answer(api, StatusCode::OK, consumer, revision).await
+}

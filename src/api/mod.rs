@@ -1,0 +1,94 @@
+//! The Management API: HTTP in, documents in the store out.
+//!
+//! It writes desired state and reads status. What acts on it are the actors, on whatever node.
+
+mod auth;
+mod body;
+mod consumers;
+mod health;
+mod problem;
+mod records;
+mod resources;
+mod syncs;
+mod targets;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{StatusCode, Uri},
+    middleware,
+    routing::{get, post},
+};
+use sequin_actors::{Inspector, store::Documents, stream::RecordStream};
+use tower_http::{timeout::TimeoutLayer, trace::TraceLayer};
+
+pub use auth::AdminToken;
+use problem::Problem;
+
+/// The largest body of a publication, in bytes.
+const MAX_RECORDS_BODY: usize = 64 * 1024 * 1024;
+
+/// The largest body of anything else, in bytes.
+const MAX_BODY: usize = 1024 * 1024;
+
+/// How long a request may take.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// What the handlers work with.
+pub struct Api {
+    /// The record stream.
+    pub stream: Arc<dyn RecordStream>,
+    /// The documents of the control store.
+    pub documents: Documents,
+    /// Asks databases what they are like.
+    pub inspector: Inspector,
+    /// The token that may do everything.
+    pub admin_token: AdminToken,
+}
+
+type State = axum::extract::State<Arc<Api>>;
+
+/// All routes of the API.
+pub fn router(api: Api) -> Router {
+    let api = Arc::new(api);
+    let records = Router::new()
+        .route("/v1/records", post(records::publish))
+        .layer(DefaultBodyLimit::max(MAX_RECORDS_BODY));
+    let resources = Router::new()
+        .route("/v1/targets", get(targets::list).post(targets::create))
+        .route("/v1/targets/{target}", get(targets::read).delete(targets::delete))
+        .route("/v1/targets/{target}/check", post(targets::check))
+        .route("/v1/targets/{target}/setup-sql", get(targets::setup_sql))
+        .route("/v1/consumers", get(consumers::list).post(consumers::create))
+        .route("/v1/consumers/{consumer}", get(consumers::read).delete(consumers::delete))
+        .route("/v1/consumers/{consumer}/create-table-sql", get(consumers::create_table_sql))
+        .route("/v1/consumers/{consumer}/verify", post(consumers::verify))
+        .route("/v1/consumers/{consumer}/start", post(consumers::start))
+        .route("/v1/consumers/{consumer}/pause", post(consumers::pause))
+        .route("/v1/consumers/{consumer}/resume", post(consumers::resume))
+        .route("/v1/providers", get(syncs::providers))
+        .route("/v1/syncs", get(syncs::list))
+        .route("/v1/syncs/{sync}", get(syncs::read))
+        .layer(DefaultBodyLimit::max(MAX_BODY));
+    let protected =
+        records.merge(resources).layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require_token));
+    Router::new()
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
+        .merge(protected)
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, REQUEST_TIMEOUT))
+        .layer(TraceLayer::new_for_http())
+        .with_state(api)
+}
+
+async fn no_such_path(uri: Uri) -> Problem {
+    Problem::not_found(format!("there is nothing at {}", uri.path()))
+}
+
+async fn wrong_method() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
+}

@@ -1,0 +1,142 @@
+//! Errors, as RFC 9457 has them: `application/problem+json`.
+
+use axum::{
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use sequin_actors::{
+    model::FieldError,
+    store::{DocumentsError, StoreError},
+    stream::StreamError,
+};
+use serde::Serialize;
+
+/// An answer that says what went wrong.
+#[derive(Debug, Serialize)]
+pub(super) struct Problem {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    title: String,
+    status: u16,
+    detail: String,
+    errors: Vec<FieldProblem>,
+}
+
+/// One field, or one finding, that is not as it should be.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct FieldProblem {
+    pub(super) field: String,
+    pub(super) message: String,
+    /// Which line of a publication, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) line: Option<usize>,
+    /// The finding's word for programs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) code: Option<&'static str>,
+    /// The SQL that mends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) fix_sql: Option<String>,
+}
+
+impl FieldProblem {
+    pub(super) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { field: field.into(), message: message.into(), ..Self::default() }
+    }
+}
+
+impl From<FieldError> for FieldProblem {
+    fn from(error: FieldError) -> Self {
+        Self::new(error.field, error.message)
+    }
+}
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error").into(),
+            status: status.as_u16(),
+            detail: detail.into(),
+            errors: Vec::new(),
+        }
+    }
+
+    pub(super) fn not_found(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, detail)
+    }
+
+    pub(super) fn is_not_found(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND.as_u16()
+    }
+
+    pub(super) fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, detail)
+    }
+
+    /// 422, with everything that is wrong.
+    pub(super) fn invalid(errors: impl IntoIterator<Item = impl Into<FieldProblem>>) -> Self {
+        let errors: Vec<FieldProblem> = errors.into_iter().map(Into::into).collect();
+        let detail = match errors.as_slice() {
+            [one] => format!("{}: {}", one.field, one.message),
+            many => format!("{} fields are not valid", many.len()),
+        };
+        Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
+    }
+
+    /// 422, for one field.
+    pub(super) fn invalid_field(field: &str, message: impl Into<String>) -> Self {
+        Self::invalid([FieldProblem::new(field, message)])
+    }
+
+    pub(super) fn with_detail(self, detail: impl Into<String>) -> Self {
+        Self { detail: detail.into(), ..self }
+    }
+}
+
+impl Problem {
+    /// What is behind it is for the log, not for the caller.
+    fn unavailable(error: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::error!(error, "a request could not be served");
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the storage behind this node does not answer; try again")
+    }
+
+    pub(super) fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::error!(error, "a request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "something failed here; the node's log says what")
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<DocumentsError> for Problem {
+    fn from(error: DocumentsError) -> Self {
+        match error {
+            DocumentsError::Store(StoreError::Conflict { .. }) => {
+                Self::conflict("somebody else changed it at the same time: read it again, and repeat")
+            }
+            DocumentsError::NameTaken { name } => {
+                let taken = FieldProblem::new("name", format!("{name} is taken"));
+                let detail = taken.message.clone();
+                Self { errors: vec![taken], ..Self::conflict(detail) }
+            }
+            DocumentsError::Store(StoreError::Unavailable(_)) => Self::unavailable(&error),
+            error => Self::internal(&error),
+        }
+    }
+}
+
+impl From<StreamError> for Problem {
+    fn from(error: StreamError) -> Self {
+        Self::unavailable(&error)
+    }
+}

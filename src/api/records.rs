@@ -1,0 +1,202 @@
+//! Publishing: records in, all of them or none.
+
+use std::{borrow::Cow, ops::ControlFlow};
+
+use axum::{
+    Json,
+    body::Bytes,
+    extract::rejection::BytesRejection,
+    http::{HeaderMap, StatusCode, header},
+};
+use chrono::{DateTime, Utc};
+use sequin_actors::{
+    model::{Op, Publication, RecordFields, SequinId, SyncId},
+    stream::StreamError,
+};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::{
+    State,
+    body::{field_problem, unread},
+    problem::{FieldProblem, Problem},
+};
+
+/// How many wrong fields are named: enough to see what is wrong, few enough to read.
+const MAX_ERRORS: usize = 100;
+
+/// A record, as it comes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RecordRequest<'a> {
+    #[serde(default)]
+    op: OpRequest,
+    #[serde(borrow)]
+    provider: Cow<'a, str>,
+    sync_id: Uuid,
+    #[serde(borrow, default)]
+    sync_external_id: Option<Cow<'a, str>>,
+    #[serde(borrow, default)]
+    sync_metadata: Option<&'a RawValue>,
+    #[serde(borrow)]
+    collection_id: Cow<'a, str>,
+    #[serde(borrow)]
+    upstream_id: Cow<'a, str>,
+    #[serde(default)]
+    sequin_id: Option<Uuid>,
+    #[serde(borrow, default, deserialize_with = "even_null")]
+    payload: Option<&'a RawValue>,
+    #[serde(default)]
+    upstream_created_at: Option<DateTime<Utc>>,
+    #[serde(default)]
+    upstream_updated_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OpRequest {
+    #[default]
+    Upsert,
+    Delete,
+}
+
+/// A payload of `null` is a payload.
+fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(deserializer).map(Some)
+}
+
+/// What was accepted.
+#[derive(Serialize)]
+pub(super) struct Accepted {
+    accepted: usize,
+    /// The position of the last record; null if there was none.
+    last_updated_idx: Option<u64>,
+}
+
+/// What a request turns into, and which line each record came from.
+#[derive(Default)]
+struct Draft {
+    publication: Publication,
+    lines: Vec<usize>,
+    errors: Vec<FieldProblem>,
+}
+
+pub(super) async fn publish(
+    api: State,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Accepted>, Problem> {
+    let body = body.map_err(|rejection| unread(&rejection, super::MAX_RECORDS_BODY))?;
+    let read = match content_type(&headers) {
+        "application/x-ndjson" | "application/ndjson" => Draft::of_lines,
+        "application/json" => Draft::of_array,
+        other => {
+            let detail = format!("the body is {other:?}: send application/x-ndjson or application/json");
+            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
+        }
+    };
+    let draft = tokio::task::spawn_blocking(move || read(&body)).await.map_err(|error| Problem::internal(&error))??;
+    if !draft.errors.is_empty() {
+        let detail = format!("nothing was accepted: {} fields are not valid", draft.errors.len());
+        return Err(Problem::invalid(draft.errors).with_detail(detail));
+    }
+    let accepted = draft.lines.len();
+    if accepted == 0 {
+        return Ok(Json(Accepted { accepted, last_updated_idx: None }));
+    }
+    match api.stream.publish(draft.publication).await {
+        Ok(last) => Ok(Json(Accepted { accepted, last_updated_idx: Some(last.0) })),
+        Err(StreamError::SyncOfAnotherProvider { record, provider, .. }) => {
+            let problem = other_provider(draft.lines.get(record).copied(), provider.as_str());
+            Err(Problem::invalid([problem]).with_detail("nothing was accepted: a sync belongs to another provider"))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn content_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim()
+}
+
+fn other_provider(line: Option<usize>, provider: &str) -> FieldProblem {
+    FieldProblem { line, ..FieldProblem::new("sync_id", format!("belongs to provider {provider}")) }
+}
+
+impl Draft {
+    /// One record a line; empty lines are passed over, and counted.
+    fn of_lines(body: &Bytes) -> Result<Self, Problem> {
+        let mut draft = Self::default();
+        let now = Utc::now();
+        for (line, text) in (1..).zip(body.split(|&byte| byte == b'\n')) {
+            if !text.trim_ascii().is_empty() && draft.add(line, text, now).is_break() {
+                break;
+            }
+        }
+        Ok(draft)
+    }
+
+    /// An array of records; its elements count as lines.
+    fn of_array(body: &Bytes) -> Result<Self, Problem> {
+        let mut draft = Self::default();
+        let now = Utc::now();
+        let elements: Vec<&RawValue> = super::body::parse(body)?;
+        for (line, element) in (1..).zip(elements) {
+            if draft.add(line, element.get().as_bytes(), now).is_break() {
+                break;
+            }
+        }
+        Ok(draft)
+    }
+
+    /// Adds one record, or what is wrong with it. Breaks off when there is enough to read.
+    fn add(&mut self, line: usize, text: &[u8], now: DateTime<Utc>) -> ControlFlow<()> {
+        if let Err(errors) = self.try_add(line, text, now) {
+            self.errors.extend(errors.into_iter().map(|error| FieldProblem { line: Some(line), ..error }));
+        }
+        if self.errors.len() < MAX_ERRORS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    }
+
+    fn try_add(&mut self, line: usize, text: &[u8], now: DateTime<Utc>) -> Result<(), Vec<FieldProblem>> {
+        let request: RecordRequest<'_> = serde_json::from_slice(text).map_err(|_| vec![explain(text)])?;
+        let (provider, record) = request.fields().check(now).map_err(|errors| {
+            errors.into_iter().map(FieldProblem::from).collect::<Vec<_>>()
+        })?;
+        let pushed = self.publication.push(&provider, &record);
+        pushed.map_err(|other| vec![other_provider(None, other.as_str())])?;
+        self.lines.push(line);
+        Ok(())
+    }
+}
+
+impl RecordRequest<'_> {
+    fn fields(&self) -> RecordFields<'_> {
+        RecordFields {
+            op: match self.op {
+                OpRequest::Upsert => Op::Upsert,
+                OpRequest::Delete => Op::Delete,
+            },
+            provider: &self.provider,
+            sync_id: SyncId(self.sync_id),
+            sync_external_id: self.sync_external_id.as_deref(),
+            sync_metadata: self.sync_metadata.map(RawValue::get),
+            collection_id: &self.collection_id,
+            upstream_id: &self.upstream_id,
+            sequin_id: self.sequin_id.map(SequinId),
+            payload: self.payload.map(RawValue::get),
+            upstream_created_at: self.upstream_created_at,
+            upstream_updated_at: self.upstream_updated_at,
+        }
+    }
+}
+
+/// Reads a record that is wrong once more, slowly, to say where.
+fn explain(text: &[u8]) -> FieldProblem {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    match serde_path_to_error::deserialize::<_, RecordRequest<'_>>(&mut deserializer) {
+        Err(error) if error.inner().is_data() => field_problem(&error),
+        Err(error) => FieldProblem::new("record", format!("is not JSON: {}", error.inner())),
+        Ok(_) => FieldProblem::new("record", "has something after its end"),
+    }
+}

@@ -1,0 +1,111 @@
+//! What resources have in common: addressed by id or name, listed in pages, changed at a revision.
+
+use axum::{
+    Json,
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use sequin_actors::{
+    store::{Document, Documents, DocumentsError, Named, Revision, Versioned},
+};
+use serde::{Deserialize, Serialize};
+
+use super::Problem;
+
+/// How many resources a page has, when it is not said.
+const DEFAULT_LIMIT: usize = 100;
+
+/// How many resources a page has at most.
+const MAX_LIMIT: usize = 1000;
+
+/// Which page to list.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PageParams {
+    pub(super) limit: Option<usize>,
+    pub(super) after: Option<String>,
+}
+
+/// A page of a list.
+#[derive(Debug, Serialize)]
+pub(super) struct List<T> {
+    data: Vec<T>,
+    /// What to ask for as `after` to go on; null at the end.
+    next: Option<String>,
+}
+
+impl PageParams {
+    pub(super) fn limit(&self) -> Result<usize, Problem> {
+        match self.limit.unwrap_or(DEFAULT_LIMIT) {
+            limit @ 1..=MAX_LIMIT => Ok(limit),
+            _ => Err(Problem::invalid_field("limit", format!("takes 1 to {MAX_LIMIT}"))),
+        }
+    }
+
+    pub(super) fn after<Id: std::str::FromStr>(&self) -> Result<Option<Id>, Problem> {
+        let wrong = |_| Problem::invalid_field("after", "takes the `next` of the page before");
+        self.after.as_deref().map(|cursor| cursor.parse().map_err(wrong)).transpose()
+    }
+}
+
+impl<T> List<T> {
+    /// Makes a page of what was found when one more than `limit` was asked for.
+    pub(super) fn page<F>(mut found: Vec<F>, limit: usize, id: impl Fn(&F) -> String, view: impl FnMut(F) -> T) -> Self {
+        let has_more = found.len() > limit;
+        found.truncate(limit);
+        let next = found.last().filter(|_| has_more).map(id);
+        Self { data: found.into_iter().map(view).collect(), next }
+    }
+}
+
+/// Finds a resource by its id or name.
+pub(super) async fn find<T: Named>(documents: &Documents, id_or_name: &str) -> Result<Versioned<T>, Problem> {
+    let id = match id_or_name.parse() {
+        Ok(id) => Some(id),
+        Err(_) => documents.id_of_name::<T>(id_or_name).await?,
+    };
+    let found = match id {
+        Some(id) => documents.get::<T>(id).await?,
+        None => None,
+    };
+    found.ok_or_else(|| Problem::not_found(format!("there is no {} {id_or_name}", T::KIND)))
+}
+
+/// Reads all documents of a kind.
+pub(super) async fn all<T: Named>(documents: &Documents) -> Result<Vec<T>, DocumentsError> {
+    let mut all: Vec<T> = Vec::new();
+    loop {
+        let after = all.last().map(Named::id);
+        let page = documents.list::<T>(after, MAX_LIMIT).await?;
+        let is_last = page.len() < MAX_LIMIT;
+        all.extend(page.into_iter().map(|found| found.value));
+        if is_last {
+            return Ok(all);
+        }
+    }
+}
+
+/// Reads what is written under the same id as a resource: its status.
+pub(super) async fn beside<T: Document>(documents: &Documents, id: T::Id) -> Result<Option<T>, Problem> {
+    Ok(documents.get::<T>(id).await?.map(|found| found.value))
+}
+
+/// An answer that bears the revision of what it shows.
+pub(super) fn with_etag(status: StatusCode, revision: Revision, view: impl Serialize) -> Response {
+    (status, [(header::ETAG, etag(revision))], Json(view)).into_response()
+}
+
+fn etag(revision: Revision) -> String {
+    format!("\"{}\"", revision.0)
+}
+
+/// 412 if the request names another revision than what is there.
+pub(super) fn check_if_match(headers: &HeaderMap, revision: Revision) -> Result<(), Problem> {
+    let Some(wanted) = headers.get(header::IF_MATCH) else { return Ok(()) };
+    let etag = etag(revision);
+    let wanted = wanted.to_str().unwrap_or_default();
+    if wanted.split(',').map(str::trim).any(|wanted| wanted == "*" || wanted == etag) {
+        return Ok(());
+    }
+    Err(Problem::new(StatusCode::PRECONDITION_FAILED, format!("it is at {etag} by now: read it again, and repeat")))
+}

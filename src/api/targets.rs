@@ -1,0 +1,277 @@
+//! Targets: customers' databases.
+
+use std::collections::HashMap;
+
+use axum::{
+    Json,
+    extract::Path,
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+use chrono::{DateTime, Utc};
+use sequin_actors::{
+    model::{
+        Connection, Consumer, FieldError, Metadata, Reason, Secret, Target, TargetId, TargetState, TargetStatus, Tls,
+        TlsMode,
+    },
+    store::Revision,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::{
+    Api, State, body,
+    body::Params,
+    problem::Problem,
+    resources::{List, PageParams, all, beside, check_if_match, find, with_etag},
+};
+
+/// A target, as it is asked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TargetRequest {
+    name: String,
+    connection: ConnectionRequest,
+    #[serde(default = "default_pool_size")]
+    pool_size: u32,
+    #[serde(default)]
+    metadata: Metadata,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConnectionRequest {
+    host: String,
+    #[serde(default = "default_port")]
+    port: u16,
+    database: String,
+    username: String,
+    password: Option<String>,
+    #[serde(default)]
+    tls: TlsRequest,
+    bastion: Option<Value>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TlsRequest {
+    mode: Option<String>,
+    ca_pem: Option<String>,
+    client_cert_pem: Option<String>,
+    client_key_pem: Option<String>,
+}
+
+fn default_pool_size() -> u32 {
+    4
+}
+
+fn default_port() -> u16 {
+    5432
+}
+
+/// A target, as it is shown.
+#[derive(Serialize)]
+pub(super) struct TargetView {
+    id: Uuid,
+    name: String,
+    connection: ConnectionView,
+    pool_size: u32,
+    metadata: Metadata,
+    state: TargetState,
+    health: HealthView,
+    consumers: usize,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+#[derive(Serialize)]
+struct ConnectionView {
+    host: String,
+    port: u16,
+    database: String,
+    username: String,
+    /// Secrets go in, and never come out.
+    password: (),
+    password_set: bool,
+    tls: TlsView,
+    bastion: (),
+}
+
+#[derive(Serialize)]
+struct TlsView {
+    mode: &'static str,
+    ca_pem: Option<String>,
+    client_cert_pem: (),
+    client_key_pem: (),
+    client_key_pem_set: bool,
+}
+
+/// Whether all is well, and if not, why.
+#[derive(Serialize)]
+pub(super) struct HealthView {
+    pub(super) status: &'static str,
+    pub(super) reasons: Vec<Reason>,
+    pub(super) checked_at: Option<DateTime<Utc>>,
+}
+
+impl TargetRequest {
+    fn into_target(self, now: DateTime<Utc>) -> Result<Target, Problem> {
+        let ConnectionRequest { host, port, database, username, password, tls, bastion } = self.connection;
+        let mut errors = Vec::new();
+        let mut not_yet = |field: &str, is_there: bool| {
+            if is_there {
+                errors.push(FieldError::new(field, "is not supported by this version"));
+            }
+        };
+        not_yet("connection.bastion", bastion.is_some());
+        not_yet("connection.tls.client_cert_pem", tls.client_cert_pem.is_some());
+        not_yet("connection.tls.client_key_pem", tls.client_key_pem.is_some());
+        let mode = tls.mode.as_deref().map_or(Ok(TlsMode::default()), str::parse);
+        let mode = mode.unwrap_or_else(|error: FieldError| {
+            errors.push(error);
+            TlsMode::default()
+        });
+        let target = Target {
+            id: TargetId::generate(),
+            name: self.name,
+            connection: Connection {
+                host,
+                port,
+                database,
+                username,
+                password: password.map(Secret::new),
+                tls: Tls { mode, ca_pem: tls.ca_pem },
+            },
+            pool_size: self.pool_size,
+            metadata: self.metadata,
+            created_at: now,
+            updated_at: now,
+        };
+        errors.extend(target.check());
+        if errors.is_empty() { Ok(target) } else { Err(Problem::invalid(errors)) }
+    }
+}
+
+fn view(target: Target, status: Option<TargetStatus>, consumers: usize) -> TargetView {
+    let Connection { host, port, database, username, password, tls } = target.connection;
+    let tls = TlsView {
+        mode: tls.mode.as_str(),
+        ca_pem: tls.ca_pem,
+        client_cert_pem: (),
+        client_key_pem: (),
+        client_key_pem_set: false,
+    };
+    TargetView {
+        id: target.id.0,
+        name: target.name,
+        connection: ConnectionView {
+            host,
+            port,
+            database,
+            username,
+            password: (),
+            password_set: password.is_some(),
+            tls,
+            bastion: (),
+        },
+        pool_size: target.pool_size,
+        metadata: target.metadata,
+        state: status.as_ref().map_or(TargetState::Connecting, |status| status.state),
+        health: health(status),
+        consumers,
+        created_at: target.created_at,
+        updated_at: target.updated_at,
+    }
+}
+
+fn health(status: Option<TargetStatus>) -> HealthView {
+    let Some(status) = status else {
+        return HealthView { status: "initializing", reasons: Vec::new(), checked_at: None };
+    };
+    let health = match status.state {
+        TargetState::Connecting => "initializing",
+        TargetState::Healthy => "healthy",
+        TargetState::Unhealthy => "unhealthy",
+    };
+    HealthView { status: health, reasons: status.reason.into_iter().collect(), checked_at: Some(status.checked_at) }
+}
+
+async fn answer(api: &Api, status: StatusCode, target: Target, revision: Revision) -> Result<Response, Problem> {
+    let consumers = all::<Consumer>(&api.documents).await?;
+    let consumers = consumers.iter().filter(|consumer| consumer.target == target.id).count();
+    let observed = beside(&api.documents, target.id).await?;
+    Ok(with_etag(status, revision, view(target, observed, consumers)))
+}
+
+pub(super) async fn create(api: State, body::Json(request): body::Json<TargetRequest>) -> Result<Response, Problem> {
+    let now = Utc::now();
+    let target = request.into_target(now)?;
+    let revision = api.documents.create(&target, now).await?;
+    answer(&api, StatusCode::CREATED, target, revision).await
+}
+
+pub(super) async fn list(api: State, Params(params): Params<PageParams>) -> Result<Json<List<TargetView>>, Problem> {
+    let limit = params.limit()?;
+    let targets = api.documents.list::<Target>(params.after()?, limit + 1).await?;
+    let mut consumers: HashMap<TargetId, usize> = HashMap::new();
+    for consumer in all::<Consumer>(&api.documents).await? {
+        *consumers.entry(consumer.target).or_default() += 1;
+    }
+    let mut found = Vec::new();
+    for target in targets {
+        let status = beside(&api.documents, target.value.id).await?;
+        found.push((target.value, status));
+    }
+    let list = List::page(found, limit, |(target, _)| target.id.to_string(), |(target, status)| {
+        let count = consumers.get(&target.id).copied().unwrap_or_default();
+        view(target, status, count)
+    });
+    Ok(Json(list))
+}
+
+pub(super) async fn read(api: State, Path(target): Path<String>) -> Result<Response, Problem> {
+    let found = find::<Target>(&api.documents, &target).await?;
+    answer(&api, StatusCode::OK, found.value, found.revision).await
+}
+
+pub(super) async fn delete(api: State, Path(target): Path<String>, headers: HeaderMap) -> Result<StatusCode, Problem> {
+    let found = find::<Target>(&api.documents, &target).await?;
+    check_if_match(&headers, found.revision)?;
+    let consumers = all::<Consumer>(&api.documents).await?;
+    let in_use: Vec<_> = consumers.iter().filter(|consumer| consumer.target == found.value.id).collect();
+    if let Some(consumer) = in_use.first() {
+        let detail = format!("{} consumers write to it, {} among them: delete those first", in_use.len(), consumer.name);
+        return Err(Problem::conflict(detail));
+    }
+    api.documents.delete_named(&found.value, found.revision).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn check(api: State, Path(target): Path<String>) -> Result<Json<Value>, Problem> {
+    let found = find::<Target>(&api.documents, &target).await?;
+    Ok(Json(match api.inspector.check(&found.value.connection).await {
+        Ok(report) => {
+            let latency_ms = report.latency.as_secs_f64() * 1000.0;
+            json!({"ok": true, "server_version": report.server_version, "latency_ms": latency_ms})
+        }
+        Err(fault) => {
+            json!({"ok": false, "reason": {"code": fault.code, "summary": fault.to_string(), "fix": fault.fix}})
+        }
+    }))
+}
+
+#[derive(Deserialize)]
+pub(super) struct SetupParams {
+    schema: Option<String>,
+}
+
+pub(super) async fn setup_sql(
+    api: State,
+    Path(target): Path<String>,
+    Params(params): Params<SetupParams>,
+) -> Result<Json<Value>, Problem> {
+    let connection = find::<Target>(&api.documents, &target).await?.value.connection;
+    let schema = params.schema.as_deref().unwrap_or("sequin");
+    Ok(Json(json!({"sql": api.inspector.setup_sql(&connection, schema)})))
+}
