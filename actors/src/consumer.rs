@@ -13,6 +13,7 @@
 //!             Halted <---- wrong table, bad record -------------------+
 //! ```
 
+mod faults;
 mod pipeline;
 mod reporting;
 
@@ -21,19 +22,17 @@ use std::{sync::Arc, time::Duration};
 use chrono::Utc;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
 use tokio::{task::JoinSet, time::Instant};
+use tokio_util::task::TaskTracker;
 
 use crate::{
     context::Context,
     flow::{progress::Progress, restarts::Restarts},
     model::{Checkpoint, Consumer, ConsumerStatus, Desired, Lag, Reason},
     pipeline::{ReadError, ReadPage, load, reason},
-    postgres::{ApplyError, Fault, Finding, Pool, Severity, Verdict},
+    postgres::{ApplyError, Fault, Finding, Pool, Severity},
     writer::WriterReport,
 };
 use {pipeline::Pipeline, reporting::TICK};
-
-/// How often a halted consumer looks whether it has been helped.
-const REVERIFY: Duration = Duration::from_secs(30);
 
 /// What a consumer is told. What belongs to one attempt carries its generation.
 pub(crate) enum ConsumerMessage {
@@ -96,6 +95,8 @@ pub(crate) struct ConsumerState {
     written: Option<(ConsumerStatus, Instant)>,
     /// The tasks of this attempt; a new attempt ends them.
     tasks: JoinSet<()>,
+    /// The transactions of all pipelines.
+    transactions: TaskTracker,
     /// Saves the checkpoint; goes on across attempts, one at a time.
     saving: JoinSet<()>,
     /// Writes the status, likewise.
@@ -132,6 +133,9 @@ impl Actor for ConsumerActor {
         arguments: ConsumerArguments,
     ) -> Result<ConsumerState, ActorProcessingErr> {
         let now = Instant::now();
+        let transactions = TaskTracker::new();
+        // To wait for it is to wait until none is under way.
+        transactions.close();
         let mut state = ConsumerState {
             myself,
             arguments,
@@ -143,6 +147,7 @@ impl Actor for ConsumerActor {
             measure_at: now,
             written: None,
             tasks: JoinSet::new(),
+            transactions,
             saving: JoinSet::new(),
             writing: JoinSet::new(),
         };
@@ -252,26 +257,29 @@ impl ConsumerState {
 
     /// Begins an attempt, with what there is to begin with.
     fn begin(&mut self) {
-        self.tear_down(Mode::Paused);
         if self.progress.is_none() {
-            self.mode = Mode::Loading;
+            self.tear_down(Mode::Loading);
             return self.load();
         }
         if !self.should_run() {
-            return;
+            return self.tear_down(Mode::Paused);
         }
         let pool = match &self.arguments.pool {
             Ok(pool) => pool.clone(),
-            Err(reason) => {
-                self.mode = Mode::Waiting(reason.clone());
-                return;
-            }
+            Err(reason) => return self.tear_down(Mode::Waiting(reason.clone())),
         };
-        self.mode = Mode::Verifying;
+        self.tear_down(Mode::Verifying);
         self.restarts.started(std::time::Instant::now());
         let table = self.arguments.consumer.table.clone();
+        let transactions = self.transactions.clone();
         self.attempt(async move {
-            let verify = async { pool.get().await?.verify(&table).await };
+            let verify = async {
+                // Those of the pipeline before: dropped, but perhaps not yet gone.
+                transactions.wait().await;
+                let session = pool.get().await?;
+                session.end_strays().await?;
+                session.verify(&table).await
+            };
             Happening::Verified(verify.await)
         });
     }
@@ -280,7 +288,7 @@ impl ConsumerState {
         match findings {
             Err(fault) => self.judge(fault),
             Ok(findings) if findings.iter().any(|finding| finding.severity == Severity::Error) => {
-                self.halt(findings.iter().map(reason::of_finding).collect(), REVERIFY);
+                self.halt(findings.iter().map(reason::of_finding).collect());
             }
             Ok(_) => self.run().await?,
         }
@@ -293,7 +301,8 @@ impl ConsumerState {
         let (myself, generation) = (self.myself.clone(), self.generation);
         let tell = move |happening| tell(&myself, generation, happening);
         let supervisor = self.myself.get_cell();
-        let pipeline = Pipeline::start(&self.arguments, pool, from, tell, supervisor, &mut self.tasks).await?;
+        let pipeline =
+            Pipeline::start(&self.arguments, pool, from, tell, supervisor, &mut self.tasks, &self.transactions).await?;
         self.mode = Mode::Running(pipeline);
         tracing::info!(consumer = %self.arguments.consumer.name, %from, "running");
         self.advance();
@@ -321,16 +330,9 @@ impl ConsumerState {
             }
             WriterReport::Failed(ApplyError::Database(fault)) => self.judge(fault),
             WriterReport::Failed(error @ ApplyError::Unreadable { .. }) => {
-                self.halt(vec![reason::unreadable_record(error.to_string())], REVERIFY);
+                self.halt(vec![reason::unreadable_record(error.to_string())]);
             }
             WriterReport::Panicked => self.fail("a writer panicked".into()),
-        }
-    }
-
-    fn read_failed(&mut self, error: &ReadError) {
-        match error {
-            ReadError::Stream(error) => self.fail(error.to_string()),
-            ReadError::Unreadable { .. } => self.halt(vec![reason::unreadable_record(error.to_string())], REVERIFY),
         }
     }
 
@@ -353,39 +355,7 @@ impl ConsumerState {
         }
     }
 
-    // What goes wrong.
-
-    fn judge(&mut self, fault: Fault) {
-        tracing::warn!(consumer = %self.arguments.consumer.name, %fault, verdict = ?fault.verdict, "stopped");
-        match fault.verdict {
-            Verdict::Target => {
-                let reason = reason::target_unhealthy(&self.arguments.target_name, &fault);
-                self.target_unavailable(reason);
-                (self.arguments.suspect_target)(fault);
-            }
-            Verdict::Contention => self.fail(fault.to_string()),
-            // Verifying says which SQL mends it.
-            Verdict::Table => {
-                let soon = self.restarts.failed(std::time::Instant::now(), fastrand::f64());
-                self.halt(vec![reason::of_fault(&fault)], soon);
-            }
-            Verdict::Record => self.halt(vec![reason::of_fault(&fault)], REVERIFY),
-        }
-    }
-
-    /// Stops until somebody helps, and looks after a while whether somebody did.
-    fn halt(&mut self, reasons: Vec<Reason>, look_again: Duration) {
-        self.tear_down(Mode::Halted(reasons));
-        self.hear_after(look_again, Happening::RetryDue);
-    }
-
-    /// Stops for something that may pass by itself.
-    fn fail(&mut self, message: String) {
-        tracing::warn!(consumer = %self.arguments.consumer.name, message, "failed, and will try again");
-        self.tear_down(Mode::Waiting(reason::trying_again(message)));
-        let wait = self.restarts.failed(std::time::Instant::now(), fastrand::f64());
-        self.hear_after(wait, Happening::RetryDue);
-    }
+    // The end of an attempt.
 
     /// Ends the attempt: its tasks, its writers, and whatever is in flight.
     fn tear_down(&mut self, next: Mode) {
@@ -412,8 +382,6 @@ impl ConsumerState {
             happening
         });
     }
-
-    // Draining.
 
     fn drain(&mut self, then: Then) {
         match std::mem::replace(&mut self.mode, Mode::Finishing) {

@@ -21,7 +21,7 @@ use crate::{
     flow::{backoff::Backoff, restarts::Restarts},
     model::{Checkpoint, Consumer, ConsumerId, ConsumerStatus, Desired, Reason, Target, TargetState, TargetStatus},
     pipeline::reason,
-    postgres::{Fault, Pool, TlsError, open_pool},
+    postgres::{Fault, LiveSessions, Pool, TlsError, open_pool},
 };
 
 /// How often a target that answers is asked again.
@@ -56,6 +56,8 @@ pub(crate) struct TargetActorState {
     myself: ActorRef<TargetMessage>,
     context: Arc<Context>,
     target: Arc<Target>,
+    /// The sessions of this pool and of those before it.
+    sessions: Arc<LiveSessions>,
     pool: Pool,
     health: Health,
     /// The number of the last probe that was begun or put off; what an earlier one says is not heard.
@@ -95,12 +97,14 @@ impl Actor for TargetActor {
         arguments: TargetArguments,
     ) -> Result<TargetActorState, ActorProcessingErr> {
         let TargetArguments { context, target, consumers } = arguments;
-        let pool = make_pool(&context, &target)?;
+        let sessions = Arc::default();
+        let pool = make_pool(&context, &target, &sessions)?;
         myself.cast(TargetMessage::Reconcile(Arc::clone(&target), consumers))?;
         let mut state = TargetActorState {
             myself,
             context,
             target,
+            sessions,
             pool,
             health: Health::Connecting,
             probe: 0,
@@ -149,8 +153,8 @@ impl Actor for TargetActor {
     }
 }
 
-fn make_pool(context: &Context, target: &Target) -> Result<Pool, TlsError> {
-    open_pool(target, &context.settings.application_name(target.id))
+fn make_pool(context: &Context, target: &Target, sessions: &Arc<LiveSessions>) -> Result<Pool, TlsError> {
+    open_pool(target, &context.settings.application_name(target.id), sessions)
 }
 
 impl TargetActorState {
@@ -218,7 +222,7 @@ impl TargetActorState {
             }
             self.health = Health::Unhealthy(reason);
             // What the old sessions were connected to is not what will answer.
-            self.pool = make_pool(&self.context, &self.target)?;
+            self.pool = make_pool(&self.context, &self.target, &self.sessions)?;
         }
         let wait = self.backoff.next(fastrand::f64());
         self.probe_after(wait);
@@ -252,7 +256,7 @@ impl TargetActorState {
         self.target = target;
         if is_elsewhere {
             // The consumers go over to the new pool as soon as it answers.
-            self.pool = make_pool(&self.context, &self.target)?;
+            self.pool = make_pool(&self.context, &self.target, &self.sessions)?;
             self.health = Health::Connecting;
             self.probe_now();
         }

@@ -10,6 +10,7 @@ use std::{collections::VecDeque, panic::AssertUnwindSafe};
 use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 
 use crate::{
     flow::coalesce::{Batch, Part},
@@ -42,6 +43,8 @@ pub(crate) enum WriterReport {
 pub(crate) struct WriterArguments {
     pub(crate) pool: Pool,
     pub(crate) table: TableName,
+    /// Knows of every transaction that is under way.
+    pub(crate) transactions: TaskTracker,
     pub(crate) report: Box<dyn Fn(WriterReport) + Send + Sync>,
 }
 
@@ -116,7 +119,7 @@ impl WriterState {
         while self.transaction.try_join_next().is_some() {}
         let batch = Batch::coalesce(self.next_parts());
         let (pool, table, myself) = (self.arguments.pool.clone(), self.arguments.table.clone(), myself.clone());
-        self.transaction.spawn(async move {
+        let transaction = async move {
             let report = match AssertUnwindSafe(apply_batch(&pool, &table, &batch)).catch_unwind().await {
                 Ok(Ok(applied)) => {
                     let pages = batch.page_numbers().collect();
@@ -128,7 +131,8 @@ impl WriterState {
             // The batch's bytes are free before anybody hears of it. A writer that has stopped needs no report.
             drop(batch);
             let _ = myself.cast(WriterMessage::Ended(report));
-        });
+        };
+        self.transaction.spawn(self.arguments.transactions.track_future(transaction));
     }
 
     /// As many waiting parts as one transaction takes, and at least one.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::task::TaskTracker;
 
 use super::{ConsumerArguments, Happening};
 use crate::{
@@ -32,6 +33,7 @@ impl Pipeline {
         tell: impl Fn(Happening) + Clone + Send + Sync + 'static,
         supervisor: ActorCell,
         tasks: &mut JoinSet<()>,
+        transactions: &TaskTracker,
     ) -> Result<Self, SpawnErr> {
         let ConsumerArguments { context, consumer, .. } = arguments;
         let mut writers = Vec::new();
@@ -40,6 +42,7 @@ impl Pipeline {
             let arguments = WriterArguments {
                 pool: pool.clone(),
                 table: consumer.table.clone(),
+                transactions: transactions.clone(),
                 report: Box::new(move |report| tell(Happening::Reported(report))),
             };
             let (writer, _) = WriterActor::spawn_linked(None, WriterActor, arguments, supervisor.clone()).await?;

@@ -133,6 +133,8 @@ impl ConsumerState {
         let now = Utc::now();
         let (state, mut reasons): (RunState, Vec<Reason>) = match &self.mode {
             Mode::Paused | Mode::Draining(..) | Mode::Finishing if !self.should_run() => (RunState::Paused, Vec::new()),
+            // What was written before holds until it is known what comes next.
+            Mode::Loading | Mode::Verifying => return None,
             Mode::Waiting(reason) => (RunState::Waiting, vec![reason.clone()]),
             Mode::Halted(reasons) => (RunState::Halted, reasons.clone()),
             _ => (progress.run_state(), Vec::new()),

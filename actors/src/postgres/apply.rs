@@ -70,6 +70,18 @@ pub async fn apply(
     changes: &[Change<'_>],
     tombstones: &[Tombstone],
 ) -> Result<Applied, ApplyError> {
+    session.is_writing = true;
+    let outcome = write(session, table, changes, tombstones).await;
+    session.is_writing = false;
+    outcome
+}
+
+async fn write(
+    session: &mut Session,
+    table: &TableName,
+    changes: &[Change<'_>],
+    tombstones: &[Tombstone],
+) -> Result<Applied, ApplyError> {
     let prepared = session.prepared(table).await?;
     let staged = prepared.staged.as_ref().filter(|_| changes.len() >= STAGE_FROM);
     let is_one_statement = staged.is_none() && (changes.is_empty() || tombstones.is_empty());

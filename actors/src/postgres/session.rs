@@ -14,6 +14,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::{
     catalog::{Statements, create_stage},
     error::{Fault, Verdict},
+    fence::{Alive, LiveSessions},
     tls::{self, TlsError},
 };
 use crate::model::{Connection, TableName, Target, TlsMode};
@@ -46,8 +47,12 @@ pub type PoolError = RunError<Fault>;
 pub struct Session {
     pub(super) client: Client,
     /// Whether it has a stage: a temporary table, which takes the right to make one.
-    pub(super) has_stage: bool,
-    pub(super) tables: HashMap<TableName, Arc<PreparedTable>>,
+    has_stage: bool,
+    tables: HashMap<TableName, Arc<PreparedTable>>,
+    /// Whether a batch is under way; one that was dropped half way leaves this set, and the session is not used again.
+    pub(super) is_writing: bool,
+    sessions: Arc<LiveSessions>,
+    _alive: Alive,
 }
 
 /// A table's statements, prepared in one session.
@@ -66,11 +71,12 @@ pub(super) struct Staged {
 /// Opens sessions, for the pool.
 pub struct Sessions {
     connections: PostgresConnectionManager<MakeRustlsConnect>,
+    live: Arc<LiveSessions>,
 }
 
 /// Makes the pool of a target. Nothing is connected before the first session is needed.
-pub fn open_pool(target: &Target, application_name: &str) -> Result<Pool, TlsError> {
-    let sessions = Sessions::new(&target.connection, application_name)?;
+pub fn open_pool(target: &Target, application_name: &str, live: &Arc<LiveSessions>) -> Result<Pool, TlsError> {
+    let sessions = Sessions::new(&target.connection, application_name, Arc::clone(live))?;
     let pool = Pool::builder()
         .max_size(target.pool_size)
         .min_idle(0)
@@ -92,10 +98,25 @@ impl From<PoolError> for Fault {
 }
 
 impl Sessions {
-    fn new(connection: &Connection, application_name: &str) -> Result<Self, TlsError> {
+    fn new(connection: &Connection, application_name: &str, live: Arc<LiveSessions>) -> Result<Self, TlsError> {
         let connector = tls::connector(&connection.tls)?;
         let config = config(connection, application_name);
-        Ok(Self { connections: PostgresConnectionManager::new(config, connector) })
+        Ok(Self { connections: PostgresConnectionManager::new(config, connector), live })
+    }
+
+    async fn open(&self) -> Result<Session, Fault> {
+        let _opening = self.live.opening().await;
+        let client = self.connections.connect().await?;
+        let backend = client.query_one("select pg_catalog.pg_backend_pid()", &[]).await?.get(0);
+        let alive = self.live.add(backend);
+        client.batch_execute(SETTINGS).await?;
+        let has_stage = match client.batch_execute(&create_stage()).await.map_err(Fault::from) {
+            Ok(()) => true,
+            Err(fault) if fault.verdict == Verdict::Table => false,
+            Err(fault) => return Err(fault),
+        };
+        let sessions = Arc::clone(&self.live);
+        Ok(Session { client, has_stage, tables: HashMap::new(), is_writing: false, sessions, _alive: alive })
     }
 }
 
@@ -126,17 +147,7 @@ impl ManageConnection for Sessions {
     type Error = Fault;
 
     async fn connect(&self) -> Result<Session, Fault> {
-        let open = async {
-            let client = self.connections.connect().await?;
-            client.batch_execute(SETTINGS).await?;
-            let has_stage = match client.batch_execute(&create_stage()).await.map_err(Fault::from) {
-                Ok(()) => true,
-                Err(fault) if fault.verdict == Verdict::Table => false,
-                Err(fault) => return Err(fault),
-            };
-            Ok(Session { client, has_stage, tables: HashMap::new() })
-        };
-        let opened = tokio::time::timeout(2 * CONNECT_TIMEOUT, open).await;
+        let opened = tokio::time::timeout(2 * CONNECT_TIMEOUT, self.open()).await;
         opened.unwrap_or_else(|_| Err(Fault::timed_out("connecting")))
     }
 
@@ -145,7 +156,7 @@ impl ManageConnection for Sessions {
     }
 
     fn has_broken(&self, session: &mut Session) -> bool {
-        session.client.is_closed()
+        session.is_writing || session.client.is_closed()
     }
 }
 
@@ -172,6 +183,11 @@ impl Session {
         });
         self.tables.insert(table.clone(), Arc::clone(&prepared));
         Ok(prepared)
+    }
+
+    /// Ends the sessions of earlier runs: what they have under way can't take effect any more.
+    pub async fn end_strays(&self) -> Result<(), Fault> {
+        self.sessions.end_strays(&self.client).await
     }
 
     /// Whether the server answers, and takes writes: a replica, as after a failover, does not.
@@ -202,7 +218,7 @@ pub async fn check(connection: &Connection, application_name: &str) -> Result<Ch
 
 /// Opens one session outside of any pool.
 pub(super) async fn connect(connection: &Connection, application_name: &str) -> Result<Session, Fault> {
-    Sessions::new(connection, application_name)?.connect().await
+    Sessions::new(connection, application_name, Arc::default())?.connect().await
 }
 
 impl From<TlsError> for Fault {

@@ -1,0 +1,80 @@
+//! The fence: no statement of an earlier pipeline may take effect after a new one has begun.
+//!
+//! A pipeline can end while the server still works on a statement of its: its connection broke, its task was dropped,
+//! its process was killed. Should that statement commit late, it could bring back a row that the new pipeline has
+//! deleted, since a delete leaves nothing behind that would hold it off. So, before it reads, a new pipeline ends every
+//! session that bears the target's name and is not known to be alive in this process.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{
+    sync::{RwLock, RwLockReadGuard},
+    time::Instant,
+};
+use tokio_postgres::Client;
+
+use super::error::Fault;
+
+/// How long a session may take to end once it was told to.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether it has.
+const END_POLL: Duration = Duration::from_millis(20);
+
+const END_STRAYS: &str = "
+    select count(pg_catalog.pg_terminate_backend(pid)) from pg_catalog.pg_stat_activity
+    where application_name = pg_catalog.current_setting('application_name') and usename = current_user
+      and datname = pg_catalog.current_database() and not pid = any($1)";
+
+/// The sessions that this process has with one target, whichever pool they belong to.
+#[derive(Debug, Default)]
+pub struct LiveSessions {
+    backends: Mutex<HashSet<i32>>,
+    /// Held for reading while a session is being opened: the server knows of it before we do.
+    opening: RwLock<()>,
+}
+
+/// A session's entry among the live, for as long as it lives.
+#[derive(Debug)]
+pub(super) struct Alive {
+    sessions: Arc<LiveSessions>,
+    backend: i32,
+}
+
+impl LiveSessions {
+    pub(super) async fn opening(&self) -> RwLockReadGuard<'_, ()> {
+        self.opening.read().await
+    }
+
+    pub(super) fn add(self: &Arc<Self>, backend: i32) -> Alive {
+        self.backends.lock().unwrap_or_else(PoisonError::into_inner).insert(backend);
+        Alive { sessions: Arc::clone(self), backend }
+    }
+
+    /// Ends the sessions of the target that are not among the live, and waits until they are gone.
+    pub(super) async fn end_strays(&self, client: &Client) -> Result<(), Fault> {
+        let _none_is_opening = self.opening.write().await;
+        let deadline = Instant::now() + END_TIMEOUT;
+        loop {
+            let live: Vec<i32> = self.backends.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+            let strays: i64 = client.query_one(END_STRAYS, &[&live]).await?.get(0);
+            if strays == 0 {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(Fault::timed_out("ending the sessions of an earlier run"));
+            }
+            tokio::time::sleep(END_POLL).await;
+        }
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        self.sessions.backends.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.backend);
+    }
+}
