@@ -230,8 +230,10 @@ impl ConsumerState {
 
     fn target_unavailable(&mut self, reason: Reason) {
         self.arguments.pool = Err(reason.clone());
-        if matches!(self.mode, Mode::Waiting(_) | Mode::Verifying | Mode::Running(_)) {
-            self.tear_down(Mode::Waiting(reason));
+        match self.mode {
+            Mode::Waiting(_) | Mode::Verifying | Mode::Running(_) => self.tear_down(Mode::Waiting(reason)),
+            Mode::Draining(..) => self.end_drain(),
+            Mode::Loading | Mode::Paused | Mode::Halted(_) | Mode::Finishing => {}
         }
     }
 
@@ -343,7 +345,7 @@ impl ConsumerState {
         if let Some(progress) = &mut self.progress {
             progress.reached(reached, Utc::now());
         }
-        if is_settled && matches!(self.mode, Mode::Draining(..)) {
+        if is_settled && self.is_draining() {
             self.end_drain();
         }
     }
@@ -395,6 +397,10 @@ impl ConsumerState {
             _ if then == Then::Stop => self.finish(),
             mode => self.mode = mode,
         }
+    }
+
+    fn is_draining(&self) -> bool {
+        matches!(self.mode, Mode::Draining(..))
     }
 
     fn end_drain(&mut self) {

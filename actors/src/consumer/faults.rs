@@ -12,6 +12,7 @@ use crate::{
 /// How often a halted consumer looks whether it has been helped.
 const REVERIFY: Duration = Duration::from_secs(30);
 
+/// A drain that something hinders is over: what was in flight is read again.
 impl ConsumerState {
     pub(super) fn read_failed(&mut self, error: &ReadError) {
         match error {
@@ -21,6 +22,9 @@ impl ConsumerState {
     }
 
     pub(super) fn judge(&mut self, fault: Fault) {
+        if self.is_draining() {
+            return self.end_drain();
+        }
         tracing::warn!(consumer = %self.arguments.consumer.name, %fault, verdict = ?fault.verdict, "stopped");
         match fault.verdict {
             Verdict::Target => {
@@ -44,6 +48,9 @@ impl ConsumerState {
     }
 
     fn halt_for(&mut self, mut reasons: Vec<Reason>, look_again: Duration) {
+        if self.is_draining() {
+            return self.end_drain();
+        }
         for reason in &mut reasons {
             self.keep_since(reason);
         }
@@ -53,6 +60,9 @@ impl ConsumerState {
 
     /// Stops for something that may pass by itself.
     pub(super) fn fail(&mut self, message: String) {
+        if self.is_draining() {
+            return self.end_drain();
+        }
         tracing::warn!(consumer = %self.arguments.consumer.name, message, "failed, and will try again");
         self.tear_down(Mode::Waiting(reason::trying_again(message)));
         let wait = self.restarts.failed(Instant::now(), fastrand::f64());

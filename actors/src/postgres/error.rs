@@ -109,6 +109,17 @@ impl Fault {
         }
     }
 
+    /// The session was closed while nobody used it.
+    pub(super) fn session_closed() -> Self {
+        Self {
+            verdict: Verdict::Target,
+            code: "session_closed",
+            sqlstate: None,
+            summary: "the server closed the session".into(),
+            fix: "nothing: another one is opened",
+        }
+    }
+
     /// Every session of the pool was busy for too long.
     pub fn pool_exhausted() -> Self {
         Self {

@@ -80,7 +80,6 @@ pub fn open_pool(target: &Target, application_name: &str, live: &Arc<LiveSession
     let pool = Pool::builder()
         .max_size(target.pool_size)
         .min_idle(0)
-        .test_on_check_out(false)
         .retry_connection(false)
         .connection_timeout(POOL_TIMEOUT)
         .idle_timeout(IDLE_TIMEOUT)
@@ -151,8 +150,9 @@ impl ManageConnection for Sessions {
         opened.unwrap_or_else(|_| Err(Fault::timed_out("connecting")))
     }
 
+    /// Whether the session is still open, as far as is known here: to ask would cost each batch a round trip.
     async fn is_valid(&self, session: &mut Session) -> Result<(), Fault> {
-        Ok(session.client.batch_execute("").await?)
+        if self.has_broken(session) { Err(Fault::session_closed()) } else { Ok(()) }
     }
 
     fn has_broken(&self, session: &mut Session) -> bool {
