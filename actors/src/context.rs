@@ -1,10 +1,51 @@
-//! What every actor of a node shares.
+//! What every actor of a node shares: its ports and its settings.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
+use chrono::TimeDelta;
 use tokio::sync::Semaphore;
 
-use crate::{EngineSettings, flow::budget::node_budget, store::Documents, stream::RecordStream};
+use crate::{flow::budget::node_budget, model::TargetId, store::Documents, stream::RecordStream};
+
+/// How an engine runs.
+#[derive(Clone, Debug)]
+pub struct EngineSettings {
+    /// The name of the cluster.
+    pub cluster: String,
+    /// The name of this node.
+    pub node: String,
+    /// How many writers each consumer has.
+    pub writers: usize,
+    /// How many bytes of records one consumer may have in flight.
+    pub consumer_budget_bytes: usize,
+    /// How many bytes of records all consumers of this node together may have in flight.
+    pub node_budget_bytes: usize,
+    /// How long a consumer that stops may take to finish what is in flight.
+    pub drain_deadline: Duration,
+    /// How long a tombstone is kept at least.
+    pub tombstone_retention: TimeDelta,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self {
+            cluster: "sequin".into(),
+            node: "localhost".into(),
+            writers: 4,
+            consumer_budget_bytes: 32 * 1024 * 1024,
+            node_budget_bytes: 96 * 1024 * 1024,
+            drain_deadline: Duration::from_secs(20),
+            tombstone_retention: TimeDelta::days(7),
+        }
+    }
+}
+
+impl EngineSettings {
+    /// What the sessions with a target are called in the database.
+    pub(crate) fn application_name(&self, target: TargetId) -> String {
+        format!("sequin/{}/{target}", self.cluster)
+    }
+}
 
 /// The node's ports and settings.
 pub(crate) struct Context {

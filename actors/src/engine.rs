@@ -2,57 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use chrono::TimeDelta;
 use ractor::{Actor, ActorRef, concurrency::JoinHandle};
 
 use crate::{
-    context::Context,
-    model::{Connection, TableName, Target, TargetId},
+    context::{Context, EngineSettings},
+    model::{Connection, TableName, Target},
     postgres::{self, CheckReport, Fault, Finding},
     store::Documents,
     stream::RecordStream,
     supervisor::{Supervisor, SupervisorMessage},
 };
-
-/// How an engine runs.
-#[derive(Clone, Debug)]
-pub struct EngineSettings {
-    /// The name of the cluster.
-    pub cluster: String,
-    /// The name of this node.
-    pub node: String,
-    /// How many writers each consumer has.
-    pub writers: usize,
-    /// How many bytes of records one consumer may have in flight.
-    pub consumer_budget_bytes: usize,
-    /// How many bytes of records all consumers of this node together may have in flight.
-    pub node_budget_bytes: usize,
-    /// How long a consumer that stops may take to finish what is in flight.
-    pub drain_deadline: Duration,
-    /// How long a tombstone is kept at least.
-    pub tombstone_retention: TimeDelta,
-}
-
-impl Default for EngineSettings {
-    fn default() -> Self {
-        Self {
-            cluster: "sequin".into(),
-            node: "localhost".into(),
-            writers: 4,
-            consumer_budget_bytes: 32 * 1024 * 1024,
-            node_budget_bytes: 96 * 1024 * 1024,
-            drain_deadline: Duration::from_secs(20),
-            tombstone_retention: TimeDelta::days(7),
-        }
-    }
-}
-
-impl EngineSettings {
-    /// What the sessions with a target are called in the database.
-    pub(crate) fn application_name(&self, target: TargetId) -> String {
-        format!("sequin/{}/{target}", self.cluster)
-    }
-}
 
 /// An engine that can't be started.
 #[derive(Debug, thiserror::Error)]

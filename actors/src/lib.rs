@@ -14,4 +14,5 @@ mod supervisor;
 mod target;
 mod writer;
 
-pub use engine::{Engine, EngineError, EngineHandle, EngineSettings, Inspector};
+pub use context::EngineSettings;
+pub use engine::{Engine, EngineError, EngineHandle, Inspector};

@@ -15,6 +15,7 @@ const UNIT: usize = 1024;
 pub struct Budget {
     node: Arc<Semaphore>,
     own: Arc<Semaphore>,
+    units: usize,
 }
 
 /// Bytes taken from a budget, given back when dropped.
@@ -32,12 +33,12 @@ pub fn node_budget(bytes: usize) -> Arc<Semaphore> {
 impl Budget {
     /// A budget of `bytes`, within the node's.
     pub fn new(bytes: usize, node: Arc<Semaphore>) -> Self {
-        Self { node, own: Arc::new(Semaphore::new(units(bytes))) }
+        Self { node, own: Arc::new(Semaphore::new(units(bytes))), units: units(bytes) }
     }
 
-    /// Waits until `bytes` are free in this budget, then in the node's, and takes them.
+    /// Waits until `bytes`, or all of it if it is smaller, are free in this budget, then in the node's, and takes them.
     pub async fn take(&self, bytes: usize) -> Permit {
-        let units = u32::try_from(units(bytes)).expect("a page is far below 4 TiB");
+        let units = u32::try_from(units(bytes).min(self.units)).expect("a page is far below 4 TiB");
         let own = Arc::clone(&self.own).acquire_many_owned(units).await.expect("a budget is never closed");
         let node = Arc::clone(&self.node).acquire_many_owned(units).await.expect("a budget is never closed");
         Permit { node, own }
