@@ -1,9 +1,17 @@
 //! The settings of `sequin serve`: read from the environment, or from a TOML file with the same names, and checked
 //! before anything starts.
 
-use std::{collections::BTreeMap, env, fmt, fs, net::SocketAddr, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeMap,
+    env, fmt, fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
-use sequin_actors::{model::Secret, store::{Keyring, KeyringError}};
+use sequin_actors::{
+    model::Secret,
+    store::{Keyring, KeyringError},
+};
 
 /// Everything that can be set.
 #[derive(Clone, Debug)]
@@ -77,9 +85,9 @@ impl Config {
     fn parse(settings: &BTreeMap<String, String>) -> Result<Self, ConfigError> {
         let get = |name: &str| settings.get(name).map(String::as_str).filter(|value| !value.is_empty());
         let listen = get(LISTEN).unwrap_or("127.0.0.1:7376");
-        let listen = listen
-            .parse()
-            .map_err(|_| ConfigError::new(LISTEN, format!("takes an address and a port, such as 127.0.0.1:7376, not {listen:?}")))?;
+        let listen = listen.parse().map_err(|_| {
+            ConfigError::new(LISTEN, format!("takes an address and a port, such as 127.0.0.1:7376, not {listen:?}"))
+        })?;
         let admin_token = get(ADMIN_TOKEN).map(Secret::new);
         if admin_token.as_ref().is_some_and(|token| token.reveal().len() < SHORTEST_TOKEN) {
             return Err(ConfigError::new(ADMIN_TOKEN, format!("takes {SHORTEST_TOKEN} characters or more")));
@@ -102,9 +110,7 @@ impl Config {
 
 fn parse_backend(value: &str) -> Result<Backend, ConfigError> {
     match value.strip_prefix("embedded:") {
-        Some("") | None => {
-            Err(ConfigError::new(BACKEND, format!("takes embedded:DIRECTORY, not {value:?}")))
-        }
+        Some("") | None => Err(ConfigError::new(BACKEND, format!("takes embedded:DIRECTORY, not {value:?}"))),
         Some(directory) => Ok(Backend::Embedded(directory.into())),
     }
 }
@@ -131,7 +137,9 @@ fn read_file(path: &Path) -> Result<BTreeMap<String, String>, ConfigError> {
     let settings: BTreeMap<String, String> =
         toml::from_str(&text).map_err(|error| ConfigError::new(&setting, error.message().to_owned()))?;
     match settings.keys().find(|name| !KNOWN.contains(&name.as_str())) {
-        Some(unknown) => Err(ConfigError::new(&setting, format!("{unknown} is no setting; there are {}", KNOWN.join(", ")))),
+        Some(unknown) => {
+            Err(ConfigError::new(&setting, format!("{unknown} is no setting; there are {}", KNOWN.join(", "))))
+        }
         None => Ok(settings),
     }
 }

@@ -84,8 +84,7 @@ impl Service {
         let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
 
-        let settings =
-            EngineSettings { cluster: config.cluster.clone(), node: config.node.clone(), ..engine_settings };
+        let settings = EngineSettings { cluster: config.cluster.clone(), node: config.node.clone(), ..engine_settings };
         let inspector = Inspector::new(&settings);
         let engine = Engine::start(settings, Arc::clone(&stream), documents.clone()).await?;
         let router = api::router(api::Api { stream, documents, inspector, admin_token: AdminToken::new(&admin_token) });

@@ -10,9 +10,6 @@ pub(crate) fn init() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info,ractor=warn"));
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let wants_json = std::env::var("SEQUIN_LOG").is_ok_and(|form| form == "json");
-    let _ = if wants_json {
-        logs.json().try_init()
-    } else {
-        logs.with_ansi(std::io::stderr().is_terminal()).try_init()
-    };
+    let _ =
+        if wants_json { logs.json().try_init() } else { logs.with_ansi(std::io::stderr().is_terminal()).try_init() };
 }

@@ -164,7 +164,7 @@ impl TargetActorState {
         self.probe += 1;
         let (number, pool, myself) = (self.probe, self.pool.clone(), self.myself.clone());
         self.tasks.spawn(async move {
-            let probe = async { pool.get().await?.probe().await };
+            let probe = async { pool.dedicated_connection().await?.probe().await };
             let outcome = tokio::time::timeout(PROBE_TIMEOUT, probe).await;
             let outcome = outcome.unwrap_or_else(|_| Err(Fault::timed_out("the probe")));
             let _ = myself.cast(TargetMessage::Probed(number, outcome));

@@ -1,13 +1,17 @@
 //! Reading what a request brings: clear errors that name the field.
 
 use axum::{
-    body::Bytes,
-    extract::{FromRequest, FromRequestParts, Query, Request, rejection::BytesRejection},
+    extract::{FromRequest, FromRequestParts, Query, Request},
     http::{StatusCode, request::Parts},
 };
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::problem::{FieldProblem, Problem};
+
+/// The largest JSON body, in bytes.
+const MAX_BODY: usize = 1024 * 1024;
 
 /// A JSON body.
 pub(super) struct Json<T>(pub(super) T);
@@ -16,7 +20,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|rejection| unread(&rejection, super::MAX_BODY))?;
+        let LimitedBytes(bytes) = LimitedBytes::<MAX_BODY>::from_request(request, state).await?;
         parse(&bytes).map(Self)
     }
 }
@@ -34,12 +38,33 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// A body that could not be read.
-pub(super) fn unread(rejection: &BytesRejection, limit: usize) -> Problem {
-    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        return Problem::new(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {limit} bytes"));
+/// The whole of a body of at most `LIMIT` bytes.
+pub(super) struct LimitedBytes<const LIMIT: usize>(pub(super) Bytes);
+
+impl<const LIMIT: usize, S: Send + Sync> FromRequest<S> for LimitedBytes<LIMIT> {
+    type Rejection = Problem;
+
+    /// A body that is too large is read to its end all the same: who is still sending does not hear an answer.
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let mut frames = request.into_body().into_data_stream();
+        let mut bytes = BytesMut::new();
+        let mut length = 0;
+        while let Some(frame) = frames.next().await {
+            let broken = |error| Problem::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}"));
+            let frame = frame.map_err(broken)?;
+            length += frame.len();
+            if length <= LIMIT {
+                bytes.extend_from_slice(&frame);
+            } else {
+                bytes.clear();
+            }
+        }
+        if length > LIMIT {
+            let detail = format!("the body has {length} bytes, and may have {LIMIT}");
+            return Err(Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail));
+        }
+        Ok(Self(bytes.freeze()))
     }
-    Problem::new(StatusCode::BAD_REQUEST, rejection.body_text())
 }
 
 /// 400 for what is no JSON, 422 for what is not the JSON that is taken here.

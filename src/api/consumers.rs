@@ -46,31 +46,35 @@ pub(super) struct ConsumerRequest {
     lag_threshold_seconds: u32,
 }
 
+/// One of them.
 #[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum FilterRequest {
-    Provider(String),
-    Sync(Uuid),
+#[serde(deny_unknown_fields)]
+struct FilterRequest {
+    provider: Option<String>,
+    sync: Option<Uuid>,
 }
 
 fn default_lag_threshold() -> u32 {
     300
 }
 
+impl FilterRequest {
+    fn filter(&self) -> Result<Filter, FieldError> {
+        match (&self.provider, self.sync) {
+            (Some(slug), None) => Provider::parse(slug)
+                .map(Filter::Provider)
+                .map_err(|error| FieldError { field: "filter.provider".into(), ..error }),
+            (None, Some(sync)) => Ok(Filter::Sync(SyncId(sync))),
+            _ => Err(FieldError::new("filter", "takes either a provider or a sync")),
+        }
+    }
+}
+
 impl ConsumerRequest {
     fn into_consumer(self, target: Option<TargetId>) -> Result<Consumer, Problem> {
         let now = Utc::now();
         let mut errors = Vec::new();
-        let filter = match self.filter {
-            FilterRequest::Sync(sync) => Some(Filter::Sync(SyncId(sync))),
-            FilterRequest::Provider(slug) => match Provider::parse(&slug) {
-                Ok(provider) => Some(Filter::Provider(provider)),
-                Err(error) => {
-                    errors.push(FieldError { field: "filter.provider".into(), ..error });
-                    None
-                }
-            },
-        };
+        let filter = self.filter.filter().map_err(|error| errors.push(error)).ok();
         if target.is_none() {
             errors.push(FieldError::new("target", format!("there is no target {}", self.target)));
         }

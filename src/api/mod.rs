@@ -16,22 +16,17 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::DefaultBodyLimit,
+    extract::Request,
     http::{StatusCode, Uri},
-    middleware,
+    middleware::{self, Next},
+    response::Response,
     routing::{get, post},
 };
 use sequin_actors::{Inspector, store::Documents, stream::RecordStream};
-use tower_http::{timeout::TimeoutLayer, trace::TraceLayer};
+use tower_http::trace::TraceLayer;
 
 pub use auth::AdminToken;
 use problem::Problem;
-
-/// The largest body of a publication, in bytes.
-const MAX_RECORDS_BODY: usize = 64 * 1024 * 1024;
-
-/// The largest body of anything else, in bytes.
-const MAX_BODY: usize = 1024 * 1024;
 
 /// How long a request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -53,10 +48,8 @@ type State = axum::extract::State<Arc<Api>>;
 /// All routes of the API.
 pub fn router(api: Api) -> Router {
     let api = Arc::new(api);
-    let records = Router::new()
+    let protected = Router::new()
         .route("/v1/records", post(records::publish))
-        .layer(DefaultBodyLimit::max(MAX_RECORDS_BODY));
-    let resources = Router::new()
         .route("/v1/targets", get(targets::list).post(targets::create))
         .route("/v1/targets/{target}", get(targets::read).delete(targets::delete))
         .route("/v1/targets/{target}/check", post(targets::check))
@@ -71,18 +64,24 @@ pub fn router(api: Api) -> Router {
         .route("/v1/providers", get(syncs::providers))
         .route("/v1/syncs", get(syncs::list))
         .route("/v1/syncs/{sync}", get(syncs::read))
-        .layer(DefaultBodyLimit::max(MAX_BODY));
-    let protected =
-        records.merge(resources).layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require_token));
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require_token));
     Router::new()
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .merge(protected)
-        .fallback(no_such_path)
-        .method_not_allowed_fallback(wrong_method)
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, REQUEST_TIMEOUT))
+        .layer(middleware::from_fn(in_time))
         .layer(TraceLayer::new_for_http())
         .with_state(api)
+}
+
+async fn in_time(request: Request, next: Next) -> Result<Response, Problem> {
+    let late = |_| {
+        let detail = format!("this took longer than {} s, and may still take effect", REQUEST_TIMEOUT.as_secs());
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    };
+    tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await.map_err(late)
 }
 
 async fn no_such_path(uri: Uri) -> Problem {

@@ -4,10 +4,9 @@ use std::{borrow::Cow, ops::ControlFlow};
 
 use axum::{
     Json,
-    body::Bytes,
-    extract::rejection::BytesRejection,
     http::{HeaderMap, StatusCode, header},
 };
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sequin_actors::{
     model::{Op, Publication, RecordFields, SequinId, SyncId},
@@ -19,9 +18,12 @@ use uuid::Uuid;
 
 use super::{
     State,
-    body::{field_problem, unread},
+    body::{LimitedBytes, field_problem},
     problem::{FieldProblem, Problem},
 };
+
+/// The largest publication, in bytes.
+const MAX_BODY: usize = 64 * 1024 * 1024;
 
 /// How many wrong fields are named: enough to see what is wrong, few enough to read.
 const MAX_ERRORS: usize = 100;
@@ -85,9 +87,8 @@ struct Draft {
 pub(super) async fn publish(
     api: State,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    LimitedBytes(body): LimitedBytes<MAX_BODY>,
 ) -> Result<Json<Accepted>, Problem> {
-    let body = body.map_err(|rejection| unread(&rejection, super::MAX_RECORDS_BODY))?;
     let read = match content_type(&headers) {
         "application/x-ndjson" | "application/ndjson" => Draft::of_lines,
         "application/json" => Draft::of_array,
@@ -160,9 +161,10 @@ impl Draft {
 
     fn try_add(&mut self, line: usize, text: &[u8], now: DateTime<Utc>) -> Result<(), Vec<FieldProblem>> {
         let request: RecordRequest<'_> = serde_json::from_slice(text).map_err(|_| vec![explain(text)])?;
-        let (provider, record) = request.fields().check(now).map_err(|errors| {
-            errors.into_iter().map(FieldProblem::from).collect::<Vec<_>>()
-        })?;
+        let (provider, record) = request
+            .fields()
+            .check(now)
+            .map_err(|errors| errors.into_iter().map(FieldProblem::from).collect::<Vec<_>>())?;
         let pushed = self.publication.push(&provider, &record);
         pushed.map_err(|other| vec![other_provider(None, other.as_str())])?;
         self.lines.push(line);

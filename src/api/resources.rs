@@ -5,9 +5,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use sequin_actors::{
-    store::{Document, Documents, DocumentsError, Named, Revision, Versioned},
-};
+use sequin_actors::store::{Document, Documents, DocumentsError, Named, Revision, Versioned};
 use serde::{Deserialize, Serialize};
 
 use super::Problem;
@@ -50,7 +48,12 @@ impl PageParams {
 
 impl<T> List<T> {
     /// Makes a page of what was found when one more than `limit` was asked for.
-    pub(super) fn page<F>(mut found: Vec<F>, limit: usize, id: impl Fn(&F) -> String, view: impl FnMut(F) -> T) -> Self {
+    pub(super) fn page<F>(
+        mut found: Vec<F>,
+        limit: usize,
+        id: impl Fn(&F) -> String,
+        view: impl FnMut(F) -> T,
+    ) -> Self {
         let has_more = found.len() > limit;
         found.truncate(limit);
         let next = found.last().filter(|_| has_more).map(id);

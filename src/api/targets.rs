@@ -223,10 +223,15 @@ pub(super) async fn list(api: State, Params(params): Params<PageParams>) -> Resu
         let status = beside(&api.documents, target.value.id).await?;
         found.push((target.value, status));
     }
-    let list = List::page(found, limit, |(target, _)| target.id.to_string(), |(target, status)| {
-        let count = consumers.get(&target.id).copied().unwrap_or_default();
-        view(target, status, count)
-    });
+    let list = List::page(
+        found,
+        limit,
+        |(target, _)| target.id.to_string(),
+        |(target, status)| {
+            let count = consumers.get(&target.id).copied().unwrap_or_default();
+            view(target, status, count)
+        },
+    );
     Ok(Json(list))
 }
 
@@ -241,7 +246,8 @@ pub(super) async fn delete(api: State, Path(target): Path<String>, headers: Head
     let consumers = all::<Consumer>(&api.documents).await?;
     let in_use: Vec<_> = consumers.iter().filter(|consumer| consumer.target == found.value.id).collect();
     if let Some(consumer) = in_use.first() {
-        let detail = format!("{} consumers write to it, {} among them: delete those first", in_use.len(), consumer.name);
+        let detail =
+            format!("{} consumers write to it, {} among them: delete those first", in_use.len(), consumer.name);
         return Err(Problem::conflict(detail));
     }
     api.documents.delete_named(&found.value, found.revision).await?;

@@ -140,7 +140,8 @@ impl SqliteFile {
             readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             result.map_err(|source| SqliteError::Sqlite { path: readers.path.clone(), source })
         });
-        read.await.expect("a read does not panic")
+        // A read that was not run, or panicked, is one that the runtime did not finish before it ended.
+        read.await.map_err(|_| SqliteError::Closed(self.path.clone()))?
     }
 }
 
