@@ -1,0 +1,203 @@
+//! What of the API's answers the command line reads. What is not named here is only passed on.
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+
+use super::{figures, problem::indented};
+
+#[derive(Deserialize)]
+pub(super) struct List<T> {
+    pub(super) data: Vec<T>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Sql {
+    pub(super) sql: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Target {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) connection: Connection,
+    pub(super) pool_size: u32,
+    pub(super) state: String,
+    pub(super) health: Health,
+    pub(super) consumers: u64,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Connection {
+    pub(super) host: String,
+    pub(super) port: u16,
+    pub(super) database: String,
+    pub(super) username: String,
+    pub(super) tls: Tls,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Tls {
+    pub(super) mode: String,
+}
+
+impl fmt::Display for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { host, port, database, username, .. } = self;
+        write!(f, "{username}@{host}:{port}/{database}")
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Health {
+    pub(super) status: String,
+    pub(super) reasons: Vec<Reason>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Reason {
+    pub(super) summary: String,
+    pub(super) since: Option<DateTime<Utc>>,
+    pub(super) fix: String,
+}
+
+/// The summary and since when, then what to do.
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.summary)?;
+        if let Some(since) = self.since {
+            let age = (Utc::now() - since).to_std().unwrap_or_default();
+            write!(f, " (for {})", figures::span(age))?;
+        }
+        if self.fix.is_empty() { Ok(()) } else { write!(f, "\n{}", indented(self.fix.trim_end())) }
+    }
+}
+
+/// What a check of a target found.
+#[derive(Deserialize)]
+pub(super) struct Check {
+    pub(super) ok: bool,
+    pub(super) server_version: Option<String>,
+    pub(super) latency_ms: Option<f64>,
+    pub(super) reason: Option<Reason>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Consumer {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) target: Named,
+    pub(super) filter: Filter,
+    pub(super) schema: String,
+    pub(super) table: String,
+    pub(super) state: String,
+    pub(super) health: Health,
+    pub(super) backfill: Option<Backfill>,
+    pub(super) checkpoint: Option<u64>,
+    pub(super) lag: Option<Lag>,
+    pub(super) rate: Option<Rate>,
+    pub(super) applied: Option<Applied>,
+    #[serde(default)]
+    pub(super) quarantined: u64,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Named {
+    /// None if it is gone.
+    pub(super) name: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Filter {
+    Provider(String),
+    Sync(String),
+}
+
+impl fmt::Display for Filter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Provider(provider) => f.write_str(provider),
+            Self::Sync(sync) => write!(f, "sync {sync}"),
+        }
+    }
+}
+
+#[derive(Clone, Deserialize)]
+pub(super) struct Backfill {
+    pub(super) total: u64,
+    pub(super) done: u64,
+    pub(super) started_at: Option<DateTime<Utc>>,
+    pub(super) finished_at: Option<DateTime<Utc>>,
+    pub(super) eta_seconds: Option<f64>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+pub(super) struct Lag {
+    pub(super) records: u64,
+    pub(super) seconds: Option<f64>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+pub(super) struct Rate {
+    pub(super) records_per_second: f64,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+pub(super) struct Applied {
+    pub(super) upserts: u64,
+    pub(super) deletes: u64,
+}
+
+impl Consumer {
+    /// `sequin.hubspot`, as the customer wrote it.
+    pub(super) fn table_name(&self) -> String {
+        format!("{}.{}", self.schema, self.table)
+    }
+
+    pub(super) fn target_name(&self) -> &str {
+        self.target.name.as_deref().unwrap_or("(gone)")
+    }
+
+    /// Nothing lies beyond what is in the table.
+    pub(super) fn has_caught_up_with(&self, idx: u64) -> bool {
+        let lags = self.lag.is_none_or(|lag| lag.records > 0);
+        self.state == "live" && !lags && self.checkpoint.is_some_and(|checkpoint| checkpoint >= idx)
+    }
+
+    /// How much was applied since the first start.
+    pub(super) fn applied_records(&self) -> u64 {
+        self.applied.map_or(0, |applied| applied.upserts + applied.deletes)
+    }
+}
+
+/// What verification found.
+#[derive(Deserialize)]
+pub(super) struct Verification {
+    pub(super) ok: bool,
+    pub(super) findings: Vec<super::problem::Finding>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Provider {
+    pub(super) name: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Sync {
+    pub(super) id: String,
+    pub(super) provider: String,
+    pub(super) external_id: Option<String>,
+    pub(super) records: u64,
+    pub(super) last_updated_idx: u64,
+    pub(super) last_published_at: Option<DateTime<Utc>>,
+}
+
+/// What the stream says of records that it took.
+#[derive(Clone, Copy, Deserialize)]
+pub(super) struct Published {
+    pub(super) accepted: u64,
+    /// None if there were no records.
+    pub(super) last_updated_idx: Option<u64>,
+}

@@ -1,0 +1,250 @@
+//! `sequin consumer …`: what is forwarded, and to which table.
+
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand, ValueEnum};
+use serde_json::{Value, json};
+
+use super::{
+    FAILED,
+    answers::{Consumer, List, Verification},
+    client::{Answer, Client},
+    figures,
+    output::{Output, note, print},
+    problem::indented,
+    table::{Column, Table},
+    target::print_sql,
+};
+
+#[derive(Subcommand)]
+pub(super) enum ConsumerCommand {
+    /// Add a consumer: a draft, which forwards nothing before it is started.
+    Add(Box<AddArguments>),
+    /// List the consumers.
+    List(ListArguments),
+    /// Show a consumer.
+    Get(Which),
+    /// Print the SQL that makes the consumer's table.
+    CreateTableSql(Which),
+    /// Compare the table with what it should be.
+    Verify(Which),
+    /// Verify the table, and start to forward.
+    Start(Which),
+    /// Stop forwarding, until it is resumed.
+    Pause(Which),
+    /// Forward again, from where it stopped.
+    Resume(Which),
+    /// Remove the consumer; its table stays as it is.
+    Delete(Which),
+}
+
+#[derive(Args)]
+pub(super) struct Which {
+    /// The consumer's name or id.
+    consumer: String,
+}
+
+#[derive(Args)]
+pub(super) struct AddArguments {
+    /// What to call it.
+    name: String,
+    /// The database to write to, by name or id.
+    #[arg(long)]
+    target: String,
+    #[command(flatten)]
+    filter: FilterArguments,
+    /// The schema of the table to write to.
+    #[arg(long)]
+    schema: String,
+    /// The table to write to.
+    #[arg(long)]
+    table: String,
+    /// What to do with text that Postgres can't hold: set the record aside, or write U+FFFD in its place.
+    #[arg(long, value_enum)]
+    unsupported_text: Option<UnsupportedText>,
+    /// How old the oldest record that is not in the table may be before the consumer counts as unhealthy.
+    #[arg(long, value_name = "N")]
+    lag_threshold_seconds: Option<u32>,
+}
+
+#[derive(Args)]
+#[group(required = true, multiple = false)]
+struct FilterArguments {
+    /// Forward all syncs of this provider, new ones included.
+    #[arg(long)]
+    provider: Option<String>,
+    /// Forward this sync.
+    #[arg(long, value_name = "UUID")]
+    sync: Option<uuid::Uuid>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum UnsupportedText {
+    Quarantine,
+    Replace,
+}
+
+#[derive(Args)]
+pub(super) struct ListArguments {
+    /// Those that write to this database only.
+    #[arg(long)]
+    target: Option<String>,
+    /// Those that forward this provider only.
+    #[arg(long)]
+    provider: Option<String>,
+    /// Those that forward this sync only.
+    #[arg(long, value_name = "UUID")]
+    sync: Option<String>,
+    /// Those in this state only, such as `live`.
+    #[arg(long)]
+    state: Option<String>,
+}
+
+pub(super) async fn run(client: &Client, output: Output, command: ConsumerCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        ConsumerCommand::Add(arguments) => {
+            let answer = client.post_json(&["consumers"], &request(&arguments)).await?;
+            let name = &arguments.name;
+            note(format_args!("consumer {name} is added; `sequin consumer create-table-sql {name}` prints its table"));
+            show(output, &answer)?;
+        }
+        ConsumerCommand::List(arguments) => list(output, &client.list(&["consumers"], &arguments.parameters()).await?)?,
+        ConsumerCommand::Get(Which { consumer }) => show(output, &client.get(&["consumers", &consumer]).await?)?,
+        ConsumerCommand::CreateTableSql(Which { consumer }) => {
+            print_sql(output, &client.get(&["consumers", &consumer, "create-table-sql"]).await?)?;
+        }
+        ConsumerCommand::Verify(Which { consumer }) => {
+            return verified(output, &client.post(&["consumers", &consumer, "verify"]).await?);
+        }
+        ConsumerCommand::Start(which) => tell(client, output, &which.consumer, "start", "is started").await?,
+        ConsumerCommand::Pause(which) => tell(client, output, &which.consumer, "pause", "is paused").await?,
+        ConsumerCommand::Resume(which) => tell(client, output, &which.consumer, "resume", "is resumed").await?,
+        ConsumerCommand::Delete(Which { consumer }) => {
+            client.delete(&["consumers", &consumer]).await?;
+            note(format_args!("consumer {consumer} is deleted; its table is as it was"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn request(arguments: &AddArguments) -> Value {
+    let filter = match &arguments.filter {
+        FilterArguments { sync: Some(sync), .. } => json!({ "sync": sync }),
+        FilterArguments { provider, .. } => json!({ "provider": provider }),
+    };
+    let AddArguments { name, target, schema, table, .. } = arguments;
+    let mut request = json!({"name": name, "target": target, "filter": filter, "schema": schema, "table": table});
+    if let Some(choice) = arguments.unsupported_text.and_then(|choice| choice.to_possible_value()) {
+        request["unsupported_text"] = choice.get_name().into();
+    }
+    if let Some(seconds) = arguments.lag_threshold_seconds {
+        request["lag_threshold_seconds"] = seconds.into();
+    }
+    request
+}
+
+impl ListArguments {
+    fn parameters(&self) -> Vec<(&'static str, &str)> {
+        let all =
+            [("target", &self.target), ("provider", &self.provider), ("sync", &self.sync), ("state", &self.state)];
+        all.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect()
+    }
+}
+
+/// Asks a consumer for something, and shows it afterwards.
+async fn tell(client: &Client, output: Output, consumer: &str, verb: &str, done: &str) -> anyhow::Result<()> {
+    let answer = client.post(&["consumers", consumer, verb]).await?;
+    note(format_args!("consumer {consumer} {done}"));
+    show(output, &answer)
+}
+
+fn list(output: Output, answer: &Answer) -> anyhow::Result<()> {
+    match output {
+        Output::Json => print(answer.text()),
+        Output::Table => print(table(&answer.read::<List<Consumer>>()?.data)),
+    }
+}
+
+/// The consumers, a line each.
+pub(super) fn table(consumers: &[Consumer]) -> Table {
+    let mut table = Table::new([
+        Column::Left("consumer"),
+        Column::Left("state"),
+        Column::Left("health"),
+        Column::Right("backfill"),
+        Column::Right("lag"),
+        Column::Right("rate"),
+        Column::Left("from"),
+        Column::Left("to"),
+    ]);
+    for consumer in consumers {
+        table.row([
+            consumer.name.clone(),
+            consumer.state.clone(),
+            consumer.health.status.clone(),
+            consumer.backfill.as_ref().map_or("-".into(), |backfill| figures::percent(backfill.done, backfill.total)),
+            consumer.lag.map_or("-".into(), |lag| figures::count(lag.records)),
+            consumer.rate.map_or("-".into(), |rate| figures::rate(rate.records_per_second)),
+            consumer.filter.to_string(),
+            format!("{} {}", consumer.target_name(), consumer.table_name()),
+        ]);
+    }
+    table
+}
+
+fn show(output: Output, answer: &Answer) -> anyhow::Result<()> {
+    if output == Output::Json {
+        return print(answer.text());
+    }
+    let consumer: Consumer = answer.read()?;
+    let mut facts = Table::of_facts();
+    facts.fact("consumer", &consumer.name);
+    facts.fact("id", &consumer.id);
+    facts.fact("forwards", &consumer.filter);
+    facts.fact("to", format_args!("{} of target {}", consumer.table_name(), consumer.target_name()));
+    facts.fact("state", &consumer.state);
+    facts.fact("health", &consumer.health.status);
+    if let Some(backfill) = &consumer.backfill {
+        let (done, total) = (figures::count(backfill.done), figures::counted(backfill.total, "record"));
+        let left = backfill.eta_seconds.filter(|_| backfill.finished_at.is_none());
+        let left = left.map(|eta| format!(", {} left", figures::seconds(eta))).unwrap_or_default();
+        facts.fact("backfill", format_args!("{done} of {total}{left}"));
+    }
+    if consumer.state == "draft" {
+        return print(facts);
+    }
+    if let Some(lag) = consumer.lag {
+        let age = lag.seconds.filter(|_| lag.records > 0);
+        let age = age.map(|age| format!(", the oldest {} old", figures::seconds(age))).unwrap_or_default();
+        facts.fact("lag", format_args!("{}{age}", figures::counted(lag.records, "record")));
+    }
+    if let Some(rate) = consumer.rate {
+        facts.fact("rate", figures::rate(rate.records_per_second));
+    }
+    if let Some(applied) = consumer.applied {
+        let (upserts, deletes) =
+            (figures::counted(applied.upserts, "upsert"), figures::counted(applied.deletes, "delete"));
+        facts.fact("applied", format_args!("{upserts}, {deletes}"));
+    }
+    if consumer.quarantined > 0 {
+        facts.fact("quarantined", figures::count(consumer.quarantined));
+    }
+    print(facts)?;
+    consumer.health.reasons.iter().try_for_each(|reason| print(indented(reason)))
+}
+
+fn verified(output: Output, answer: &Answer) -> anyhow::Result<ExitCode> {
+    let verification: Verification = answer.read()?;
+    match output {
+        Output::Json => print(answer.text())?,
+        Output::Table => {
+            verification.findings.iter().try_for_each(print)?;
+            print(if verification.ok {
+                "ok: the consumer can work with this table"
+            } else {
+                "the table is not ready"
+            })?;
+        }
+    }
+    Ok(ExitCode::from(if verification.ok { 0 } else { FAILED }))
+}

@@ -1,0 +1,223 @@
+//! `sequin target …`: the databases that records are forwarded to.
+
+use std::{env, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::{Args, Subcommand};
+use sequin_actors::model::{Connection, Secret, Tls, TlsMode};
+use serde_json::{Value, json};
+
+use super::{
+    FAILED, WrongUsage,
+    answers::{Check, List, Sql, Target},
+    client::{Answer, Client},
+    connection::{PostgresUrl, parse_tls_mode, read_pem},
+    figures,
+    output::{Output, note, print},
+    problem::indented,
+    table::{Column, Table},
+};
+
+#[derive(Subcommand)]
+pub(super) enum TargetCommand {
+    /// Add a database.
+    Add(Box<AddArguments>),
+    /// List the databases.
+    List,
+    /// Show a database.
+    Get {
+        /// Its name or id.
+        target: String,
+    },
+    /// Connect to a database now, and say how it went.
+    Check {
+        /// Its name or id.
+        target: String,
+    },
+    /// Remove a database that no consumer writes to.
+    Delete {
+        /// Its name or id.
+        target: String,
+    },
+    /// Print the SQL that makes a database's user and the schema, and grants what is needed.
+    SetupSql {
+        /// Its name or id.
+        target: String,
+        /// The schema of the tables.
+        #[arg(long, default_value = "sequin")]
+        schema: String,
+    },
+}
+
+#[derive(Args)]
+pub(super) struct AddArguments {
+    /// What to call it.
+    name: String,
+    /// Where it is: `postgres://USER:PASSWORD@HOST:PORT/DATABASE[?sslmode=MODE]`. A password given here can be seen in
+    /// the list of processes; see --password-file.
+    #[arg(value_name = "DATABASE_URL", required_unless_present = "host")]
+    #[arg(conflicts_with_all = ["host", "port", "database", "username"])]
+    database_url: Option<PostgresUrl>,
+    /// The server's name or address.
+    #[arg(long, requires_all = ["database", "username"])]
+    host: Option<String>,
+    /// The server's port.
+    #[arg(long, requires = "host", default_value_t = 5432)]
+    port: u16,
+    /// The database.
+    #[arg(long, requires = "host")]
+    database: Option<String>,
+    /// The user to connect as.
+    #[arg(long, requires = "host")]
+    username: Option<String>,
+    /// A file with the password; otherwise it is taken from the URL, `SEQUIN_TARGET_PASSWORD` or PGPASSWORD.
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+    /// How the connection is secured: disable, prefer, require, verify-ca or verify-full.
+    #[arg(long, value_name = "MODE", value_parser = parse_tls_mode)]
+    tls_mode: Option<TlsMode>,
+    /// A file with the certificate authorities to trust, in PEM.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<String>,
+    /// The most connections to hold.
+    #[arg(long, value_name = "N")]
+    pool_size: Option<u32>,
+}
+
+pub(super) async fn run(client: &Client, output: Output, command: TargetCommand) -> anyhow::Result<ExitCode> {
+    match command {
+        TargetCommand::Add(arguments) => {
+            let (name, pool_size) = (arguments.name.clone(), arguments.pool_size);
+            let answer = client.post_json(&["targets"], &request(&name, &connection(*arguments)?, pool_size)).await?;
+            note(format_args!("target {name} is added; `sequin target check {name}` connects to it"));
+            show(output, &answer)?;
+        }
+        TargetCommand::List => list(output, &client.list(&["targets"], &[]).await?)?,
+        TargetCommand::Get { target } => show(output, &client.get(&["targets", &target]).await?)?,
+        TargetCommand::Check { target } => {
+            return checked(output, &client.post(&["targets", &target, "check"]).await?);
+        }
+        TargetCommand::Delete { target } => {
+            client.delete(&["targets", &target]).await?;
+            note(format_args!("target {target} is deleted"));
+        }
+        TargetCommand::SetupSql { target, schema } => {
+            let answer = client.get_with(&["targets", &target, "setup-sql"], &[("schema", &schema)]).await?;
+            print_sql(output, &answer)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The request that adds a target.
+pub(super) fn request(name: &str, connection: &Connection, pool_size: Option<u32>) -> Value {
+    let Connection { host, port, database, username, password, tls } = connection;
+    let mut request = json!({
+        "name": name,
+        "connection": {
+            "host": host,
+            "port": port,
+            "database": database,
+            "username": username,
+            "password": password.as_ref().map(Secret::reveal),
+            "tls": {"mode": tls.mode.as_str(), "ca_pem": tls.ca_pem},
+        },
+    });
+    if let Some(pool_size) = pool_size {
+        request["pool_size"] = pool_size.into();
+    }
+    request
+}
+
+fn connection(arguments: AddArguments) -> anyhow::Result<Connection> {
+    let AddArguments { database_url, host, port, database, username, password_file, tls_mode, ca_file, .. } = arguments;
+    let mut connection = match (database_url, host, database, username) {
+        (Some(PostgresUrl { connection, ignored }), ..) => {
+            if !ignored.is_empty() {
+                note(format_args!("not used, for it means nothing here: {}", ignored.join(", ")));
+            }
+            connection
+        }
+        (None, Some(host), Some(database), Some(username)) => {
+            Connection { host, port, database, username, password: None, tls: Tls::default() }
+        }
+        _ => return Err(WrongUsage("give a URL, or --host, --database and --username".into()).into()),
+    };
+    if let Some(path) = password_file {
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        connection.password = Some(Secret::new(text.trim_end_matches(['\r', '\n'])));
+    } else if connection.password.is_none() {
+        let from = |name| env::var(name).ok().filter(|password| !password.is_empty());
+        connection.password = from("SEQUIN_TARGET_PASSWORD").or_else(|| from("PGPASSWORD")).map(Secret::new);
+    }
+    if let Some(mode) = tls_mode {
+        connection.tls.mode = mode;
+    }
+    if let Some(path) = ca_file {
+        connection.tls.ca_pem = Some(read_pem(&path).map_err(anyhow::Error::msg)?);
+    }
+    Ok(connection)
+}
+
+fn list(output: Output, answer: &Answer) -> anyhow::Result<()> {
+    match output {
+        Output::Json => print(answer.text()),
+        Output::Table => print(table(&answer.read::<List<Target>>()?.data)),
+    }
+}
+
+/// The targets, a line each.
+pub(super) fn table(targets: &[Target]) -> Table {
+    let mut table = Table::new([
+        Column::Left("target"),
+        Column::Left("state"),
+        Column::Left("health"),
+        Column::Right("consumers"),
+        Column::Left("database"),
+    ]);
+    for Target { name, state, health, consumers, connection, .. } in targets {
+        let cells = [name, state, &health.status, &figures::count(*consumers), &connection.to_string()];
+        table.row(cells.map(Clone::clone));
+    }
+    table
+}
+
+fn show(output: Output, answer: &Answer) -> anyhow::Result<()> {
+    if output == Output::Json {
+        return print(answer.text());
+    }
+    let target: Target = answer.read()?;
+    let mut facts = Table::of_facts();
+    facts.fact("target", &target.name);
+    facts.fact("id", &target.id);
+    facts.fact("database", &target.connection);
+    facts.fact("tls", &target.connection.tls.mode);
+    facts.fact("pool size", target.pool_size);
+    facts.fact("state", &target.state);
+    facts.fact("health", &target.health.status);
+    facts.fact("consumers", figures::count(target.consumers));
+    print(facts)?;
+    target.health.reasons.iter().try_for_each(|reason| print(indented(reason)))
+}
+
+fn checked(output: Output, answer: &Answer) -> anyhow::Result<ExitCode> {
+    let check: Check = answer.read()?;
+    if output == Output::Json {
+        print(answer.text())?;
+    } else if let Some(reason) = &check.reason {
+        print(reason)?;
+    } else {
+        let version = check.server_version.unwrap_or_default();
+        let latency = check.latency_ms.map(|millis| figures::seconds(millis / 1000.0)).unwrap_or_default();
+        print(format_args!("ok: PostgreSQL {version}, which answers in {latency}"))?;
+    }
+    Ok(ExitCode::from(if check.ok { 0 } else { FAILED }))
+}
+
+/// Prints SQL such that it can be piped into `psql`.
+pub(super) fn print_sql(output: Output, answer: &Answer) -> anyhow::Result<()> {
+    match output {
+        Output::Json => print(answer.text()),
+        Output::Table => print(answer.read::<Sql>()?.sql),
+    }
+}
