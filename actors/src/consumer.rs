@@ -7,9 +7,9 @@
 //! still says is not heard.
 //!
 //! ```text
-//! Loading --> Waiting --TargetAvailable--> Verifying --Verified--> Running --(pause)--> Draining --> Paused
-//!                ^                             |                      |                    |
-//!                +-------- target fault -------+----------------------+                 (stop) --> gone
+//! Loading --> Waiting --TargetAvailable--> Verifying --Verified--> Running --drained--> Paused, or gone
+//!                ^                             |                      |
+//!                +-------- target fault -------+----------------------+
 //!             Halted <---- wrong table, bad record -------------------+
 //! ```
 
@@ -32,7 +32,10 @@ use crate::{
     postgres::{ApplyError, Fault, Finding, Pool, Severity},
     writer::WriterReport,
 };
-use {pipeline::Pipeline, reporting::TICK};
+use {
+    pipeline::{Pipeline, Then},
+    reporting::TICK,
+};
 
 /// What a consumer is told. What belongs to one attempt carries its generation.
 pub(crate) enum ConsumerMessage {
@@ -76,6 +79,8 @@ pub(crate) struct ConsumerArguments {
     pub(crate) context: Arc<Context>,
     pub(crate) consumer: Arc<Consumer>,
     pub(crate) target_name: String,
+    /// The transactions of all its pipelines.
+    pub(crate) transactions: TaskTracker,
     /// `Err` says why the target is not there.
     pub(crate) pool: Result<Pool, Reason>,
     /// Tells the target's actor that the target failed this consumer.
@@ -95,8 +100,6 @@ pub(crate) struct ConsumerState {
     written: Option<(ConsumerStatus, Instant)>,
     /// The tasks of this attempt; a new attempt ends them.
     tasks: JoinSet<()>,
-    /// The transactions of all pipelines.
-    transactions: TaskTracker,
     /// Saves the checkpoint; goes on across attempts, one at a time.
     saving: JoinSet<()>,
     /// Writes the status, likewise.
@@ -110,14 +113,7 @@ enum Mode {
     Halted(Vec<Reason>),
     Verifying,
     Running(Pipeline),
-    Draining(Pipeline, Then),
     Finishing,
-}
-
-#[derive(Clone, Copy, PartialEq)]
-enum Then {
-    Pause,
-    Stop,
 }
 
 pub(crate) struct ConsumerActor;
@@ -133,9 +129,6 @@ impl Actor for ConsumerActor {
         arguments: ConsumerArguments,
     ) -> Result<ConsumerState, ActorProcessingErr> {
         let now = Instant::now();
-        let transactions = TaskTracker::new();
-        // To wait for it is to wait until none is under way.
-        transactions.close();
         let mut state = ConsumerState {
             myself,
             arguments,
@@ -147,7 +140,6 @@ impl Actor for ConsumerActor {
             measure_at: now,
             written: None,
             tasks: JoinSet::new(),
-            transactions,
             saving: JoinSet::new(),
             writing: JoinSet::new(),
         };
@@ -208,7 +200,7 @@ impl ConsumerState {
         self.arguments.consumer = consumer;
         let should_run = self.should_run();
         match self.mode {
-            Mode::Running(_) if !should_run => self.drain(Then::Pause),
+            Mode::Running(_) if !should_run && !self.is_draining() => self.drain(Then::Pause),
             Mode::Waiting(_) | Mode::Halted(_) | Mode::Verifying if !should_run => self.tear_down(Mode::Paused),
             Mode::Paused if should_run => self.begin(),
             Mode::Halted(_) if is_asked_again => self.begin(),
@@ -223,7 +215,7 @@ impl ConsumerState {
     fn target_available(&mut self, pool: Pool) {
         self.arguments.pool = Ok(pool);
         // A pipeline that is there uses an earlier pool.
-        if matches!(self.mode, Mode::Waiting(_) | Mode::Verifying | Mode::Running(_)) {
+        if matches!(self.mode, Mode::Waiting(_) | Mode::Verifying | Mode::Running(_)) && !self.is_draining() {
             self.begin();
         }
     }
@@ -231,8 +223,8 @@ impl ConsumerState {
     fn target_unavailable(&mut self, reason: Reason) {
         self.arguments.pool = Err(reason.clone());
         match self.mode {
+            Mode::Running(_) if self.is_draining() => self.end_drain(),
             Mode::Waiting(_) | Mode::Verifying | Mode::Running(_) => self.tear_down(Mode::Waiting(reason)),
-            Mode::Draining(..) => self.end_drain(),
             Mode::Loading | Mode::Paused | Mode::Halted(_) | Mode::Finishing => {}
         }
     }
@@ -273,7 +265,7 @@ impl ConsumerState {
         self.tear_down(Mode::Verifying);
         self.restarts.started(std::time::Instant::now());
         let table = self.arguments.consumer.table.clone();
-        let transactions = self.transactions.clone();
+        let transactions = self.arguments.transactions.clone();
         self.attempt(async move {
             let verify = async {
                 // Those of the pipeline before: dropped, but perhaps not yet gone.
@@ -303,8 +295,7 @@ impl ConsumerState {
         let (myself, generation) = (self.myself.clone(), self.generation);
         let tell = move |happening| tell(&myself, generation, happening);
         let supervisor = self.myself.get_cell();
-        let pipeline =
-            Pipeline::start(&self.arguments, pool, from, tell, supervisor, &mut self.tasks, &self.transactions).await?;
+        let pipeline = Pipeline::start(&self.arguments, pool, from, tell, supervisor, &mut self.tasks).await?;
         self.mode = Mode::Running(pipeline);
         tracing::info!(consumer = %self.arguments.consumer.name, %from, "running");
         self.advance();
@@ -340,10 +331,14 @@ impl ConsumerState {
 
     /// Takes over what the watermark has reached.
     fn advance(&mut self) {
-        let (Mode::Running(pipeline) | Mode::Draining(pipeline, _)) = &self.mode else { return };
+        let Mode::Running(pipeline) = &self.mode else { return };
         let (reached, is_settled) = (pipeline.reached(), pipeline.is_settled());
         if let Some(progress) = &mut self.progress {
+            let was_backfilling = progress.backfill_until().is_some();
             progress.reached(reached, Utc::now());
+            if was_backfilling && progress.backfill_until().is_none() {
+                self.measure_soon();
+            }
         }
         if is_settled && self.is_draining() {
             self.end_drain();
@@ -352,7 +347,7 @@ impl ConsumerState {
 
     fn pipeline(&mut self) -> Option<&mut Pipeline> {
         match &mut self.mode {
-            Mode::Running(pipeline) | Mode::Draining(pipeline, _) => Some(pipeline),
+            Mode::Running(pipeline) => Some(pipeline),
             _ => None,
         }
     }
@@ -386,29 +381,28 @@ impl ConsumerState {
     }
 
     fn drain(&mut self, then: Then) {
-        match std::mem::replace(&mut self.mode, Mode::Finishing) {
-            Mode::Running(pipeline) | Mode::Draining(pipeline, _) => {
-                pipeline.stop_reading();
-                self.mode = Mode::Draining(pipeline, then);
+        match self.pipeline() {
+            Some(pipeline) => {
+                pipeline.drain(then);
                 let deadline = self.arguments.context.settings.drain_deadline;
                 self.hear_after(deadline, Happening::DrainDeadline);
                 self.advance();
             }
-            _ if then == Then::Stop => self.finish(),
-            mode => self.mode = mode,
+            None if then == Then::Stop => self.finish(),
+            None => {}
         }
     }
 
     fn is_draining(&self) -> bool {
-        matches!(self.mode, Mode::Draining(..))
+        matches!(&self.mode, Mode::Running(pipeline) if pipeline.drains_to().is_some())
     }
 
     fn end_drain(&mut self) {
-        match self.mode {
-            Mode::Draining(_, Then::Stop) => self.finish(),
+        match self.pipeline().and_then(|pipeline| pipeline.drains_to()) {
+            Some(Then::Stop) => self.finish(),
             // Resumed while it drained, it begins again.
-            Mode::Draining(_, Then::Pause) => self.begin(),
-            _ => {}
+            Some(Then::Pause) => self.begin(),
+            None => {}
         }
     }
 }

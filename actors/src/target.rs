@@ -14,6 +14,7 @@ use std::{
 use chrono::Utc;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
 
 use crate::{
     consumer::{ConsumerActor, ConsumerArguments, ConsumerMessage},
@@ -21,7 +22,7 @@ use crate::{
     flow::{backoff::Backoff, restarts::Restarts},
     model::{Checkpoint, Consumer, ConsumerId, ConsumerStatus, Desired, Reason, Target, TargetState, TargetStatus},
     pipeline::reason,
-    postgres::{Fault, LiveSessions, Pool, TlsError, open_pool},
+    postgres::{Fault, LiveSessions, Pool, TlsError},
 };
 
 /// How often a target that answers is asked again.
@@ -81,6 +82,8 @@ struct Child {
     consumer: Arc<Consumer>,
     actor: Option<ActorRef<ConsumerMessage>>,
     restarts: Restarts,
+    /// The transactions of all its actors, the one that failed included.
+    transactions: TaskTracker,
     is_deleted: bool,
 }
 
@@ -154,7 +157,7 @@ impl Actor for TargetActor {
 }
 
 fn make_pool(context: &Context, target: &Target, sessions: &Arc<LiveSessions>) -> Result<Pool, TlsError> {
-    open_pool(target, &context.settings.application_name(target.id), sessions)
+    Pool::new(target, &context.settings.application_name(target.id), sessions)
 }
 
 impl TargetActorState {
@@ -164,8 +167,7 @@ impl TargetActorState {
         self.probe += 1;
         let (number, pool, myself) = (self.probe, self.pool.clone(), self.myself.clone());
         self.tasks.spawn(async move {
-            let probe = async { pool.dedicated_connection().await?.probe().await };
-            let outcome = tokio::time::timeout(PROBE_TIMEOUT, probe).await;
+            let outcome = tokio::time::timeout(PROBE_TIMEOUT, pool.probe()).await;
             let outcome = outcome.unwrap_or_else(|_| Err(Fault::timed_out("the probe")));
             let _ = myself.cast(TargetMessage::Probed(number, outcome));
         });
@@ -179,8 +181,9 @@ impl TargetActorState {
 
     fn suspect(&mut self, consumer: ConsumerId, fault: &Fault) {
         tracing::warn!(target_name = %self.target.name, %consumer, %fault, "the database failed a consumer");
+        let is_first = self.suspects.is_empty();
         self.suspects.insert(consumer);
-        if matches!(self.health, Health::Healthy) {
+        if is_first && matches!(self.health, Health::Healthy) {
             // A database that answers a probe, but fails what comes after, is not asked in a tight loop.
             let wait = self.suspicions.failed(Instant::now(), fastrand::f64());
             self.probe_after(wait);
@@ -190,6 +193,8 @@ impl TargetActorState {
     fn probed(&mut self, outcome: Result<(), Fault>) -> Result<(), TlsError> {
         match outcome {
             Ok(()) => self.answered(),
+            // It works, and only has no room for one more session.
+            Err(fault) if fault.is_full() && matches!(self.health, Health::Healthy) => self.answered(),
             Err(fault) => self.did_not_answer(&fault)?,
         }
         self.write_status();
@@ -203,8 +208,10 @@ impl TargetActorState {
         }
         self.health = Health::Healthy;
         self.backoff.reset();
-        self.suspicions.started(Instant::now());
         let suspects = std::mem::take(&mut self.suspects);
+        if !suspects.is_empty() {
+            self.suspicions.started(Instant::now());
+        }
         for (id, actor) in self.actors() {
             if !was_healthy || suspects.contains(id) {
                 let _ = actor.cast(ConsumerMessage::TargetAvailable(self.pool.clone()));
@@ -214,15 +221,24 @@ impl TargetActorState {
     }
 
     fn did_not_answer(&mut self, fault: &Fault) -> Result<(), TlsError> {
-        if !matches!(self.health, Health::Unhealthy(_)) {
+        let mut reason = reason::target_unhealthy(&self.target.name, fault);
+        let is_news = match &self.health {
+            Health::Unhealthy(before) => {
+                reason.since = before.since;
+                reason != *before
+            }
+            Health::Connecting | Health::Healthy => {
+                // What the old sessions were connected to is not what will answer.
+                self.pool = make_pool(&self.context, &self.target, &self.sessions)?;
+                true
+            }
+        };
+        if is_news {
             tracing::warn!(target_name = %self.target.name, %fault, "unhealthy");
-            let reason = reason::target_unhealthy(&self.target.name, fault);
             for (_, actor) in self.actors() {
                 let _ = actor.cast(ConsumerMessage::TargetUnavailable(reason.clone()));
             }
             self.health = Health::Unhealthy(reason);
-            // What the old sessions were connected to is not what will answer.
-            self.pool = make_pool(&self.context, &self.target, &self.sessions)?;
         }
         let wait = self.backoff.next(fastrand::f64());
         self.probe_after(wait);
@@ -283,7 +299,10 @@ impl TargetActorState {
             return;
         }
         let restarts = Restarts::new(Instant::now());
-        self.consumers.insert(id, Child { consumer, actor: None, restarts, is_deleted: false });
+        let transactions = TaskTracker::new();
+        // To wait for it is then to wait until none is under way.
+        transactions.close();
+        self.consumers.insert(id, Child { consumer, actor: None, restarts, transactions, is_deleted: false });
         self.start(id).await;
     }
 
@@ -302,6 +321,7 @@ impl TargetActorState {
             context: Arc::clone(&self.context),
             consumer: Arc::clone(&child.consumer),
             target_name: self.target.name.clone(),
+            transactions: child.transactions.clone(),
             pool,
             suspect_target: Box::new(move |fault| drop(myself.cast(TargetMessage::Suspect(id, fault)))),
         };

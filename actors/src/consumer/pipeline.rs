@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
 use tokio::task::{AbortHandle, JoinSet};
-use tokio_util::task::TaskTracker;
 
 use super::{ConsumerArguments, Happening};
 use crate::{
@@ -22,6 +21,15 @@ pub(super) struct Pipeline {
     reader: AbortHandle,
     /// Whether anything was read or applied since somebody asked.
     has_moved: bool,
+    /// What comes once nothing is in flight, if it reads no more.
+    drains_to: Option<Then>,
+}
+
+/// What comes after a drain.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Then {
+    Pause,
+    Stop,
 }
 
 impl Pipeline {
@@ -33,9 +41,8 @@ impl Pipeline {
         tell: impl Fn(Happening) + Clone + Send + Sync + 'static,
         supervisor: ActorCell,
         tasks: &mut JoinSet<()>,
-        transactions: &TaskTracker,
     ) -> Result<Self, SpawnErr> {
-        let ConsumerArguments { context, consumer, .. } = arguments;
+        let ConsumerArguments { context, consumer, transactions, .. } = arguments;
         let mut writers = Vec::new();
         for _ in 0..context.settings.writers {
             let tell = tell.clone();
@@ -57,7 +64,7 @@ impl Pipeline {
             let Err(error) = reading.run(|page| tell(Happening::PageRead(page))).await;
             tell(Happening::ReadFailed(error));
         });
-        Ok(Self { writers, watermark: Watermark::starting_at(from), reader, has_moved: true })
+        Ok(Self { writers, watermark: Watermark::starting_at(from), reader, has_moved: true, drains_to: None })
     }
 
     /// Sends a page's parts on to their writers.
@@ -97,8 +104,14 @@ impl Pipeline {
         self.writers.iter().any(|writer| writer.get_id() == actor.get_id())
     }
 
-    pub(super) fn stop_reading(&self) {
+    /// Reads no more, and finishes what is in flight.
+    pub(super) fn drain(&mut self, then: Then) {
         self.reader.abort();
+        self.drains_to = Some(then);
+    }
+
+    pub(super) fn drains_to(&self) -> Option<Then> {
+        self.drains_to
     }
 
     /// Ends it, with whatever is in flight.

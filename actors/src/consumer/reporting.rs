@@ -69,10 +69,13 @@ impl ConsumerState {
     /// Asks the stream what lies beyond the checkpoint, if that may have changed.
     fn measure(&mut self, now: Instant) {
         let Some(progress) = &self.progress else { return };
-        let (reached, until) = (progress.checkpoint().idx, progress.backfill_until());
+        let (reached, until, has_lag) = (progress.checkpoint().idx, progress.backfill_until(), progress.has_lag());
+        if now < self.measure_at {
+            return;
+        }
         // While a pipeline runs, it knows whether anything has come. Otherwise somebody has to look.
-        let has_lag = progress.has_lag();
-        if now < self.measure_at || !(self.pipeline().is_none_or(Pipeline::take_has_moved) || has_lag) {
+        let has_moved = self.pipeline().is_none_or(Pipeline::take_has_moved);
+        if !has_moved && !has_lag {
             return;
         }
         // Not before this one has ended.
@@ -107,11 +110,19 @@ impl ConsumerState {
         self.measure_at = Instant::now() + (took * MEASURE_SHARE).saturating_sub(TICK);
     }
 
+    /// The lag that was last measured is not the one that is there now.
+    pub(super) fn measure_soon(&mut self) {
+        self.measure_at = Instant::now();
+    }
+
     /// Writes the status, if it says something new or has not been written for a while.
     pub(super) fn write_status(&mut self) {
         while self.writing.try_join_next().is_some() {}
-        let Some(status) = self.status().filter(|_| self.writing.is_empty()) else { return };
+        if !self.writing.is_empty() {
+            return;
+        }
         let now = Instant::now();
+        let status = self.status();
         let is_news = match &self.written {
             Some((written, at)) => differs(written, &status) || now - *at >= HEARTBEAT,
             None => true,
@@ -128,41 +139,49 @@ impl ConsumerState {
         });
     }
 
-    fn status(&self) -> Option<ConsumerStatus> {
-        let progress = self.progress.as_ref()?;
+    fn status(&self) -> ConsumerStatus {
         let now = Utc::now();
-        let (state, mut reasons): (RunState, Vec<Reason>) = match &self.mode {
-            Mode::Paused | Mode::Draining(..) | Mode::Finishing if !self.should_run() => (RunState::Paused, Vec::new()),
-            // What was written before holds until it is known what comes next.
-            Mode::Loading | Mode::Verifying => return None,
-            Mode::Waiting(reason) => (RunState::Waiting, vec![reason.clone()]),
-            Mode::Halted(reasons) => (RunState::Halted, reasons.clone()),
-            _ => (progress.run_state(), Vec::new()),
-        };
+        let (state, mut reasons) = self.observed();
+        let nothing_yet = Progress::resume(Checkpoint::default());
+        let progress = self.progress.as_ref().unwrap_or(&nothing_yet);
         let threshold = Duration::from_secs(self.arguments.consumer.lag_threshold_seconds.into());
         if state != RunState::Paused {
             reasons.extend(progress.behind(threshold, now));
         }
-        Some(progress.status(state, reasons, &self.arguments.context.settings.node, now))
+        progress.status(state, reasons, &self.arguments.context.settings.node, now)
+    }
+
+    fn observed(&self) -> (RunState, Vec<Reason>) {
+        if !self.should_run() {
+            return (RunState::Paused, Vec::new());
+        }
+        match &self.mode {
+            Mode::Running(_) => (self.progress.as_ref().map_or(RunState::Waiting, Progress::run_state), Vec::new()),
+            Mode::Waiting(reason) => (RunState::Waiting, vec![reason.clone()]),
+            Mode::Halted(reasons) => (RunState::Halted, reasons.clone()),
+            // What was last observed holds until it is known what comes next.
+            Mode::Loading | Mode::Verifying | Mode::Paused | Mode::Finishing => match &self.written {
+                Some((written, _)) => (written.state, written.reasons.clone()),
+                None => (RunState::Waiting, Vec::new()),
+            },
+        }
     }
 
     /// Saves the last words, and ends.
     pub(super) fn finish(&mut self) {
+        let status = self.status();
         self.tear_down(Mode::Finishing);
         self.saving.abort_all();
         self.writing.abort_all();
         let (context, id) = (Arc::clone(&self.arguments.context), self.arguments.consumer.id);
-        let (unsaved, status) = (self.progress.as_ref().and_then(Progress::unsaved), self.status());
+        let unsaved = self.progress.as_ref().and_then(Progress::unsaved);
         let (myself, generation) = (self.myself.clone(), self.generation);
         self.saving.spawn(async move {
             let write = async {
                 if let Some(checkpoint) = unsaved {
                     context.documents.put(id, &checkpoint).await?;
                 }
-                if let Some(status) = status {
-                    context.documents.put(id, &status).await?;
-                }
-                Ok::<_, crate::store::DocumentsError>(())
+                context.documents.put(id, &status).await
             };
             if let Err(error) = write.await {
                 tracing::warn!(consumer = %id, %error, "the last checkpoint was not saved; what came since is read again");

@@ -26,11 +26,6 @@ impl Backoff {
         bound.mul_f64(chance.clamp(0.0, 1.0))
     }
 
-    /// How many failures there were since the last success.
-    pub fn failures(&self) -> u32 {
-        self.failures
-    }
-
     /// Starts over, after a success.
     pub fn reset(&mut self) {
         self.failures = 0;

@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 /// How much of what a rate shows is older than this: about a third.
-const WINDOW: Duration = Duration::from_secs(5);
+const WINDOW: Duration = Duration::from_secs(2);
+
+/// A rate below this is none.
+const LEAST: f64 = 0.05;
 
 /// Events a second, averaged with weights that fall off exponentially with age.
 #[derive(Clone, Copy, Debug, Default)]
@@ -23,7 +26,8 @@ impl Rate {
         let now = events as f64 / seconds;
         let weight = 1.0 - (-seconds / WINDOW.as_secs_f64()).exp();
         let before = self.per_second.unwrap_or(now);
-        self.per_second = Some(before + weight * (now - before));
+        let averaged = before + weight * (now - before);
+        self.per_second = Some(if averaged < LEAST { 0.0 } else { averaged });
     }
 
     /// Events a second.

@@ -1,6 +1,8 @@
-//! Applying: a coalesced batch, in one transaction, again and again while others are in the way.
+//! Applying: a coalesced batch, in one transaction, again for a while when others are in the way.
 
 use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
 
 use crate::{
     flow::{backoff::Backoff, coalesce::Batch},
@@ -8,12 +10,23 @@ use crate::{
     postgres::{ApplyError, Change, Fault, Pool, Tombstone, Verdict, apply},
 };
 
-/// Brings a batch to the table. Contention is waited out; everything else is the caller's to judge.
+/// How long others may be in the way before the consumer gives its place up, and says so.
+const CONTENTION_LIMIT: Duration = Duration::from_secs(30);
+
+/// How long one attempt may take: longer than the server's own `statement_timeout` allows each of its statements. What
+/// takes longer has lost its server.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(150);
+
+/// Brings a batch to the table, or says why it can't be brought now.
 pub(crate) async fn apply_batch(pool: &Pool, table: &TableName, batch: &Batch) -> Result<Applied, ApplyError> {
     let mut backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(5));
+    let begun = Instant::now();
     loop {
-        match try_to_apply(pool, table, batch).await {
-            Err(ApplyError::Database(fault)) if fault.verdict == Verdict::Contention => {
+        let attempt = timeout(ATTEMPT_TIMEOUT, try_to_apply(pool, table, batch)).await;
+        match attempt.unwrap_or_else(|_| Err(Fault::timed_out("a transaction").into())) {
+            Err(ApplyError::Database(fault))
+                if fault.verdict == Verdict::Contention && begun.elapsed() < CONTENTION_LIMIT =>
+            {
                 tracing::debug!(%fault, %table, "waiting for others");
                 tokio::time::sleep(backoff.next(fastrand::f64())).await;
             }
@@ -31,6 +44,6 @@ async fn try_to_apply(pool: &Pool, table: &TableName, batch: &Batch) -> Result<A
             Op::Delete => tombstones.push(Tombstone { sequin_id: row.sequin_id, idx: row.idx }),
         }
     }
-    let mut session = pool.get().await.map_err(Fault::from)?;
+    let mut session = pool.get().await?;
     apply(&mut session, table, &changes, &tombstones).await
 }

@@ -83,7 +83,7 @@ async fn write(
     tombstones: &[Tombstone],
 ) -> Result<Applied, ApplyError> {
     let prepared = session.prepared(table).await?;
-    let staged = prepared.staged.as_ref().filter(|_| changes.len() >= STAGE_FROM);
+    let staged = if changes.len() >= STAGE_FROM { session.staged(table).await? } else { None };
     let is_one_statement = staged.is_none() && (changes.is_empty() || tombstones.is_empty());
     if is_one_statement {
         let client = &session.client;
@@ -94,7 +94,7 @@ async fn write(
     }
     let transaction = session.client.transaction().await?;
     let upserts = match staged {
-        Some(staged) => upsert_staged(&transaction, staged, changes).await?,
+        Some(staged) => upsert_staged(&transaction, &staged, changes).await?,
         None => upsert_arrays(&transaction, &prepared, changes).await?,
     };
     let deletes = delete(&transaction, &prepared, tombstones).await?;

@@ -81,8 +81,6 @@ pub fn setup_sql(database: &str, username: &str, schema: &str) -> String {
 
 /// The statements by which a batch reaches a table.
 pub(super) struct Statements {
-    /// Fills the session's stage.
-    pub(super) copy_to_stage: &'static str,
     /// Upserts what is in the stage.
     pub(super) upsert_stage: String,
     /// Upserts ten arrays.
@@ -98,6 +96,9 @@ pub(super) fn create_stage() -> String {
     let columns = definitions(&COLUMNS[..FROM_RECORD]);
     format!("create temporary table sequin_stage (\n{columns}\n) on commit delete rows")
 }
+
+/// Fills the stage.
+pub(super) const COPY_TO_STAGE: &str = "copy pg_temp.sequin_stage from stdin (format binary)";
 
 impl Statements {
     pub(super) fn of(table: &TableName) -> Self {
@@ -117,7 +118,6 @@ impl Statements {
             )
         };
         Self {
-            copy_to_stage: "copy pg_temp.sequin_stage from stdin (format binary)",
             upsert_stage: upsert("pg_temp.sequin_stage"),
             upsert_arrays: upsert(&format!("unnest({arrays}) as record({columns})")),
             delete: format!(

@@ -92,6 +92,11 @@ impl Fault {
         }
     }
 
+    /// Whether the server is there, but has no room for one more session.
+    pub fn is_full(&self) -> bool {
+        self.code == "too_many_connections"
+    }
+
     /// The server is there, but takes no writes.
     pub(super) fn read_only() -> Self {
         let summary = "the server is a replica, which only reads";
@@ -149,13 +154,16 @@ fn verdict_of(sqlstate: &str) -> (Verdict, &'static str, &'static str) {
         "25006" => {
             (Verdict::Target, "read_only", "point the target at the primary: this server only reads, as a replica does")
         }
-        _ => match &sqlstate[..2] {
-            "0A" | "42" | "3F" => (Verdict::Table, "table_fault", "mend the table as verify says"),
+        _ => match sqlstate.get(..2).unwrap_or_default() {
+            "08" | "28" | "3D" | "53" | "57" | "58" | "F0" | "XX" => {
+                (Verdict::Target, "server_fault", "look at the server's log")
+            }
             "22" | "23" | "54" => {
                 (Verdict::Record, "record_fault", "look at the record, and at constraints on the table")
             }
             "40" => (Verdict::Contention, "contention", "nothing, unless it stays"),
-            _ => (Verdict::Target, "server_fault", "look at the server's log"),
+            // Whatever else there is comes from the table: its keys, its triggers, its rules.
+            _ => (Verdict::Table, "table_fault", "mend the table as verify says, and look at its triggers"),
         },
     }
 }
@@ -182,6 +190,8 @@ mod tests {
             ("42703", Verdict::Table),
             ("42501", Verdict::Table),
             ("3F000", Verdict::Table),
+            ("55000", Verdict::Table),
+            ("P0001", Verdict::Table),
             ("22P05", Verdict::Record),
             ("23505", Verdict::Record),
             ("54000", Verdict::Record),

@@ -27,7 +27,7 @@ const END_POLL: Duration = Duration::from_millis(20);
 
 const END_STRAYS: &str = "
     select count(pg_catalog.pg_terminate_backend(pid)) from pg_catalog.pg_stat_activity
-    where application_name = pg_catalog.current_setting('application_name') and usename = current_user
+    where application_name = pg_catalog.current_setting('application_name') and usename = session_user
       and datname = pg_catalog.current_database() and not pid = any($1)";
 
 /// The sessions that this process has with one target, whichever pool they belong to.
@@ -61,7 +61,7 @@ impl LiveSessions {
         let deadline = Instant::now() + END_TIMEOUT;
         loop {
             let live: Vec<i32> = self.backends.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
-            let strays: i64 = client.query_one(END_STRAYS, &[&live]).await?.get(0);
+            let strays: i64 = client.query_one(END_STRAYS, &[&live]).await?.try_get(0)?;
             if strays == 0 {
                 return Ok(());
             }

@@ -69,7 +69,7 @@ const RELATION: &str = "
 
 const TABLE_COLUMNS: &str = "
     select a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), not a.attnotnull,
-           a.attgenerated <> '' or a.attidentity = 'a', a.atthasdef
+           a.attgenerated <> '' or a.attidentity = 'a', a.atthasdef or a.attidentity <> ''
     from pg_catalog.pg_attribute a where a.attrelid = $1 and a.attnum > 0 and not a.attisdropped order by a.attnum";
 
 /// Constraints, unique indexes that are no constraint's, triggers and rules that are not the system's own.
@@ -92,11 +92,11 @@ const OBJECTS: &str = "
     order by 1, 2";
 
 const PRIMARY_KEY: &str = "
-    select con.conname::text, array_agg(a.attname::text order by k.place)
+    select con.conname::text, array_agg(a.attname::text order by k.place), con.condeferrable
     from pg_catalog.pg_constraint con
     cross join lateral pg_catalog.unnest(con.conkey) with ordinality as k(attnum, place)
     join pg_catalog.pg_attribute a on a.attrelid = con.conrelid and a.attnum = k.attnum
-    where con.conrelid = $1 and con.contype = 'p' group by con.conname";
+    where con.conrelid = $1 and con.contype = 'p' group by con.conname, con.condeferrable";
 
 impl Session {
     /// Compares the table with what it should be.
@@ -154,6 +154,9 @@ fn wrong_kind(kind: &str, table: &TableName) -> Option<Finding> {
         "v" => "view",
         "m" => "materialized view",
         "f" => "foreign table",
+        "S" => "sequence",
+        "i" | "I" => "index",
+        "c" => "type",
         _ => return Some(error("not_a_table", format!("{name} is not a table"), create_table_sql(table))),
     };
     let fix = format!("drop {what} {name};\n\n{}", create_table_sql(table));
@@ -229,18 +232,23 @@ fn on_primary_key(row: Option<&Row>, table: &TableName) -> Option<Finding> {
     let Some(row) = row else {
         return Some(error("primary_key_missing", format!("{name} has no primary key"), add));
     };
-    let (constraint, columns): (String, Vec<String>) = (row.get(0), row.get(1));
-    if columns == ["sequin_id"] {
-        return None;
-    }
-    let message = format!("the primary key of {name} is ({}), not (sequin_id)", columns.join(", "));
+    let (constraint, columns, is_deferrable): (String, Vec<String>, bool) = (row.get(0), row.get(1), row.get(2));
+    let message = match columns.as_slice() {
+        [column] if column == "sequin_id" && !is_deferrable => return None,
+        [column] if column == "sequin_id" => {
+            format!("the primary key of {name} is deferrable, and PostgreSQL takes no upserts by such a key")
+        }
+        columns => format!("the primary key of {name} is ({}), not (sequin_id)", columns.join(", ")),
+    };
     let fix = format!("alter table {name} drop constraint {};\n{add}", readable(&constraint));
     Some(error("primary_key_wrong", message, fix))
 }
 
 /// What customers add to the table, and what it does to the records that come.
 fn on_object(kind: &str, object: &str, table: &TableName) -> Finding {
-    let (name, object) = (readable_table(table), readable(object));
+    // A child comes as PostgreSQL writes it: with its schema, and quoted.
+    let is_written = kind == "inheritance";
+    let (name, object) = (readable_table(table), if is_written { object.into() } else { readable(object) });
     let drop_constraint = format!("alter table {name} drop constraint {object};");
     match kind {
         "foreign_key" => {

@@ -1,0 +1,98 @@
+//! The pool: the sessions of one target, capped, shared by all its consumers.
+
+use std::{sync::Arc, time::Duration};
+
+use bb8::{ManageConnection, PooledConnection, RunError};
+use tokio::sync::watch;
+
+use super::{
+    error::Fault,
+    fence::LiveSessions,
+    session::{Opener, Session},
+    tls::TlsError,
+};
+use crate::model::Target;
+
+/// How long to wait for a session that others use.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a session may lie idle before it is closed.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The sessions of one target.
+#[derive(Clone)]
+pub struct Pool {
+    sessions: bb8::Pool<Sessions>,
+    /// Why the last session that could not be opened could not.
+    failures: watch::Receiver<Option<Fault>>,
+}
+
+/// Opens sessions, and says when that fails.
+pub struct Sessions {
+    opener: Opener,
+    failed: watch::Sender<Option<Fault>>,
+}
+
+impl Pool {
+    /// Makes the pool. Nothing is connected before the first session is needed.
+    pub fn new(target: &Target, application_name: &str, live: &Arc<LiveSessions>) -> Result<Self, TlsError> {
+        let opener = Opener::new(&target.connection, application_name, Arc::clone(live))?;
+        let (failed, failures) = watch::channel(None);
+        let sessions = bb8::Pool::builder()
+            .max_size(target.pool_size)
+            .min_idle(0)
+            .retry_connection(false)
+            .connection_timeout(BUSY_TIMEOUT)
+            .idle_timeout(IDLE_TIMEOUT)
+            .build_unchecked(Sessions { opener, failed });
+        Ok(Self { sessions, failures })
+    }
+
+    /// Takes a session, or says why there is none.
+    ///
+    /// bb8 opens sessions behind the scenes and keeps the failure to itself; who waits would wait to the end.
+    pub async fn get(&self) -> Result<PooledConnection<'_, Sessions>, Fault> {
+        let mut failures = self.failures.clone();
+        failures.mark_unchanged();
+        tokio::select! {
+            biased;
+            session = self.sessions.get() => session.map_err(explain),
+            Ok(()) = failures.changed() => Err(failures.borrow().clone().unwrap_or_else(Fault::session_closed)),
+        }
+    }
+
+    /// Asks the database, in a session of its own, whether it takes writes: the others may all be busy.
+    pub async fn probe(&self) -> Result<(), Fault> {
+        let session = self.sessions.dedicated_connection().await?;
+        session.probe().await
+    }
+}
+
+fn explain(error: RunError<Fault>) -> Fault {
+    match error {
+        RunError::User(fault) => fault,
+        RunError::TimedOut => Fault::pool_exhausted(),
+    }
+}
+
+impl ManageConnection for Sessions {
+    type Connection = Session;
+    type Error = Fault;
+
+    async fn connect(&self) -> Result<Session, Fault> {
+        let opened = self.opener.open().await;
+        if let Err(fault) = &opened {
+            self.failed.send_replace(Some(fault.clone()));
+        }
+        opened
+    }
+
+    /// Asks nobody: that would cost each batch a round trip.
+    async fn is_valid(&self, session: &mut Session) -> Result<(), Fault> {
+        if session.is_spent() { Err(Fault::session_closed()) } else { Ok(()) }
+    }
+
+    fn has_broken(&self, session: &mut Session) -> bool {
+        session.is_spent()
+    }
+}
