@@ -14,7 +14,7 @@ use sequin_actors::{
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 use crate::{
-    api::{self, AdminToken},
+    api::{self, AdminToken, Api},
     config::{Backend, Config},
 };
 
@@ -87,7 +87,7 @@ impl Service {
         let settings = EngineSettings { cluster: config.cluster.clone(), node: config.node.clone(), ..engine_settings };
         let inspector = Inspector::new(&settings);
         let engine = Engine::start(settings, Arc::clone(&stream), documents.clone()).await?;
-        let router = api::router(api::Api { stream, documents, inspector, admin_token: AdminToken::new(&admin_token) });
+        let router = api::router(Api::new(stream, documents, inspector, AdminToken::new(&admin_token)));
         let (stop_http, stopped) = oneshot::channel();
         let http = tokio::spawn(async move {
             let stopped = async { drop(stopped.await) };

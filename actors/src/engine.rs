@@ -6,7 +6,7 @@ use ractor::{Actor, ActorRef, concurrency::JoinHandle};
 
 use crate::{
     context::{Context, EngineSettings},
-    model::{Connection, TableName, Target},
+    model::{Connection, FieldError, TableName, Target},
     postgres::{self, CheckReport, Fault, Finding},
     store::Documents,
     stream::RecordStream,
@@ -65,6 +65,11 @@ impl Inspector {
     /// What `settings` call the sessions.
     pub fn new(settings: &EngineSettings) -> Self {
         Self { application_name: format!("sequin/{}", settings.cluster) }
+    }
+
+    /// Whether the connection's settings can be used at all.
+    pub fn check_settings(&self, connection: &Connection) -> Result<(), FieldError> {
+        postgres::check_tls(&connection.tls).map_err(|error| FieldError::new(error.field(), error.to_string()))
     }
 
     /// Connects, and asks whether the database takes writes.

@@ -5,7 +5,8 @@
 //! takes the node along. Now and then it lets the stream drop the tombstones that nobody needs any more.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    hash::Hash,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -44,6 +45,9 @@ pub(crate) struct SupervisorState {
     myself: ActorRef<SupervisorMessage>,
     context: Arc<Context>,
     consumers: HashMap<ConsumerId, Arc<Consumer>>,
+    /// Whether all that the store holds of them has been told.
+    knows_consumers: bool,
+    knows_targets: bool,
     targets: HashMap<TargetId, Child>,
     is_draining: bool,
     tasks: JoinSet<()>,
@@ -74,8 +78,16 @@ impl Actor for Supervisor {
         tasks.spawn(watch(Arc::clone(&context), move |event| drop(targets.cast(SupervisorMessage::Target(event)))));
         tasks.spawn(watch(Arc::clone(&context), move |event| drop(consumers.cast(SupervisorMessage::Consumer(event)))));
         myself.send_after(TOMBSTONES_INTERVAL, || SupervisorMessage::TombstonesDue);
-        let (consumers, targets) = (HashMap::new(), HashMap::new());
-        Ok(SupervisorState { myself, context, consumers, targets, is_draining: false, tasks })
+        Ok(SupervisorState {
+            myself,
+            context,
+            consumers: HashMap::new(),
+            knows_consumers: false,
+            knows_targets: false,
+            targets: HashMap::new(),
+            is_draining: false,
+            tasks,
+        })
     }
 
     async fn handle(
@@ -110,10 +122,14 @@ impl Actor for Supervisor {
 }
 
 /// Tells every document of a kind, and every change; goes on whatever happens to the store.
-async fn watch<T: Document + 'static>(context: Arc<Context>, tell: impl Fn(DocumentEvent<T, T::Id>)) {
+async fn watch<T: Document + 'static>(context: Arc<Context>, tell: impl Fn(DocumentEvent<T, T::Id>))
+where
+    T::Id: Eq + Hash,
+{
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
+    let mut told = HashSet::new();
     loop {
-        let failed = follow(&context, &tell, &mut backoff).await;
+        let failed = follow(&context, &tell, &mut told, &mut backoff).await;
         tracing::error!(error = %failed, kind = T::KIND, "watching the store failed, and is tried again");
         tokio::time::sleep(backoff.next(fastrand::f64())).await;
     }
@@ -122,31 +138,51 @@ async fn watch<T: Document + 'static>(context: Arc<Context>, tell: impl Fn(Docum
 async fn follow<T: Document>(
     context: &Context,
     tell: &impl Fn(DocumentEvent<T, T::Id>),
+    told: &mut HashSet<T::Id>,
     backoff: &mut Backoff,
-) -> DocumentsError {
+) -> DocumentsError
+where
+    T::Id: Eq + Hash,
+{
     let mut watch = match context.documents.watch::<T>().await {
         Ok(watch) => watch,
         Err(error) => return error,
     };
+    // What an earlier watch told, and this one does not, was deleted in between.
+    let mut missing = told.clone();
     loop {
-        match watch.next().await {
-            Ok(event) => {
-                backoff.reset();
-                tell(event);
-            }
+        let event = match watch.next().await {
+            Ok(event) => event,
             Err(error @ DocumentsError::Store(_)) => return error,
             // One that can't be read hinders no other.
-            Err(error) => tracing::error!(%error, "passed over"),
+            Err(error) => {
+                tracing::error!(%error, "passed over");
+                continue;
+            }
+        };
+        backoff.reset();
+        match &event {
+            DocumentEvent::Put(id, _) => {
+                missing.remove(id);
+                told.insert(*id);
+            }
+            DocumentEvent::Deleted(id) => drop(told.remove(id)),
+            DocumentEvent::Current => {
+                for id in missing.drain() {
+                    told.remove(&id);
+                    tell(DocumentEvent::Deleted(id));
+                }
+            }
         }
+        tell(event);
     }
 }
 
 impl SupervisorState {
     async fn target_event(&mut self, event: DocumentEvent<Target, TargetId>) {
         match event {
-            DocumentEvent::Put(target) => {
+            DocumentEvent::Put(id, target) => {
                 let target = Arc::new(target.value);
-                let id = target.id;
                 let fresh = || Child { target: None, actor: None, restarts: Restarts::new(Instant::now()) };
                 self.targets.entry(id).or_insert_with(fresh).target = Some(target);
                 self.reconcile(id).await;
@@ -159,30 +195,47 @@ impl SupervisorState {
                     None => drop(self.targets.remove(&id)),
                 }
             }
-            DocumentEvent::Current => {}
+            DocumentEvent::Current => {
+                self.knows_targets = true;
+                self.reconcile_all().await;
+            }
         }
     }
 
     async fn consumer_event(&mut self, event: DocumentEvent<Consumer, ConsumerId>) {
         let target = match event {
-            DocumentEvent::Put(consumer) => {
+            DocumentEvent::Put(id, consumer) => {
                 let target = consumer.value.target;
-                self.consumers.insert(consumer.value.id, Arc::new(consumer.value));
+                self.consumers.insert(id, Arc::new(consumer.value));
                 Some(target)
             }
             DocumentEvent::Deleted(id) => self.consumers.remove(&id).map(|consumer| consumer.target),
-            DocumentEvent::Current => None,
+            DocumentEvent::Current => {
+                self.knows_consumers = true;
+                return self.reconcile_all().await;
+            }
         };
         if let Some(target) = target {
             self.reconcile(target).await;
         }
     }
 
+    async fn reconcile_all(&mut self) {
+        let targets: Vec<_> = self.targets.keys().copied().collect();
+        for target in targets {
+            self.reconcile(target).await;
+        }
+    }
+
     /// Starts the target's actor, or tells it what it should be.
     async fn reconcile(&mut self, id: TargetId) {
+        // A target that was told of some of its consumers would take the others for deleted.
+        if !(self.knows_targets && self.knows_consumers) || self.is_draining {
+            return;
+        }
         let consumers = self.consumers.values().filter(|consumer| consumer.target == id).cloned().collect();
         let Some(child) = self.targets.get_mut(&id) else { return };
-        let Some(target) = child.target.clone().filter(|_| !self.is_draining) else { return };
+        let Some(target) = child.target.clone() else { return };
         if let Some(actor) = &child.actor {
             let _ = actor.cast(TargetMessage::Reconcile(target, consumers));
             return;
@@ -217,11 +270,10 @@ impl SupervisorState {
     }
 
     fn drop_tombstones(&mut self) {
+        while self.tasks.try_join_next().is_some() {}
         let context = Arc::clone(&self.context);
-        let consumers: Vec<_> =
-            self.consumers.values().filter(|consumer| consumer.desired != Desired::Draft).cloned().collect();
         self.tasks.spawn(async move {
-            match drop_tombstones(&context, &consumers).await {
+            match drop_tombstones(&context).await {
                 Ok(0) => {}
                 Ok(dropped) => tracing::info!(dropped, "tombstones dropped"),
                 Err(error) => tracing::warn!(error, "tombstones were not dropped"),
@@ -245,13 +297,15 @@ impl SupervisorState {
     }
 }
 
-/// A consumer that was started and has no checkpoint yet has passed nothing.
-async fn drop_tombstones(context: &Context, consumers: &[Arc<Consumer>]) -> Result<u64, String> {
+/// Nothing is dropped unless every consumer can be asked. One that was started and has no checkpoint has passed nothing.
+async fn drop_tombstones(context: &Context) -> Result<u64, String> {
+    let unread = |error: DocumentsError| error.to_string();
     let mut passed: Vec<(Filter, Idx)> = Vec::new();
-    for consumer in consumers {
-        let checkpoint = context.documents.get::<Checkpoint>(consumer.id).await;
-        let checkpoint = checkpoint.map_err(|error: DocumentsError| error.to_string())?;
-        passed.push((consumer.filter.clone(), checkpoint.map_or(Idx::START, |saved| saved.value.idx)));
+    for Consumer { id, filter, desired, .. } in context.documents.all::<Consumer>().await.map_err(unread)? {
+        if desired != Desired::Draft {
+            let checkpoint = context.documents.get::<Checkpoint>(id).await.map_err(unread)?;
+            passed.push((filter, checkpoint.map_or(Idx::START, |saved| saved.value.idx)));
+        }
     }
     let before = Utc::now() - context.settings.tombstone_retention;
     let dropped = context.stream.drop_tombstones(before, &passed).await;

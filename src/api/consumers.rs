@@ -75,10 +75,13 @@ impl ConsumerRequest {
         let now = Utc::now();
         let mut errors = Vec::new();
         let filter = self.filter.filter().map_err(|error| errors.push(error)).ok();
+        if self.unsupported_text == UnsupportedText::Replace {
+            errors.push(FieldError::new("unsupported_text", "replace is not supported by this version"));
+        }
         if target.is_none() {
             errors.push(FieldError::new("target", format!("there is no target {}", self.target)));
         }
-        let (Some(filter), Some(target)) = (filter, target) else {
+        let (Some(filter), Some(target), true) = (filter, target, errors.is_empty()) else {
             return Err(Problem::invalid(errors));
         };
         let consumer = Consumer {
@@ -232,9 +235,10 @@ pub(super) async fn start(api: State, Path(consumer): Path<String>, headers: Hea
     let findings = find_faults(&api, &found.value).await?;
     let errors: Vec<_> = findings.into_iter().filter(|finding| finding.severity == "error").collect();
     if !errors.is_empty() {
-        let detail = format!("consumer {} can't start: see errors", found.value.name);
+        let detail = format!("consumer {} can't start: its table is not as it should be", found.value.name);
         let errors = errors.into_iter().map(|finding| FieldProblem {
             code: Some(finding.code),
+            severity: Some(finding.severity),
             fix_sql: Some(finding.fix_sql),
             ..FieldProblem::new("table", finding.message)
         });

@@ -23,6 +23,7 @@ use axum::{
     routing::{get, post},
 };
 use sequin_actors::{Inspector, store::Documents, stream::RecordStream};
+use tokio::sync::Semaphore;
 use tower_http::trace::TraceLayer;
 
 pub use auth::AdminToken;
@@ -33,14 +34,24 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the handlers work with.
 pub struct Api {
-    /// The record stream.
-    pub stream: Arc<dyn RecordStream>,
-    /// The documents of the control store.
-    pub documents: Documents,
-    /// Asks databases what they are like.
-    pub inspector: Inspector,
-    /// The token that may do everything.
-    pub admin_token: AdminToken,
+    stream: Arc<dyn RecordStream>,
+    documents: Documents,
+    inspector: Inspector,
+    admin_token: AdminToken,
+    /// Bounds what all publications under way together take.
+    publishing: Semaphore,
+}
+
+impl Api {
+    /// An API over these.
+    pub fn new(
+        stream: Arc<dyn RecordStream>,
+        documents: Documents,
+        inspector: Inspector,
+        admin_token: AdminToken,
+    ) -> Self {
+        Self { stream, documents, inspector, admin_token, publishing: Semaphore::new(records::PUBLISHING_KIB) }
+    }
 }
 
 type State = axum::extract::State<Arc<Api>>;

@@ -30,6 +30,9 @@ pub(super) struct FieldProblem {
     /// Which line of a publication, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) line: Option<usize>,
+    /// Whether the consumer can work in spite of the finding.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) severity: Option<&'static str>,
     /// The finding's word for programs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) code: Option<&'static str>,
@@ -78,7 +81,7 @@ impl Problem {
         let errors: Vec<FieldProblem> = errors.into_iter().map(Into::into).collect();
         let detail = match errors.as_slice() {
             [one] => format!("{}: {}", one.field, one.message),
-            many => format!("{} fields are not valid", many.len()),
+            many => format!("{} things are not valid: see errors", many.len()),
         };
         Self { errors, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail) }
     }

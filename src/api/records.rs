@@ -4,6 +4,7 @@ use std::{borrow::Cow, ops::ControlFlow};
 
 use axum::{
     Json,
+    extract::{FromRequest, Request},
     http::{HeaderMap, StatusCode, header},
 };
 use bytes::Bytes;
@@ -24,6 +25,9 @@ use super::{
 
 /// The largest publication, in bytes.
 const MAX_BODY: usize = 64 * 1024 * 1024;
+
+/// How much all publications under way together may bring, in KiB: the largest, or many small ones.
+pub(super) const PUBLISHING_KIB: usize = MAX_BODY / 1024;
 
 /// How many wrong fields are named: enough to see what is wrong, few enough to read.
 const MAX_ERRORS: usize = 100;
@@ -84,11 +88,7 @@ struct Draft {
     errors: Vec<FieldProblem>,
 }
 
-pub(super) async fn publish(
-    api: State,
-    headers: HeaderMap,
-    LimitedBytes(body): LimitedBytes<MAX_BODY>,
-) -> Result<Json<Accepted>, Problem> {
+pub(super) async fn publish(api: State, headers: HeaderMap, request: Request) -> Result<Json<Accepted>, Problem> {
     let read = match content_type(&headers) {
         "application/x-ndjson" | "application/ndjson" => Draft::of_lines,
         "application/json" => Draft::of_array,
@@ -97,10 +97,13 @@ pub(super) async fn publish(
             return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
         }
     };
+    // Before the first byte is read: a request that has to wait takes no memory.
+    let _room =
+        api.publishing.acquire_many(kib_of_body(&headers)).await.map_err(|closed| Problem::internal(&closed))?;
+    let LimitedBytes(body) = LimitedBytes::<MAX_BODY>::from_request(request, &api).await?;
     let draft = tokio::task::spawn_blocking(move || read(&body)).await.map_err(|error| Problem::internal(&error))??;
     if !draft.errors.is_empty() {
-        let detail = format!("nothing was accepted: {} fields are not valid", draft.errors.len());
-        return Err(Problem::invalid(draft.errors).with_detail(detail));
+        return Err(Problem::invalid(draft.errors).with_detail("nothing was accepted: see errors"));
     }
     let accepted = draft.lines.len();
     if accepted == 0 {
@@ -114,6 +117,13 @@ pub(super) async fn publish(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// How much room a body needs; one that does not say gets the most that any may have.
+fn kib_of_body(headers: &HeaderMap) -> u32 {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+    let kib = length.unwrap_or(MAX_BODY).clamp(1, MAX_BODY).div_ceil(1024);
+    u32::try_from(kib).expect("64 MiB in KiB")
 }
 
 fn content_type(headers: &HeaderMap) -> &str {

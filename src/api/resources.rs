@@ -5,7 +5,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use sequin_actors::store::{Document, Documents, DocumentsError, Named, Revision, Versioned};
+use sequin_actors::store::{Document, Documents, Named, Revision, Versioned};
 use serde::{Deserialize, Serialize};
 
 use super::Problem;
@@ -72,20 +72,6 @@ pub(super) async fn find<T: Named>(documents: &Documents, id_or_name: &str) -> R
         None => None,
     };
     found.ok_or_else(|| Problem::not_found(format!("there is no {} {id_or_name}", T::KIND)))
-}
-
-/// Reads all documents of a kind.
-pub(super) async fn all<T: Named>(documents: &Documents) -> Result<Vec<T>, DocumentsError> {
-    let mut all: Vec<T> = Vec::new();
-    loop {
-        let after = all.last().map(Named::id);
-        let page = documents.list::<T>(after, MAX_LIMIT).await?;
-        let is_last = page.len() < MAX_LIMIT;
-        all.extend(page.into_iter().map(|found| found.value));
-        if is_last {
-            return Ok(all);
-        }
-    }
 }
 
 /// Reads what is written under the same id as a resource: its status.

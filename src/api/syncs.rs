@@ -3,10 +3,11 @@
 use axum::{Json, extract::Path};
 use chrono::{DateTime, Utc};
 use sequin_actors::{
-    model::{Metadata, Provider, Sync, SyncId},
+    model::{Provider, Sync, SyncId},
     stream::SyncQuery,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{
@@ -26,7 +27,7 @@ pub(super) struct SyncView {
     id: Uuid,
     provider: String,
     external_id: Option<String>,
-    metadata: Metadata,
+    metadata: Box<RawValue>,
     records: u64,
     last_updated_idx: u64,
     last_published_at: Option<DateTime<Utc>>,
@@ -69,7 +70,7 @@ fn view(sync: Sync) -> SyncView {
         id: sync.id.0,
         provider: sync.provider.into(),
         external_id: sync.external_id,
-        metadata: sync.metadata,
+        metadata: RawValue::from_string(sync.metadata).unwrap_or_default(),
         records: sync.records,
         last_updated_idx: sync.last_updated_idx.0,
         last_published_at: sync.last_published_at,

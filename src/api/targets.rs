@@ -16,7 +16,7 @@ use sequin_actors::{
     },
     store::Revision,
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -24,7 +24,7 @@ use super::{
     Api, State, body,
     body::Params,
     problem::Problem,
-    resources::{List, PageParams, all, beside, check_if_match, find, with_etag},
+    resources::{List, PageParams, beside, check_if_match, find, with_etag},
 };
 
 /// A target, as it is asked for.
@@ -47,7 +47,8 @@ struct ConnectionRequest {
     port: u16,
     database: String,
     username: String,
-    password: Option<String>,
+    #[serde(default, deserialize_with = "secret")]
+    password: Option<Secret>,
     #[serde(default)]
     tls: TlsRequest,
     bastion: Option<Value>,
@@ -60,6 +61,12 @@ struct TlsRequest {
     ca_pem: Option<String>,
     client_cert_pem: Option<String>,
     client_key_pem: Option<String>,
+}
+
+/// What is wrong with a secret is said without showing it.
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer).map_err(|_| D::Error::custom("takes a text"))?;
+    Ok(text.map(Secret::new))
 }
 
 fn default_pool_size() -> u32 {
@@ -135,14 +142,7 @@ impl TargetRequest {
         let target = Target {
             id: TargetId::generate(),
             name: self.name,
-            connection: Connection {
-                host,
-                port,
-                database,
-                username,
-                password: password.map(Secret::new),
-                tls: Tls { mode, ca_pem: tls.ca_pem },
-            },
+            connection: Connection { host, port, database, username, password, tls: Tls { mode, ca_pem: tls.ca_pem } },
             pool_size: self.pool_size,
             metadata: self.metadata,
             created_at: now,
@@ -198,7 +198,7 @@ fn health(status: Option<TargetStatus>) -> HealthView {
 }
 
 async fn answer(api: &Api, status: StatusCode, target: Target, revision: Revision) -> Result<Response, Problem> {
-    let consumers = all::<Consumer>(&api.documents).await?;
+    let consumers = api.documents.all::<Consumer>().await?;
     let consumers = consumers.iter().filter(|consumer| consumer.target == target.id).count();
     let observed = beside(&api.documents, target.id).await?;
     Ok(with_etag(status, revision, view(target, observed, consumers)))
@@ -207,6 +207,7 @@ async fn answer(api: &Api, status: StatusCode, target: Target, revision: Revisio
 pub(super) async fn create(api: State, body::Json(request): body::Json<TargetRequest>) -> Result<Response, Problem> {
     let now = Utc::now();
     let target = request.into_target(now)?;
+    api.inspector.check_settings(&target.connection).map_err(|error| Problem::invalid([error]))?;
     let revision = api.documents.create(&target, now).await?;
     answer(&api, StatusCode::CREATED, target, revision).await
 }
@@ -215,7 +216,7 @@ pub(super) async fn list(api: State, Params(params): Params<PageParams>) -> Resu
     let limit = params.limit()?;
     let targets = api.documents.list::<Target>(params.after()?, limit + 1).await?;
     let mut consumers: HashMap<TargetId, usize> = HashMap::new();
-    for consumer in all::<Consumer>(&api.documents).await? {
+    for consumer in api.documents.all::<Consumer>().await? {
         *consumers.entry(consumer.target).or_default() += 1;
     }
     let mut found = Vec::new();
@@ -243,7 +244,7 @@ pub(super) async fn read(api: State, Path(target): Path<String>) -> Result<Respo
 pub(super) async fn delete(api: State, Path(target): Path<String>, headers: HeaderMap) -> Result<StatusCode, Problem> {
     let found = find::<Target>(&api.documents, &target).await?;
     check_if_match(&headers, found.revision)?;
-    let consumers = all::<Consumer>(&api.documents).await?;
+    let consumers = api.documents.all::<Consumer>().await?;
     let in_use: Vec<_> = consumers.iter().filter(|consumer| consumer.target == found.value.id).collect();
     if let Some(consumer) = in_use.first() {
         let detail =

@@ -6,7 +6,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError, mpsc},
+    sync::{Arc, Mutex, PoisonError, RwLock, mpsc},
     thread,
 };
 
@@ -60,6 +60,9 @@ pub(crate) struct Settings {
 /// How many jobs share a commit at most: bounds how long the first of them waits.
 const MAX_JOBS: usize = 256;
 
+/// From this size on, the write-ahead log is emptied, in bytes. While reads overlap, SQLite itself never can.
+const MAX_WAL: u64 = 64 * 1024 * 1024;
+
 /// How many reads run at once.
 const READERS: usize = 4;
 
@@ -75,7 +78,9 @@ struct Readers {
     path: PathBuf,
     cache_kib: u32,
     idle: Mutex<Vec<Connection>>,
-    slots: Semaphore,
+    /// Held for reading by every read.
+    snapshots: RwLock<()>,
+    slots: Arc<Semaphore>,
 }
 
 /// A write that waits for its turn, and then for its commit.
@@ -84,9 +89,10 @@ trait Job: Send {
     fn settle(self: Box<Self>, path: &Path, commit: Result<(), &str>);
 }
 
-struct Write<F, T> {
+struct Write<F, G, T> {
     work: Option<F>,
     outcome: Option<rusqlite::Result<T>>,
+    tell: G,
     reply: oneshot::Sender<Result<T, SqliteError>>,
 }
 
@@ -98,18 +104,19 @@ impl SqliteFile {
         prepare(&connection, settings.writer_cache_kib).map_err(sqlite)?;
         migrate(&connection, path, settings.schema)?;
         let (jobs, queue) = mpsc::channel();
-        let writer_path = path.to_owned();
-        let writer = thread::Builder::new()
-            .name("sqlite-writer".into())
-            .spawn(move || write_jobs(&connection, &queue, &writer_path))
-            .expect("a thread can be started");
-        let readers = Readers {
+        let readers = Arc::new(Readers {
             path: path.into(),
             cache_kib: settings.reader_cache_kib,
             idle: Mutex::default(),
-            slots: Semaphore::new(READERS),
-        };
-        Ok(Self { path: path.into(), jobs: Some(jobs), writer: Some(writer), readers: Arc::new(readers) })
+            snapshots: RwLock::default(),
+            slots: Arc::new(Semaphore::new(READERS)),
+        });
+        let of_writer = Arc::clone(&readers);
+        let writer = thread::Builder::new()
+            .name("sqlite-writer".into())
+            .spawn(move || write_jobs(&connection, &queue, &of_writer))
+            .expect("a thread can be started");
+        Ok(Self { path: path.into(), jobs: Some(jobs), writer: Some(writer), readers })
     }
 
     /// Runs `work` on the writer's connection, and returns once what it wrote is durable.
@@ -119,8 +126,18 @@ impl SqliteFile {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, SqliteError> {
+        self.write_and_tell(work, |_| {}).await
+    }
+
+    /// Like [`SqliteFile::write`]; `tell` hears of the outcome as soon as it is durable, also if nobody waits for it any
+    /// more.
+    pub(crate) async fn write_and_tell<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+        tell: impl FnOnce(&T) + Send + 'static,
+    ) -> Result<T, SqliteError> {
         let (reply, answer) = oneshot::channel();
-        let job = Write { work: Some(work), outcome: None, reply };
+        let job = Write { work: Some(work), outcome: None, tell, reply };
         let closed = || SqliteError::Closed(self.path.clone());
         let jobs = self.jobs.as_ref().expect("present until dropped");
         jobs.send(Box::new(job)).map_err(|_| closed())?;
@@ -133,9 +150,11 @@ impl SqliteFile {
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, SqliteError> {
         let readers = Arc::clone(&self.readers);
-        let _slot = self.readers.slots.acquire().await.expect("never closed");
+        let slot = Arc::clone(&self.readers.slots).acquire_owned().await.expect("never closed");
         let read = tokio::task::spawn_blocking(move || {
+            let _slot = slot;
             let connection = readers.take()?;
+            let _snapshot = readers.snapshots.read().unwrap_or_else(PoisonError::into_inner);
             let result = in_snapshot(&connection, work);
             readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
             result.map_err(|source| SqliteError::Sqlite { path: readers.path.clone(), source })
@@ -202,28 +221,47 @@ fn migrate(connection: &Connection, path: &Path, schema: &[&str]) -> Result<(), 
     Ok(())
 }
 
-fn write_jobs(connection: &Connection, queue: &mpsc::Receiver<Box<dyn Job>>, path: &Path) {
+fn write_jobs(connection: &Connection, queue: &mpsc::Receiver<Box<dyn Job>>, readers: &Readers) {
+    let mut wal = readers.path.clone().into_os_string();
+    wal.push("-wal");
     while let Ok(first) = queue.recv() {
         let mut jobs = vec![first];
         jobs.extend(queue.try_iter().take(MAX_JOBS - 1));
-        let commit = commit_together(connection, &mut jobs).map_err(|error| error.to_string());
+        let commit = commit_together(connection, &mut jobs);
         for job in jobs {
-            job.settle(path, commit.as_ref().copied().map_err(String::as_str));
+            job.settle(&readers.path, commit.as_ref().copied().map_err(String::as_str));
+        }
+        if std::fs::metadata(&wal).is_ok_and(|wal| wal.len() > MAX_WAL) {
+            empty_wal(connection, readers);
         }
     }
 }
 
-fn commit_together(connection: &Connection, jobs: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
-    let transaction = connection.unchecked_transaction()?;
-    for job in jobs {
-        job.run(connection);
+/// Waits until nobody reads, and moves everything from the log into the file.
+fn empty_wal(connection: &Connection, readers: &Readers) {
+    let _nobody_reads = readers.snapshots.write().unwrap_or_else(PoisonError::into_inner);
+    if let Err(error) = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
+        tracing::warn!(%error, path = %readers.path.display(), "the write-ahead log was not emptied");
     }
-    transaction.commit()
 }
 
-impl<F, T> Job for Write<F, T>
+fn commit_together(connection: &Connection, jobs: &mut [Box<dyn Job>]) -> Result<(), String> {
+    let explain = |error: rusqlite::Error| error.to_string();
+    let transaction = connection.unchecked_transaction().map_err(explain)?;
+    for job in jobs {
+        job.run(connection);
+        // A full disk makes SQLite roll everything back at once; nothing is to be committed job by job after that.
+        if connection.is_autocommit() {
+            return Err("everything was rolled back, as when the disk is full".into());
+        }
+    }
+    transaction.commit().map_err(explain)
+}
+
+impl<F, G, T> Job for Write<F, G, T>
 where
     F: FnOnce(&Connection) -> rusqlite::Result<T> + Send,
+    G: FnOnce(&T) + Send,
     T: Send,
 {
     fn run(&mut self, connection: &Connection) {
@@ -237,6 +275,9 @@ where
             (Err(message), _) => Err(SqliteError::Commit { path: path.into(), message: message.into() }),
             (Ok(()), None) => Err(SqliteError::Closed(path.into())),
         };
+        if let Ok(written) = &result {
+            (self.tell)(written);
+        }
         // Whoever asked may have gone; what was committed stays.
         let _ = self.reply.send(result);
     }

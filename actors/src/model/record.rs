@@ -72,8 +72,11 @@ pub struct RecordFields<'a> {
 /// The longest `collection_id`, `upstream_id` and `sync_external_id`, in bytes.
 const MAX_ID_BYTES: usize = 1024;
 
-/// The longest payload or sync metadata, in bytes.
-const MAX_JSON_BYTES: usize = 8 * 1024 * 1024;
+/// The longest payload, in bytes.
+const MAX_PAYLOAD_BYTES: usize = 4 * 1024 * 1024;
+
+/// The longest sync metadata, in bytes: it comes with every record.
+const MAX_METADATA_BYTES: usize = 64 * 1024;
 
 impl<'a> RecordFields<'a> {
     /// Believes the fields, or says which of them are wrong.
@@ -89,7 +92,7 @@ impl<'a> RecordFields<'a> {
         if !sync_metadata.starts_with('{') {
             errors.push(FieldError::new("sync_metadata", "takes a JSON object"));
         }
-        check_json("sync_metadata", sync_metadata, &mut errors);
+        check_length("sync_metadata", sync_metadata, MAX_METADATA_BYTES, &mut errors);
         let payload = match (self.op, self.payload) {
             (Op::Delete, _) => "null",
             (Op::Upsert, Some(payload)) => payload,
@@ -98,7 +101,7 @@ impl<'a> RecordFields<'a> {
                 "null"
             }
         };
-        check_json("payload", payload, &mut errors);
+        check_length("payload", payload, MAX_PAYLOAD_BYTES, &mut errors);
         let upstream_created_at = self.upstream_created_at.unwrap_or(now);
         let upstream_updated_at = self.upstream_updated_at.unwrap_or(now);
         check_time("upstream_created_at", upstream_created_at, &mut errors);
@@ -130,9 +133,9 @@ fn check_id(field: &str, value: &str, errors: &mut Vec<FieldError>) {
     }
 }
 
-fn check_json(field: &str, text: &str, errors: &mut Vec<FieldError>) {
-    if text.len() > MAX_JSON_BYTES {
-        errors.push(FieldError::new(field, format!("takes at most {MAX_JSON_BYTES} bytes, not {}", text.len())));
+fn check_length(field: &str, text: &str, most: usize, errors: &mut Vec<FieldError>) {
+    if text.len() > most {
+        errors.push(FieldError::new(field, format!("takes at most {most} bytes, not {}", text.len())));
     }
 }
 

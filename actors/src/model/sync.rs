@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Idx, Metadata, Provider, SyncId};
+use super::{Idx, Provider, SyncId};
 
 /// One customer's connection to a provider, and what the stream holds of it.
 #[derive(Clone, Debug, PartialEq)]
@@ -13,8 +13,8 @@ pub struct Sync {
     pub provider: Provider,
     /// The publisher's own id of it.
     pub external_id: Option<String>,
-    /// The publisher's notes on it.
-    pub metadata: Metadata,
+    /// The publisher's notes on it: the text of a JSON object.
+    pub metadata: String,
     /// How many records the stream holds of it, deleted ones apart.
     pub records: u64,
     /// The position of its last version.

@@ -17,5 +17,5 @@ pub use error::{Fault, Verdict};
 pub use fence::LiveSessions;
 pub use pool::{Pool, Sessions};
 pub use session::{CheckReport, Session, check};
-pub use tls::TlsError;
+pub use tls::{TlsError, check as check_tls};
 pub use verify::{Finding, Severity, verify};

@@ -206,6 +206,6 @@ pub(super) async fn connect(connection: &Connection, application_name: &str) -> 
 
 impl From<TlsError> for Fault {
     fn from(error: TlsError) -> Self {
-        Self::of_settings(error.to_string())
+        Self::of_settings(format!("{} {error}", error.field()))
     }
 }

@@ -19,14 +19,29 @@ use crate::model::{Tls, TlsMode};
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// `ca_pem` holds no certificate.
-    #[error("connection.tls.ca_pem: takes one or more certificates in PEM")]
+    #[error("takes one or more certificates in PEM")]
     NoAuthority,
     /// The system has no authorities to trust.
-    #[error("connection.tls.mode: the system has no certificate authorities to verify with; give ca_pem")]
+    #[error("this system has no certificate authorities to verify with: give ca_pem")]
     NoSystemAuthorities,
     /// rustls refused.
-    #[error("connection.tls: {0}")]
+    #[error("can't be used: {0}")]
     Refused(#[from] Error),
+}
+
+impl TlsError {
+    /// The field that it is about.
+    pub fn field(&self) -> &'static str {
+        match self {
+            Self::NoAuthority | Self::Refused(_) => "connection.tls.ca_pem",
+            Self::NoSystemAuthorities => "connection.tls.mode",
+        }
+    }
+}
+
+/// Whether these settings can be used.
+pub fn check(tls: &Tls) -> Result<(), TlsError> {
+    connector(tls).map(drop)
 }
 
 /// How much of a certificate is verified.

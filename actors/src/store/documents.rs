@@ -116,6 +116,20 @@ impl Documents {
         entries.iter().map(|entry| self.read(entry)).collect()
     }
 
+    /// Reads all documents of a kind.
+    pub async fn all<T: Named>(&self) -> Result<Vec<T>, DocumentsError> {
+        const PAGE: usize = 1000;
+        let mut all: Vec<T> = Vec::new();
+        loop {
+            let page = self.list::<T>(all.last().map(Named::id), PAGE).await?;
+            let is_last = page.len() < PAGE;
+            all.extend(page.into_iter().map(|found| found.value));
+            if is_last {
+                return Ok(all);
+            }
+        }
+    }
+
     /// Writes a document that must be at `revision`.
     pub async fn update<T: Document>(
         &self,
@@ -156,7 +170,7 @@ impl Documents {
 #[derive(Clone, Debug, PartialEq)]
 pub enum DocumentEvent<T, Id> {
     /// It was there when the watch began, or was written since.
-    Put(Versioned<T>),
+    Put(Id, Versioned<T>),
     /// It was deleted.
     Deleted(Id),
     /// Everything that was there when the watch began has been told.
@@ -174,7 +188,7 @@ impl<T: Document> DocumentWatch<T> {
     /// Waits for the next event. A document that can't be read is an error, and the next call goes on after it.
     pub async fn next(&mut self) -> Result<DocumentEvent<T, T::Id>, DocumentsError> {
         Ok(match self.watch.next().await? {
-            Event::Put(entry) => DocumentEvent::Put(self.documents.read(&entry)?),
+            Event::Put(entry) => DocumentEvent::Put(id_of::<T>(&entry.key)?, self.documents.read(&entry)?),
             Event::Deleted { key } => DocumentEvent::Deleted(id_of::<T>(&key)?),
             Event::Current => DocumentEvent::Current,
         })

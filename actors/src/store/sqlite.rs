@@ -29,7 +29,7 @@ const SETTINGS: Settings = Settings {
 /// The embedded store.
 pub struct SqliteStore {
     file: Arc<SqliteFile>,
-    bells: Bells,
+    bells: Arc<Bells>,
 }
 
 impl SqliteStore {
@@ -37,7 +37,7 @@ impl SqliteStore {
     pub async fn open(path: &Path) -> Result<Self, SqliteError> {
         let file = SqliteFile::open(path, &SETTINGS)?;
         file.write(|connection| connection.execute("DELETE FROM entry WHERE value IS NULL", [])).await?;
-        Ok(Self { file: Arc::new(file), bells: Bells::default() })
+        Ok(Self { file: Arc::new(file), bells: Arc::default() })
     }
 
     /// Writes the value, or deletes the key, if what is there is as `expected`; `None` if it is not.
@@ -47,13 +47,14 @@ impl SqliteStore {
         value: Option<Vec<u8>>,
         expected: Expected,
     ) -> Result<Option<Revision>, StoreError> {
-        let of_file = key.to_owned();
+        let (of_file, of_bells, bells) = (key.to_owned(), key.to_owned(), Arc::clone(&self.bells));
         let write = move |connection: &Connection| write(connection, &of_file, value.as_deref(), expected);
-        let written = self.file.write(write).await?;
-        if written.is_some() {
-            self.bells.ring(key);
-        }
-        Ok(written)
+        let written = move |written: &Option<Revision>| {
+            if written.is_some() {
+                bells.ring(&of_bells);
+            }
+        };
+        Ok(self.file.write_and_tell(write, written).await?)
     }
 }
 

@@ -204,7 +204,7 @@ pub(super) async fn syncs_and_providers_appear_with_their_first_record(stream: &
     assert_eq!(providers.iter().map(Provider::as_str).collect::<Vec<_>>(), ["hubspot", "stripe"]);
     let first = stream.sync(sync(1)).await.expect("an answer").expect("a sync");
     assert_eq!((first.provider.as_str(), first.records, first.external_id.as_deref()), ("hubspot", 1, Some("acme")));
-    assert_eq!(first.metadata["plan"], "pro");
+    assert_eq!(first.metadata, r#"{"plan":"pro"}"#);
     assert_eq!(stream.sync(sync(2)).await.expect("an answer").expect("a sync").last_updated_idx, last);
     let page = |after, limit| stream.syncs(SyncQuery { provider: None, after, limit });
     let listed = page(None, 2).await.expect("syncs");

@@ -21,9 +21,15 @@ use std::{
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use rusqlite::Connection;
 use tokio::{sync::Notify, task::JoinHandle};
 
-use self::{publish::Known, read::SqliteReader, wakers::Wakers};
+use self::{
+    publish::{Known, Published},
+    read::SqliteReader,
+    removal::Passed,
+    wakers::Wakers,
+};
 use super::{RecordReader, RecordStream, StreamError, SyncQuery};
 use crate::{
     embedded::{Settings, SqliteError, SqliteFile},
@@ -96,21 +102,23 @@ async fn reclaim_when_superseded(file: Arc<SqliteFile>, superseded: Arc<Notify>)
 #[async_trait]
 impl RecordStream for SqliteStream {
     async fn publish(&self, publication: Publication) -> Result<Idx, StreamError> {
-        let known = Arc::clone(&self.known);
+        let (known, wakers) = (Arc::clone(&self.known), Arc::clone(&self.wakers));
+        let superseded = Arc::clone(&self.superseded);
         let publication = Arc::new(publication);
         let records = Arc::clone(&publication);
-        let published = self
-            .file
-            .write(move |connection| {
-                let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                publish::publish(connection, &mut known, &records, Utc::now())
-            })
-            .await??;
-        self.wakers.wake(publication.syncs());
-        if published.superseded {
-            self.superseded.notify_one();
-        }
-        Ok(published.last_idx)
+        let write = move |connection: &Connection| {
+            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+            publish::publish(connection, &mut known, &records, Utc::now())
+        };
+        let published = move |outcome: &Result<Published, StreamError>| {
+            if let Ok(published) = outcome {
+                wakers.wake(publication.syncs());
+                if published.superseded {
+                    superseded.notify_one();
+                }
+            }
+        };
+        Ok(self.file.write_and_tell(write, published).await??.last_idx)
     }
 
     fn reader(&self, filter: &Filter, after: Idx) -> Box<dyn RecordReader> {
@@ -141,8 +149,14 @@ impl RecordStream for SqliteStream {
     }
 
     async fn drop_tombstones(&self, before: DateTime<Utc>, passed: &[(Filter, Idx)]) -> Result<u64, StreamError> {
-        let passed = passed.to_vec();
-        Ok(self.file.write(move |connection| removal::drop_tombstones(connection, before, &passed)).await?)
+        let passed = Passed::by(passed);
+        let old = self.file.read(move |connection| removal::old_tombstones(connection, before)).await?;
+        let nobody_needs = old.into_iter().filter(|tombstone| passed.is_beyond(tombstone)).collect::<Vec<_>>();
+        for some in nobody_needs.chunks(removal::SOME) {
+            let some = some.to_vec();
+            self.file.write(move |connection| removal::drop_tombstones(connection, &some)).await?;
+        }
+        Ok(nobody_needs.len() as u64)
     }
 
     async fn providers(&self) -> Result<Vec<Provider>, StreamError> {

@@ -144,7 +144,8 @@ fn health(consumer: &Consumer, status: Option<&ConsumerStatus>, now: DateTime<Ut
             fix: format!("look whether node {} is alive", status.node),
         });
     }
-    let is_starting = consumer.desired == Desired::Running && status.state == RunState::Paused;
+    let is_starting =
+        consumer.desired == Desired::Running && matches!(status.state, RunState::Paused | RunState::Waiting);
     let health = match reasons.as_slice() {
         [] if is_starting => "initializing",
         [] => "healthy",

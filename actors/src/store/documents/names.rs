@@ -43,8 +43,14 @@ impl Documents {
 
     /// Deletes a resource that must be at `revision`, and gives its name free.
     pub async fn delete_named<T: Named>(&self, value: &T, revision: Revision) -> Result<(), DocumentsError> {
+        let key = name_key::<T>(value.name());
+        let claim = self.store.get(&key).await?;
         self.delete::<T>(value.id(), Some(revision)).await?;
-        Ok(self.store.delete(&name_key::<T>(value.name()), None).await?)
+        match self.store.delete(&key, claim.map(|claim| claim.revision)).await {
+            // Somebody else has claimed it by now.
+            Ok(()) | Err(StoreError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn claim<T: Named>(&self, value: &T, now: DateTime<Utc>) -> Result<(), DocumentsError> {

@@ -1,6 +1,6 @@
 //! Publishing: all records of a publication in one transaction, last versions only.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -52,11 +52,27 @@ pub(super) fn publish(
     publication: &Publication,
     now: DateTime<Utc>,
 ) -> rusqlite::Result<Result<Published, StreamError>> {
-    for seen in publication.syncs() {
-        known.refresh_provider(connection, &seen.provider)?;
+    let outcome = try_to_publish(connection, known, publication, now);
+    if outcome.is_err() {
+        // What was remembered on the way is rolled back.
+        *known = Known::default();
     }
+    outcome
+}
+
+fn try_to_publish(
+    connection: &Connection,
+    known: &mut Known,
+    publication: &Publication,
+    now: DateTime<Utc>,
+) -> rusqlite::Result<Result<Published, StreamError>> {
+    let providers: HashSet<&Provider> = publication.syncs().iter().map(|seen| &seen.provider).collect();
+    known.check(connection, &providers)?;
     if let Some(refusal) = known.refusal(connection, publication)? {
         return Ok(Err(refusal));
+    }
+    for provider in providers {
+        known.write_provider(connection, provider)?;
     }
     for seen in publication.syncs() {
         known.write_sync(connection, seen)?;
@@ -72,27 +88,36 @@ pub(super) fn publish(
 }
 
 impl Known {
-    /// Reads what the file says of the provider, and makes it if it is new.
+    /// Forgets everything unless the file says the same of these providers.
     ///
-    /// Every publication moves `last_idx`. So if the file does not say what is remembered, a publication was rolled back,
-    /// and nothing that is remembered can be believed.
-    fn refresh_provider(&mut self, connection: &Connection, provider: &Provider) -> rusqlite::Result<()> {
+    /// Every publication moves `last_idx`. So if the file does not say what is remembered, a publication was rolled
+    /// back after it had been remembered, and nothing can be believed.
+    fn check(&mut self, connection: &Connection, providers: &HashSet<&Provider>) -> rusqlite::Result<()> {
         let mut select = connection.prepare_cached("SELECT no, last_idx FROM provider WHERE slug = ?1")?;
-        let found = select
-            .query_row([provider.as_str()], |row| Ok(KnownProvider { no: row.get(0)?, last_idx: Idx(row.get(1)?) }))
-            .optional()?;
-        let remembered = self.providers.get(provider).map(|known| known.last_idx);
-        if remembered.is_some() && remembered != found.map(|found| found.last_idx) {
+        let mut found = HashMap::new();
+        for provider in providers {
+            let row = select
+                .query_row([provider.as_str()], |row| Ok(KnownProvider { no: row.get(0)?, last_idx: Idx(row.get(1)?) }))
+                .optional()?;
+            found.extend(row.map(|row| ((*provider).clone(), row)));
+        }
+        let is_as_remembered = |provider: &&Provider| {
+            let remembered = self.providers.get(*provider).map(|known| known.last_idx);
+            remembered.is_none() || remembered == found.get(*provider).map(|found| found.last_idx)
+        };
+        if !providers.iter().all(is_as_remembered) {
             *self = Self::default();
         }
-        let found = match found {
-            Some(found) => found,
-            None => {
-                connection.execute("INSERT INTO provider(slug, last_idx) VALUES (?1, 0)", [provider.as_str()])?;
-                KnownProvider { no: connection.last_insert_rowid(), last_idx: Idx::START }
-            }
-        };
-        self.providers.insert(provider.clone(), found);
+        self.providers.extend(found);
+        Ok(())
+    }
+
+    fn write_provider(&mut self, connection: &Connection, provider: &Provider) -> rusqlite::Result<()> {
+        if !self.providers.contains_key(provider) {
+            connection.execute("INSERT INTO provider(slug, last_idx) VALUES (?1, 0)", [provider.as_str()])?;
+            let no = connection.last_insert_rowid();
+            self.providers.insert(provider.clone(), KnownProvider { no, last_idx: Idx::START });
+        }
         Ok(())
     }
 
@@ -151,7 +176,7 @@ impl Known {
         let syncs = publication.syncs();
         let give = |record: &Outgoing| {
             let provider = &syncs[record.sync].provider;
-            let known = self.providers.get_mut(provider).expect("refreshed above");
+            let known = self.providers.get_mut(provider).expect("written above");
             known.last_idx = Idx(known.last_idx.0 + 1);
             position(known.no, known.last_idx)
         };

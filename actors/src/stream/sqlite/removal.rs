@@ -1,16 +1,18 @@
 //! Removal: of superseded versions' space, of deleted syncs, of tombstones that everybody has passed.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
     position::{block, idx, positions},
     syncs::{provider_column, sync_column},
 };
-use crate::model::{Filter, Idx, SyncId};
+use crate::model::{Filter, Idx, Provider, SyncId};
 
 /// How many versions one transaction of a sync's removal takes: bounds how long publishers wait for it.
-const SOME: usize = 2000;
+pub(super) const SOME: usize = 2000;
 
 /// Removes what no longer counts from one block in which that is at least half, and says whether there was one.
 ///
@@ -54,49 +56,75 @@ pub(super) fn remove_some(connection: &Connection, sync: SyncId, end: i64) -> ru
         "SELECT l.position, l.sync, l.record FROM sync s JOIN log l ON l.sync = s.no
          WHERE s.id = ?1 AND l.position <= ?2 ORDER BY l.position LIMIT ?3",
     )?;
-    let versions = select
-        .query_map(params![sync.0, end, SOME], |row| {
-            Ok(Version { position: row.get(0)?, sync: row.get(1)?, record: row.get(2)? })
-        })?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let versions = select.query_map(params![sync.0, end, SOME], version)?.collect::<rusqlite::Result<Vec<_>>>()?;
     for version in &versions {
         remove(connection, version)?;
     }
     Ok(versions.len() as u64)
 }
 
-/// Drops the tombstones published before `before` that every matching consumer has passed.
-pub(super) fn drop_tombstones(
-    connection: &Connection,
-    before: DateTime<Utc>,
-    passed: &[(Filter, Idx)],
-) -> rusqlite::Result<u64> {
-    let mut select = connection.prepare_cached(
-        "SELECT l.position, l.sync, l.record, s.id, p.slug FROM tombstone t JOIN log l ON l.position = t.position
-         JOIN sync s ON s.no = l.sync JOIN provider p ON p.no = s.provider
-         WHERE l.published_at < ?1 ORDER BY l.position",
-    )?;
-    let mut rows = select.query([before.timestamp_micros()])?;
-    let mut dropped = 0;
-    while let Some(row) = rows.next()? {
-        let version = Version { position: row.get(0)?, sync: row.get(1)?, record: row.get(2)? };
-        let (provider, sync) = (Filter::Provider(provider_column(row, 4)?), Filter::Sync(sync_column(row, 3)?));
-        let has_passed = |(filter, reached): &(Filter, Idx)| {
-            let matches = *filter == provider || *filter == sync;
-            !matches || *reached >= idx(version.position)
-        };
-        if passed.iter().all(has_passed) {
-            remove(connection, &version)?;
-            dropped += 1;
+/// How far the slowest consumer of each filter is.
+pub(super) struct Passed(HashMap<Filter, Idx>);
+
+impl Passed {
+    pub(super) fn by(consumers: &[(Filter, Idx)]) -> Self {
+        let mut slowest: HashMap<Filter, Idx> = HashMap::new();
+        for (filter, reached) in consumers {
+            slowest.entry(filter.clone()).and_modify(|idx| *idx = (*reached).min(*idx)).or_insert(*reached);
         }
+        Self(slowest)
     }
-    Ok(dropped)
+
+    /// Whether every consumer that matches has passed the tombstone.
+    pub(super) fn is_beyond(&self, tombstone: &Tombstone) -> bool {
+        let filters = [Filter::Provider(tombstone.provider.clone()), Filter::Sync(tombstone.sync)];
+        let idx = idx(tombstone.version.position);
+        filters.iter().all(|filter| self.0.get(filter).is_none_or(|&reached| reached >= idx))
+    }
 }
 
+/// The last version of a record that is gone.
+#[derive(Clone)]
+pub(super) struct Tombstone {
+    version: Version,
+    provider: Provider,
+    sync: SyncId,
+}
+
+/// The tombstones published before `before`.
+pub(super) fn old_tombstones(connection: &Connection, before: DateTime<Utc>) -> rusqlite::Result<Vec<Tombstone>> {
+    // CROSS JOIN keeps SQLite from walking through the whole log to look for them.
+    let mut select = connection.prepare_cached(
+        "SELECT l.position, l.sync, l.record, s.id, p.slug FROM tombstone t CROSS JOIN log l ON l.position = t.position
+         JOIN sync s ON s.no = l.sync JOIN provider p ON p.no = s.provider
+         WHERE l.published_at < ?1 ORDER BY t.position",
+    )?;
+    let tombstones = select.query_map([before.timestamp_micros()], |row| {
+        Ok(Tombstone { version: version(row)?, sync: sync_column(row, 3)?, provider: provider_column(row, 4)? })
+    })?;
+    tombstones.collect()
+}
+
+/// Drops the tombstones that are still the last versions of their records.
+pub(super) fn drop_tombstones(connection: &Connection, tombstones: &[Tombstone]) -> rusqlite::Result<()> {
+    let mut is_last = connection.prepare_cached("SELECT 1 FROM tombstone WHERE position = ?1")?;
+    for Tombstone { version, .. } in tombstones {
+        if is_last.exists([version.position])? {
+            remove(connection, version)?;
+        }
+    }
+    Ok(())
+}
+
+#[derive(Clone)]
 struct Version {
     position: i64,
     sync: i64,
     record: [u8; 16],
+}
+
+fn version(row: &Row<'_>) -> rusqlite::Result<Version> {
+    Ok(Version { position: row.get(0)?, sync: row.get(1)?, record: row.get(2)? })
 }
 
 /// Removes one version, whether it counts or not, and all that points at it.

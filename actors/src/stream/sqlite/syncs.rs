@@ -42,7 +42,6 @@ fn select_syncs(condition: &str) -> String {
 }
 
 fn sync_row(row: &Row<'_>) -> rusqlite::Result<Sync> {
-    let metadata: String = row.get(3)?;
     let last: Option<i64> = row.get(4)?;
     let published_at: Option<i64> = row.get(5)?;
     let records: i64 = row.get(6)?;
@@ -50,7 +49,7 @@ fn sync_row(row: &Row<'_>) -> rusqlite::Result<Sync> {
         id: sync_column(row, 0)?,
         provider: provider_column(row, 1)?,
         external_id: row.get(2)?,
-        metadata: serde_json::from_str(&metadata).map_err(|error| unreadable(3, error))?,
+        metadata: row.get(3)?,
         records: u64::try_from(records).unwrap_or_default(),
         last_updated_idx: last.map_or(Idx::START, idx),
         last_published_at: published_at.map(time),
