@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// The system's allocator keeps what many threads have freed, which a bound on memory can't count on.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     sequin::cli::main()
 }

@@ -32,8 +32,8 @@ impl Default for EngineSettings {
             cluster: "sequin".into(),
             node: "localhost".into(),
             writers: 4,
-            consumer_budget_bytes: 32 * 1024 * 1024,
-            node_budget_bytes: 96 * 1024 * 1024,
+            consumer_budget_bytes: 16 * 1024 * 1024,
+            node_budget_bytes: 64 * 1024 * 1024,
             drain_deadline: Duration::from_secs(20),
             tombstone_retention: TimeDelta::days(7),
         }

@@ -1,6 +1,7 @@
 //! Reading what a request brings: clear errors that name the field.
 
 use axum::{
+    body::HttpBody,
     extract::{FromRequest, FromRequestParts, Query, Request},
     http::{StatusCode, request::Parts},
 };
@@ -46,8 +47,9 @@ impl<const LIMIT: usize, S: Send + Sync> FromRequest<S> for LimitedBytes<LIMIT> 
 
     /// A body that is too large is read to its end all the same: who is still sending does not hear an answer.
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let announced = request.body().size_hint().lower().try_into().unwrap_or(LIMIT).min(LIMIT);
         let mut frames = request.into_body().into_data_stream();
-        let mut bytes = BytesMut::new();
+        let mut bytes = BytesMut::with_capacity(announced);
         let mut length = 0;
         while let Some(frame) = frames.next().await {
             let broken = |error| Problem::new(StatusCode::BAD_REQUEST, format!("the body broke off: {error}"));

@@ -136,9 +136,14 @@ fn other_provider(line: Option<usize>, provider: &str) -> FieldProblem {
 }
 
 impl Draft {
+    /// An empty draft; the envelopes of records are about as long as they are.
+    fn of_about(bytes: usize) -> Self {
+        Self { publication: Publication::with_capacity(bytes), ..Self::default() }
+    }
+
     /// One record a line; empty lines are passed over, and counted.
     fn of_lines(body: &Bytes) -> Result<Self, Problem> {
-        let mut draft = Self::default();
+        let mut draft = Self::of_about(body.len());
         let now = Utc::now();
         for (line, text) in (1..).zip(body.split(|&byte| byte == b'\n')) {
             if !text.trim_ascii().is_empty() && draft.add(line, text, now).is_break() {
@@ -150,7 +155,7 @@ impl Draft {
 
     /// An array of records; its elements count as lines.
     fn of_array(body: &Bytes) -> Result<Self, Problem> {
-        let mut draft = Self::default();
+        let mut draft = Self::of_about(body.len());
         let now = Utc::now();
         let elements: Vec<&RawValue> = super::body::parse(body)?;
         for (line, element) in (1..).zip(elements) {

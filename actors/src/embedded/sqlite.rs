@@ -85,7 +85,8 @@ struct Readers {
 
 /// A write that waits for its turn, and then for its commit.
 trait Job: Send {
-    fn run(&mut self, connection: &Connection);
+    /// Says whether it succeeded.
+    fn run(&mut self, connection: &Connection, among_others: bool) -> bool;
     fn settle(self: Box<Self>, path: &Path, commit: Result<(), &str>);
 }
 
@@ -202,7 +203,7 @@ fn prepare(connection: &Connection, cache_kib: u32) -> rusqlite::Result<()> {
     connection.set_prepared_statement_cache_capacity(64);
     connection.execute_batch(&format!(
         "PRAGMA page_size=8192; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=10000;
-         PRAGMA cache_size=-{cache_kib}; PRAGMA temp_store=MEMORY; PRAGMA wal_autocheckpoint=4000;"
+         PRAGMA cache_size=-{cache_kib}; PRAGMA wal_autocheckpoint=4000;"
     ))
 }
 
@@ -248,8 +249,13 @@ fn empty_wal(connection: &Connection, readers: &Readers) {
 fn commit_together(connection: &Connection, jobs: &mut [Box<dyn Job>]) -> Result<(), String> {
     let explain = |error: rusqlite::Error| error.to_string();
     let transaction = connection.unchecked_transaction().map_err(explain)?;
+    // A savepoint keeps every page that is changed after it twice: one job alone needs none.
+    if let [job] = jobs {
+        let end = if job.run(connection, false) { transaction.commit() } else { transaction.rollback() };
+        return end.map_err(explain);
+    }
     for job in jobs {
-        job.run(connection);
+        job.run(connection, true);
         // A full disk makes SQLite roll everything back at once; nothing is to be committed job by job after that.
         if connection.is_autocommit() {
             return Err("everything was rolled back, as when the disk is full".into());
@@ -264,9 +270,10 @@ where
     G: FnOnce(&T) + Send,
     T: Send,
 {
-    fn run(&mut self, connection: &Connection) {
+    fn run(&mut self, connection: &Connection, among_others: bool) -> bool {
         let work = self.work.take().expect("a job runs once");
-        self.outcome = Some(in_savepoint(connection, work));
+        let outcome = if among_others { in_savepoint(connection, work) } else { work(connection) };
+        self.outcome.insert(outcome).is_ok()
     }
 
     fn settle(mut self: Box<Self>, path: &Path, commit: Result<(), &str>) {

@@ -25,9 +25,9 @@ pub struct Entry {
 }
 
 impl Page {
-    /// A page that has read up to `read_to`, and found nothing so far.
-    pub fn new(read_to: Idx) -> Self {
-        Self { read_to, ..Self::default() }
+    /// A page that has read up to `read_to`, and found nothing so far. It takes `bytes` of envelopes without growing.
+    pub fn new(read_to: Idx, bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), read_to, ..Self::default() }
     }
 
     /// Adds the next version.

@@ -52,6 +52,11 @@ impl SyncDescription {
 }
 
 impl Publication {
+    /// An empty publication that takes `bytes` of envelopes without growing.
+    pub fn with_capacity(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), ..Self::default() }
+    }
+
     /// Adds a record; `Err` tells the provider that the sync belongs to already, when it is another one.
     pub fn push(&mut self, provider: &Provider, record: &Record<'_>) -> Result<(), Provider> {
         let sync = self.sync_of(provider, record)?;

@@ -52,7 +52,7 @@ const SETTINGS: Settings = Settings {
     CREATE TABLE block(no INTEGER PRIMARY KEY, live INTEGER NOT NULL, dead INTEGER NOT NULL);
     CREATE INDEX block_mostly_dead ON block(no) WHERE dead > 0 AND dead >= live;
     "],
-    writer_cache_kib: 64 * 1024,
+    writer_cache_kib: 32 * 1024,
     reader_cache_kib: 4 * 1024,
 };
 
