@@ -14,7 +14,7 @@ pub struct EngineSettings {
     pub cluster: String,
     /// The name of this node.
     pub node: String,
-    /// How many writers each consumer has.
+    /// How many writers each consumer has: fewer than a pool has sessions, so that one consumer leaves room for others.
     pub writers: usize,
     /// How many bytes of records one consumer may have in flight.
     pub consumer_budget_bytes: usize,
@@ -31,7 +31,7 @@ impl Default for EngineSettings {
         Self {
             cluster: "sequin".into(),
             node: "localhost".into(),
-            writers: 4,
+            writers: 3,
             consumer_budget_bytes: 16 * 1024 * 1024,
             node_budget_bytes: 64 * 1024 * 1024,
             drain_deadline: Duration::from_secs(20),

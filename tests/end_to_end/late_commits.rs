@@ -28,8 +28,10 @@ async fn an_insert_that_outlives_its_node_does_not_bring_a_deleted_record_back()
     setup.start_hubspot().await;
     setup.database.run(SLOW_INSERT).await;
     setup.publish(&mut model, &[contact(sync(1), "slow", json!("late"))]).await;
-    eventually("the insert to be under way", async || holds(inserts_that_wait(&setup).await == 1, || "it is not".into()))
-        .await;
+    eventually("the insert to be under way", async || {
+        holds(inserts_that_wait(&setup).await == 1, || "it is not".into())
+    })
+    .await;
     setup.node.sigkill();
     setup.node.start_again().await;
     setup.publish(&mut model, &[no_contact(sync(1), "slow"), contact(sync(1), "quick", json!("on time"))]).await;

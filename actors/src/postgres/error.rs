@@ -155,7 +155,7 @@ fn verdict_of(sqlstate: &str) -> (Verdict, &'static str, &'static str) {
             (Verdict::Target, "read_only", "point the target at the primary: this server only reads, as a replica does")
         }
         _ => match sqlstate.get(..2).unwrap_or_default() {
-            "08" | "28" | "3D" | "53" | "57" | "58" | "F0" | "XX" => {
+            "08" | "25" | "28" | "3D" | "53" | "57" | "58" | "F0" | "XX" => {
                 (Verdict::Target, "server_fault", "look at the server's log")
             }
             "22" | "23" | "54" => {

@@ -1,0 +1,16 @@
+//! What users rely on, end to end: the real program, a real PostgreSQL, and nothing between them that is not there in
+//! production. A file a capability; one program, so that what they stand on is compiled once.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod backfill_and_live;
+mod contract;
+mod interleavings;
+mod late_commits;
+mod memory;
+mod outages;
+mod payloads;
+mod publishing;
+mod restarts;
+mod wrong_tables;

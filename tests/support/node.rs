@@ -1,0 +1,142 @@
+//! A node: the program itself, `sequin serve`, as a process.
+
+use std::{
+    fs::File,
+    net::{Ipv4Addr, TcpListener},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+};
+
+use tempfile::TempDir;
+
+use super::{
+    api::{Api, TOKEN},
+    eventually, holds,
+};
+
+/// How many ports are tried, each of which somebody else may take before the node does.
+const PORTS_TRIED: u32 = 5;
+
+/// How much of a node's log a failed test shows, in bytes.
+const LOG_SHOWN: usize = 20_000;
+
+/// A node that is gone, process and files, when this is dropped.
+pub(crate) struct Node {
+    pub(crate) api: Api,
+    process: Child,
+    directory: TempDir,
+}
+
+impl Node {
+    /// Starts a node on an empty directory, and waits until it is ready.
+    pub(crate) async fn start() -> Self {
+        Self::start_on(tempfile::tempdir().expect("a directory")).await
+    }
+
+    /// Starts a node whose data lies in the folder `data` of `directory`.
+    pub(crate) async fn start_on(directory: TempDir) -> Self {
+        let (api, process) = launch(directory.path()).await;
+        Self { api, process, directory }
+    }
+
+    /// Where its data lies.
+    pub(crate) fn data(&self) -> PathBuf {
+        data(self.directory.path())
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// What it has logged.
+    pub(crate) fn log(&self) -> String {
+        let log = std::fs::read(log(self.directory.path())).expect("a log");
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    /// Asks it to end, as a service manager does, and waits until it has.
+    pub(crate) async fn sigterm(&mut self) -> ExitStatus {
+        let told = Command::new("kill").args(["-s", "TERM", &self.pid().to_string()]).status().expect("kill");
+        assert!(told.success(), "the node has ended by itself");
+        eventually("the node to end after SIGTERM", async || {
+            self.process.try_wait().expect("its status").ok_or_else(|| "it runs".to_owned())
+        })
+        .await
+    }
+
+    /// Kills it outright.
+    pub(crate) fn sigkill(&mut self) {
+        self.process.kill().expect("the kill");
+        self.process.wait().expect("its end");
+    }
+
+    /// Starts it again on what it left behind.
+    pub(crate) async fn start_again(&mut self) {
+        (self.api, self.process) = launch(self.directory.path()).await;
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        // Errors mean that it has ended.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if thread::panicking() {
+            let log = self.log();
+            let shown = log.ceil_char_boundary(log.len().saturating_sub(LOG_SHOWN));
+            eprintln!("the node's log:\n{}", &log[shown..]);
+        }
+    }
+}
+
+/// `sequin serve` with nothing of our environment's settings, its data in the folder `data` of `directory`.
+pub(crate) fn serve(directory: &Path, port: u16) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sequin"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SEQUIN_")) {
+        command.env_remove(name);
+    }
+    command
+        .arg("serve")
+        .env("SEQUIN_LISTEN", format!("127.0.0.1:{port}"))
+        .env("SEQUIN_BACKEND", format!("embedded:{}", data(directory).display()))
+        .env("SEQUIN_ADMIN_TOKEN", TOKEN)
+        .env("RUST_LOG", "info,sequin=debug,sequin_actors=debug")
+        .current_dir(directory)
+        .stdin(Stdio::null());
+    command
+}
+
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
+}
+
+async fn launch(directory: &Path) -> (Api, Child) {
+    for _ in 0..PORTS_TRIED {
+        let port = free_port();
+        let api = Api::new(format!("http://127.0.0.1:{port}"));
+        let log = File::options().create(true).append(true).open(log(directory)).expect("a log");
+        let stdout = log.try_clone().expect("the log");
+        let mut process = serve(directory, port).stdout(stdout).stderr(log).spawn().expect("the program");
+        let is_ready = eventually("the node to be ready", async || {
+            if process.try_wait().expect("its status").is_some() {
+                return Ok(false);
+            }
+            holds(api.is_ready().await, || "it is not".into()).map(|()| true)
+        });
+        if is_ready.await {
+            return (api, process);
+        }
+    }
+    let log = std::fs::read_to_string(log(directory)).unwrap_or_default();
+    panic!("the node does not start:\n{log}");
+}
+
+fn data(directory: &Path) -> PathBuf {
+    directory.join("data")
+}
+
+fn log(directory: &Path) -> PathBuf {
+    directory.join("log")
+}
