@@ -1,0 +1,120 @@
+//! Ours: a stream and a store as one machine has them, and an engine on top.
+
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chrono::Utc;
+use sequin::demo::{crm::PROVIDER, postgres::ThrowawayPostgres};
+use sequin_actors::{
+    Engine, EngineSettings,
+    model::{
+        Connection, Consumer, ConsumerId, ConsumerStatus, Desired, Filter, Metadata, Provider, RunState, Secret,
+        TableName, Target, TargetId, Tls, TlsMode, UnsupportedText,
+    },
+    store::{Documents, Keyring, SqliteStore},
+    stream::{RecordStream, SqliteStream},
+};
+
+use super::rows::Rows;
+
+pub(crate) struct Ours {
+    stream: Arc<SqliteStream>,
+    documents: Documents,
+    target: TargetId,
+}
+
+impl Ours {
+    /// Opens a data directory, with the server as its target.
+    pub(crate) async fn open(directory: &Path, server: &ThrowawayPostgres) -> Self {
+        let stream = Arc::new(SqliteStream::open(&directory.join("records.db")).expect("a stream"));
+        let store = SqliteStore::open(&directory.join("control.db")).await.expect("a store");
+        let keyring = Keyring::from_base64(&Keyring::generate_base64()).expect("a key");
+        let documents = Documents::new(Arc::new(store), Arc::new(keyring));
+        let target = target(server);
+        documents.create(&target, Utc::now()).await.expect("a target");
+        Self { stream, documents, target: target.id }
+    }
+
+    /// Publishes the rows; returns how long the stream took, apart from the making of the rows.
+    pub(crate) async fn publish(&mut self, rows: &mut Rows) -> Duration {
+        let mut took = Duration::ZERO;
+        while let Some(publication) = rows.publication() {
+            let began = Instant::now();
+            self.stream.publish(publication).await.expect("published");
+            took += began.elapsed();
+        }
+        took
+    }
+
+    /// Brings all that the stream holds to the table, by an engine and a consumer of its own; returns what the consumer
+    /// says that its backfill took.
+    pub(crate) async fn backfill(&self, name: &str, table: &TableName) -> Duration {
+        let consumer = consumer(name, self.target, table);
+        let revision = self.documents.create(&consumer, consumer.created_at).await.expect("a consumer");
+        let stream: Arc<dyn RecordStream> = self.stream.clone();
+        let engine = Engine::start(EngineSettings::default(), stream, self.documents.clone());
+        let engine = engine.await.expect("an engine");
+        let took = self.backfill_of(consumer.id).await;
+        engine.stop().await;
+        self.documents.delete_named(&consumer, revision).await.expect("deleted");
+        took
+    }
+
+    async fn backfill_of(&self, consumer: ConsumerId) -> Duration {
+        let mut watch = self.documents.watch::<ConsumerStatus>().await.expect("a watch");
+        loop {
+            watch.next().await.expect("an event");
+            let status = self.documents.get::<ConsumerStatus>(consumer).await.expect("read");
+            let Some(status) = status.map(|found| found.value) else { continue };
+            assert_ne!(status.state, RunState::Halted, "{:?}", status.reasons);
+            let backfill = status.backfill;
+            if let Some(backfill) = backfill
+                && let Some(finished_at) = backfill.finished_at
+            {
+                return (finished_at - backfill.started_at).to_std().expect("in this order");
+            }
+        }
+    }
+}
+
+fn target(server: &ThrowawayPostgres) -> Target {
+    let now = Utc::now();
+    let connection = Connection {
+        host: "127.0.0.1".into(),
+        port: server.port(),
+        database: "postgres".into(),
+        username: server.superuser().into(),
+        password: Some(Secret::new(server.password())),
+        tls: Tls { mode: TlsMode::Disable, ca_pem: None },
+    };
+    Target {
+        id: TargetId::generate(),
+        name: "bench".into(),
+        connection,
+        pool_size: 4,
+        metadata: Metadata::new(),
+        created_at: now,
+        updated_at: now,
+    }
+}
+
+fn consumer(name: &str, target: TargetId, table: &TableName) -> Consumer {
+    let now = Utc::now();
+    Consumer {
+        id: ConsumerId::generate(),
+        name: name.into(),
+        target,
+        filter: Filter::Provider(Provider::parse(PROVIDER).expect("a slug")),
+        table: table.clone(),
+        unsupported_text: UnsupportedText::default(),
+        lag_threshold_seconds: 300,
+        metadata: Metadata::new(),
+        desired: Desired::Running,
+        attempt: 0,
+        created_at: now,
+        updated_at: now,
+    }
+}
