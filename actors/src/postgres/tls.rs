@@ -44,33 +44,32 @@ pub fn check(tls: &Tls) -> Result<(), TlsError> {
     connector(tls).map(drop)
 }
 
-/// How much of a certificate is verified.
-enum Check {
-    Nothing,
-    Authority,
-    AuthorityAndName,
+/// Whom to believe.
+#[derive(Debug)]
+enum Trust {
+    /// Whoever answers: the line is encrypted, and that is all.
+    Anybody,
+    /// Whom an authority vouches for, under whatever name.
+    Vouched(Arc<WebPkiServerVerifier>),
+    /// Whom an authority vouches for under the name that was asked for.
+    VouchedByName(Arc<WebPkiServerVerifier>),
 }
 
 /// The connector for these settings.
 pub(super) fn connector(tls: &Tls) -> Result<MakeRustlsConnect, TlsError> {
-    let check = match tls.mode {
-        // libpq: with an authority given, `require` means `verify-ca`.
-        TlsMode::Require if tls.ca_pem.is_some() => Check::Authority,
-        TlsMode::Disable | TlsMode::Prefer | TlsMode::Require => Check::Nothing,
-        TlsMode::VerifyCa => Check::Authority,
-        TlsMode::VerifyFull => Check::AuthorityAndName,
-    };
     let provider = Arc::new(ring::default_provider());
-    let algorithms = provider.signature_verification_algorithms;
-    let verifier: Arc<dyn ServerCertVerifier> = match check {
-        Check::Nothing => Arc::new(Unverified { algorithms }),
-        Check::Authority => Arc::new(AnyName(by_authority(tls, &provider)?)),
-        Check::AuthorityAndName => by_authority(tls, &provider)?,
+    let trust = match tls.mode {
+        // libpq: with an authority given, `require` means `verify-ca`.
+        TlsMode::Require if tls.ca_pem.is_some() => Trust::Vouched(by_authority(tls, &provider)?),
+        TlsMode::Disable | TlsMode::Prefer | TlsMode::Require => Trust::Anybody,
+        TlsMode::VerifyCa => Trust::Vouched(by_authority(tls, &provider)?),
+        TlsMode::VerifyFull => Trust::VouchedByName(by_authority(tls, &provider)?),
     };
+    let verifier = Verifier { trust, algorithms: provider.signature_verification_algorithms };
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
+        .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
     Ok(MakeRustlsConnect::new(config))
 }
@@ -94,11 +93,13 @@ fn by_authority(tls: &Tls, provider: &Arc<CryptoProvider>) -> Result<Arc<WebPkiS
     verifier.map_err(|error| TlsError::Refused(Error::General(error.to_string())))
 }
 
-/// `verify-ca`: a trusted authority signed it, for whatever name.
 #[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
+struct Verifier {
+    trust: Trust,
+    algorithms: WebPkiSupportedAlgorithms,
+}
 
-impl ServerCertVerifier for AnyName {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -107,54 +108,19 @@ impl ServerCertVerifier for AnyName {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        match self.0.verify_server_cert(end_entity, intermediates, name, ocsp_response, now) {
-            // The name is the last thing that the verifier looks at.
-            Err(Error::InvalidCertificate(
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
-            )) => Ok(ServerCertVerified::assertion()),
-            verdict => verdict,
+        let verify =
+            |by: &WebPkiServerVerifier| by.verify_server_cert(end_entity, intermediates, name, ocsp_response, now);
+        match &self.trust {
+            Trust::Anybody => Ok(ServerCertVerified::assertion()),
+            Trust::VouchedByName(authority) => verify(authority),
+            Trust::Vouched(authority) => match verify(authority) {
+                // The name is the last thing that is looked at.
+                Err(Error::InvalidCertificate(
+                    CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+                )) => Ok(ServerCertVerified::assertion()),
+                verdict => verdict,
+            },
         }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, certificate, signature)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, certificate, signature)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
-    }
-}
-
-/// `prefer` and `require`: whoever answers is believed, but the line is encrypted.
-#[derive(Debug)]
-struct Unverified {
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
