@@ -125,7 +125,6 @@ struct Play<'a> {
     model: Model,
     place: Place,
     is_paused: bool,
-    has_sync_1: bool,
 }
 
 impl<'a> Play<'a> {
@@ -142,14 +141,13 @@ impl<'a> Play<'a> {
             }
         });
         let (model, place) = (Model::default(), Place::new(database, &consumers));
-        Self { runtime, database, model, place, is_paused: false, has_sync_1: false }
+        Self { runtime, database, model, place, is_paused: false }
     }
 
     fn step(&mut self, step: &Step) {
         match step {
             Step::Publish(operations) => {
                 let versions: Vec<_> = operations.iter().map(Operation::version).collect();
-                self.has_sync_1 |= operations.iter().any(|operation| operation.sync == 1);
                 assert_eq!(self.place.publish(&versions), self.model.publish(&versions));
             }
             Step::Start(shape) => self.start(*shape),
@@ -198,9 +196,7 @@ impl<'a> Play<'a> {
         self.pause(false);
         self.start(shape);
         let (hubspot, stripe) = (self.model.last_idx(HUBSPOT), self.model.last_idx(STRIPE));
-        // A sync that was never seen belongs to no provider, and has no positions.
-        let one_sync = if self.has_sync_1 { hubspot } else { 0 };
-        self.place.reaches(&[hubspot, one_sync, stripe]);
+        self.place.reaches(&[hubspot, self.model.last_idx_of_sync(sync(1)), stripe]);
         self.runtime.block_on(self.compare()).unwrap_or_else(|seen| panic!("all is brought, but {seen}"));
     }
 }

@@ -161,7 +161,7 @@ impl Place {
         });
     }
 
-    /// Waits until every consumer has brought everything up to its position, and has said so.
+    /// Waits until every consumer has brought everything up to its position at least, and has said so.
     pub(crate) fn reaches(&mut self, positions: &[i64]) {
         let ids: Vec<_> = self.consumers.iter().map(|consumer| consumer.id).collect();
         let open = self.open();
@@ -171,7 +171,8 @@ impl Place {
                 let checkpoint = open.documents.get::<Checkpoint>(id).await.expect("read");
                 reached.push(checkpoint.map_or(0, |saved| saved.value.idx.as_bigint()));
             }
-            holds(reached == positions, || format!("they are at {reached:?}, not {positions:?}"))
+            let is_there = reached.iter().zip(positions).all(|(reached, position)| reached >= position);
+            holds(is_there, || format!("they are at {reached:?}, not {positions:?}"))
         }));
     }
 

@@ -42,6 +42,7 @@ pub(crate) type Table = BTreeMap<Key, Row>;
 #[derive(Default)]
 pub(crate) struct Model {
     last_idx: HashMap<&'static str, i64>,
+    last_idx_of_sync: HashMap<Uuid, i64>,
     records: HashMap<&'static str, Table>,
 }
 
@@ -116,6 +117,7 @@ impl Model {
             let next = self.last_idx.entry(version.provider).or_default();
             *next += 1;
             last = *next;
+            self.last_idx_of_sync.insert(version.sync, last);
             let records = self.records.entry(version.provider).or_default();
             let Some(payload) = version.payload.clone() else {
                 records.remove(&version.key());
@@ -141,6 +143,11 @@ impl Model {
     /// The position of the provider's last version.
     pub(crate) fn last_idx(&self, provider: &str) -> i64 {
         self.last_idx.get(provider).copied().unwrap_or_default()
+    }
+
+    /// The position of the sync's last version.
+    pub(crate) fn last_idx_of_sync(&self, sync: Uuid) -> i64 {
+        self.last_idx_of_sync.get(&sync).copied().unwrap_or_default()
     }
 }
 
