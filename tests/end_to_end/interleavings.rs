@@ -10,7 +10,7 @@ use serde_json::json;
 use tokio::runtime::Runtime;
 
 use crate::support::{
-    database::Database,
+    database::{Database, slow_writes},
     engine::{Place, forwarding, of_provider, of_sync},
     eventually,
     model::{HUBSPOT, Model, Table, Version, compare, contact, no_contact, sync},
@@ -138,6 +138,8 @@ impl<'a> Play<'a> {
             for consumer in &consumers {
                 database.run(&format!("drop table if exists sequin.{}", consumer.table.table)).await;
                 database.make_table(&consumer.table.table).await;
+                // So that transactions that begin together end in any order.
+                database.run(&slow_writes(&consumer.table.table, "0.02 * random() ^ 3")).await;
             }
         });
         let (model, place) = (Model::default(), Place::new(database, &consumers));

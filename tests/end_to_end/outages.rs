@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sequin::demo::postgres::Stop;
 
 use crate::support::{
-    database::{Database, SLOW_WRITES},
+    database::{Database, slow_writes},
     eventually, eventually_within, holds,
     model::{HUBSPOT, Model, Version, contact, no_contact, sync},
     setup::Setup,
@@ -48,7 +48,7 @@ async fn a_backfill_waits_for_a_database_that_is_down_and_then_goes_on() {
     setup.publish(&mut model, &contacts(0..30_000, "before")).await;
     setup.draft(HUBSPOT, &json!({"provider": HUBSPOT})).await;
     setup.database.make_table(HUBSPOT).await;
-    setup.database.run(SLOW_WRITES).await;
+    setup.database.run(&slow_writes(HUBSPOT, "0.3")).await;
     setup.act(HUBSPOT, "start").await;
     for _ in 0..2 {
         let had = setup.database.count(HUBSPOT).await;

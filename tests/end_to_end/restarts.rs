@@ -10,12 +10,12 @@ use std::{
 };
 
 use sequin_actors::stream::{RecordStream, SqliteStream};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::support::{
-    database::{Database, SLOW_WRITES},
+    database::{Database, slow_writes},
     eventually, holds,
     model::{HUBSPOT, Model, Version, contact, no_contact, publication, sync},
     node::{free_port, serve},
@@ -61,16 +61,14 @@ async fn interrupt_a_backfill(end: impl AsyncFn(&mut Setup)) {
     setup.publish(&mut model, &all).await;
     setup.draft(HUBSPOT, &json!({"provider": HUBSPOT})).await;
     setup.database.make_table(HUBSPOT).await;
-    setup.database.run(SLOW_WRITES).await;
+    setup.database.run(&slow_writes(HUBSPOT, "0.6")).await;
     setup.act(HUBSPOT, "start").await;
-    let mut before = Written::new();
+    let (mut before, mut reached) = (Written::new(), 0);
     for round in 0..2u128 {
-        let had = before.len();
-        eventually("the backfill to be on its way", async || {
-            let rows = usize::try_from(setup.database.count(HUBSPOT).await).expect("a count");
-            holds(rows > had, || format!("there are {rows} rows"))
-        })
-        .await;
+        // In the middle: some of it has been brought, and is known to have been, and more is in flight.
+        let is_on_its_way = |consumer: &Value| consumer["checkpoint"].as_i64() > Some(reached);
+        let consumer = setup.consumer_is(HUBSPOT, "on its way", is_on_its_way).await;
+        reached = consumer["checkpoint"].as_i64().expect("a position");
         end(&mut setup).await;
         no_sessions(&setup.database).await;
         before = written(&setup.database).await;

@@ -22,11 +22,16 @@ pub(crate) const PASSWORD: &str = "it's a \\ \"password\" §";
 /// The schema that a customer makes for us.
 pub(crate) const SCHEMA: &str = "sequin";
 
-/// Makes each write to the table `hubspot` take a third of a second longer, so that it can be interrupted.
-pub(crate) const SLOW_WRITES: &str = "
-    create function sequin.be_slow() returns trigger language plpgsql as
-      $$ begin perform pg_catalog.pg_sleep(0.3); return null; end $$;
-    create trigger slow before insert on sequin.hubspot for each statement execute function sequin.be_slow()";
+/// A trigger that makes each statement that writes to a table of our schema take longer: by so many seconds, an SQL
+/// expression. `drop trigger slow` makes an end of it.
+pub(crate) fn slow_writes(table: &str, seconds: &str) -> String {
+    format!(
+        "create or replace function sequin.be_slow() returns trigger language plpgsql as
+           $$ begin perform pg_catalog.pg_sleep({seconds}); return null; end $$;
+         create trigger slow before insert or delete on sequin.{table}
+           for each statement execute function sequin.be_slow()"
+    )
+}
 
 /// The server that all tests of this process share, each with databases of its own.
 static SHARED: LazyLock<Arc<ThrowawayPostgres>> = LazyLock::new(|| Arc::new(start_server()));
