@@ -154,7 +154,7 @@ where
         let event = match watch.next().await {
             Ok(event) => event,
             Err(error @ DocumentsError::Store(_)) => return error,
-            // One that can't be read hinders no other.
+            // Whatever lies there hinders nothing else.
             Err(error) => {
                 tracing::error!(%error, "passed over");
                 continue;
@@ -162,6 +162,11 @@ where
         };
         backoff.reset();
         match &event {
+            // It is there: what runs by an earlier version of it goes on as it is.
+            DocumentEvent::Unreadable(id, unreadable) => {
+                tracing::error!(%unreadable, "left as it is");
+                missing.remove(id);
+            }
             DocumentEvent::Put(id, _) => {
                 missing.remove(id);
                 told.insert(*id);
@@ -187,6 +192,7 @@ impl SupervisorState {
                 self.targets.entry(id).or_insert_with(fresh).target = Some(target);
                 self.reconcile(id).await;
             }
+            DocumentEvent::Unreadable(..) => {}
             DocumentEvent::Deleted(id) => {
                 let Some(child) = self.targets.get_mut(&id) else { return };
                 child.target = None;
@@ -210,6 +216,7 @@ impl SupervisorState {
                 Some(target)
             }
             DocumentEvent::Deleted(id) => self.consumers.remove(&id).map(|consumer| consumer.target),
+            DocumentEvent::Unreadable(..) => None,
             DocumentEvent::Current => {
                 self.knows_consumers = true;
                 return self.reconcile_all().await;
@@ -301,7 +308,8 @@ impl SupervisorState {
 async fn drop_tombstones(context: &Context) -> Result<u64, String> {
     let unread = |error: DocumentsError| error.to_string();
     let mut passed: Vec<(Filter, Idx)> = Vec::new();
-    for Consumer { id, filter, desired, .. } in context.documents.all::<Consumer>().await.map_err(unread)? {
+    for consumer in context.documents.all::<Consumer>().await.map_err(unread)? {
+        let Consumer { id, filter, desired, .. } = consumer.map_err(|unreadable| unreadable.to_string())?;
         if desired != Desired::Draft {
             let checkpoint = context.documents.get::<Checkpoint>(id).await.map_err(unread)?;
             passed.push((filter, checkpoint.map_or(Idx::START, |saved| saved.value.idx)));
@@ -310,4 +318,85 @@ async fn drop_tombstones(context: &Context) -> Result<u64, String> {
     let before = Utc::now() - context.settings.tombstone_retention;
     let dropped = context.stream.drop_tombstones(before, &passed).await;
     dropped.map_err(|error: StreamError| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        context::EngineSettings,
+        model::{Connection, Metadata, Tls},
+        store::{Documents, Keyring, SqliteStore, Store},
+        stream::SqliteStream,
+    };
+
+    fn target(name: &str) -> Target {
+        let connection = Connection {
+            host: "localhost".into(),
+            port: 5432,
+            database: "app".into(),
+            username: "sequin".into(),
+            password: None,
+            tls: Tls::default(),
+        };
+        let (id, now) = (TargetId::generate(), Utc::now());
+        Target {
+            id,
+            name: name.into(),
+            connection,
+            pool_size: 4,
+            metadata: Metadata::new(),
+            created_at: now,
+            updated_at: now,
+        }
+    }
+
+    #[tokio::test]
+    async fn what_became_unreadable_is_not_taken_for_deleted_also_by_a_watch_that_begins_anew() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let stream = SqliteStream::open(&directory.path().join("records.db")).expect("a stream");
+        let store = Arc::new(SqliteStore::open(&directory.path().join("control.db")).await.expect("a store"));
+        let keyring = Keyring::from_base64(&Keyring::generate_base64()).expect("a key");
+        let documents = Documents::new(store.clone(), Arc::new(keyring));
+        let context = Context::new(EngineSettings::default(), Arc::new(stream), documents.clone());
+
+        let (unreadable, deleted) = (target("a"), target("b"));
+        for target in [&unreadable, &deleted] {
+            documents.create(target, Utc::now()).await.expect("created");
+        }
+        let mut told = HashSet::new();
+        let mut backoff = Backoff::new(Duration::ZERO, Duration::ZERO);
+        // What one watch tells until it is current; then it is lost.
+        let mut events_of_a_watch = async || {
+            let (tell, mut events) = mpsc::unbounded_channel();
+            let tell = move |event| drop(tell.send(event));
+            let until_current = async {
+                let mut seen = Vec::new();
+                loop {
+                    match events.recv().await.expect("it goes on") {
+                        DocumentEvent::Current => return seen,
+                        event => seen.push(event),
+                    }
+                }
+            };
+            tokio::select! {
+                failed = follow::<Target>(&context, &tell, &mut told, &mut backoff) => panic!("{failed}"),
+                seen = until_current => seen,
+            }
+        };
+        assert_eq!(events_of_a_watch().await.len(), 2);
+        let damaged = b"no document".to_vec();
+        store.put(&format!("target/{}", unreadable.id), damaged).await.expect("damaged");
+        documents.delete::<Target>(deleted.id, None).await.expect("deleted");
+        for deletions in [1, 0] {
+            let events = events_of_a_watch().await;
+            let told_deleted = |event: &&_| matches!(event, DocumentEvent::Deleted(id) if *id == deleted.id);
+            assert_eq!(events.iter().filter(told_deleted).count(), deletions, "{events:?}");
+            let others = events.iter().filter(|event| !told_deleted(event));
+            let mut others = others.filter(|event| !matches!(event, DocumentEvent::Unreadable(..)));
+            assert_eq!(others.next(), None);
+        }
+    }
 }

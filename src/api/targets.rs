@@ -14,7 +14,7 @@ use sequin_actors::{
         Connection, Consumer, FieldError, Metadata, Reason, Secret, Target, TargetId, TargetState, TargetStatus, Tls,
         TlsMode,
     },
-    store::Revision,
+    store::{DocumentsError, Revision, Versioned},
 };
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ use super::{
     Api, State, body,
     body::Params,
     problem::Problem,
-    resources::{List, PageParams, beside, check_if_match, find, with_etag},
+    resources::{List, PageParams, beside_if_readable, check_if_match, find, with_etag},
 };
 
 /// A target, as it is asked for.
@@ -153,7 +153,13 @@ impl TargetRequest {
     }
 }
 
-fn view(target: Target, status: Option<TargetStatus>, consumers: usize) -> TargetView {
+async fn view(api: &Api, target: Target, consumers: usize) -> Result<TargetView, Problem> {
+    let mut unreadable = Vec::new();
+    let status = beside_if_readable(&api.documents, target.id, &mut unreadable, Utc::now()).await?;
+    Ok(show(target, status, unreadable, consumers))
+}
+
+fn show(target: Target, status: Option<TargetStatus>, unreadable: Vec<Reason>, consumers: usize) -> TargetView {
     let Connection { host, port, database, username, password, tls } = target.connection;
     let tls = TlsView {
         mode: tls.mode.as_str(),
@@ -178,16 +184,17 @@ fn view(target: Target, status: Option<TargetStatus>, consumers: usize) -> Targe
         pool_size: target.pool_size,
         metadata: target.metadata,
         state: status.as_ref().map_or(TargetState::Connecting, |status| status.state),
-        health: health(status),
+        health: health(status, unreadable),
         consumers,
         created_at: target.created_at,
         updated_at: target.updated_at,
     }
 }
 
-fn health(status: Option<TargetStatus>) -> HealthView {
+fn health(status: Option<TargetStatus>, unreadable: Vec<Reason>) -> HealthView {
     let Some(status) = status else {
-        return HealthView { status: "initializing", reasons: Vec::new(), checked_at: None };
+        let health = if unreadable.is_empty() { "initializing" } else { "unhealthy" };
+        return HealthView { status: health, reasons: unreadable, checked_at: None };
     };
     let health = match status.state {
         TargetState::Connecting => "initializing",
@@ -199,9 +206,8 @@ fn health(status: Option<TargetStatus>) -> HealthView {
 
 async fn answer(api: &Api, status: StatusCode, target: Target, revision: Revision) -> Result<Response, Problem> {
     let consumers = api.documents.all::<Consumer>().await?;
-    let consumers = consumers.iter().filter(|consumer| consumer.target == target.id).count();
-    let observed = beside(&api.documents, target.id).await?;
-    Ok(with_etag(status, revision, view(target, observed, consumers)))
+    let consumers = consumers.iter().flatten().filter(|consumer| consumer.target == target.id).count();
+    Ok(with_etag(status, revision, view(api, target, consumers).await?))
 }
 
 pub(super) async fn create(api: State, body::Json(request): body::Json<TargetRequest>) -> Result<Response, Problem> {
@@ -216,24 +222,20 @@ pub(super) async fn list(api: State, Params(params): Params<PageParams>) -> Resu
     let limit = params.limit()?;
     let targets = api.documents.list::<Target>(params.after()?, limit + 1).await?;
     let mut consumers: HashMap<TargetId, usize> = HashMap::new();
-    for consumer in api.documents.all::<Consumer>().await? {
+    for consumer in api.documents.all::<Consumer>().await?.into_iter().flatten() {
         *consumers.entry(consumer.target).or_default() += 1;
     }
     let mut found = Vec::new();
     for target in targets {
-        let status = beside(&api.documents, target.value.id).await?;
-        found.push((target.value, status));
+        found.push(match target {
+            Ok(Versioned { value: target, .. }) => {
+                let count = consumers.get(&target.id).copied().unwrap_or_default();
+                Ok((target.id.to_string(), view(&api, target, count).await?))
+            }
+            Err(unreadable) => Err(unreadable),
+        });
     }
-    let list = List::page(
-        found,
-        limit,
-        |(target, _)| target.id.to_string(),
-        |(target, status)| {
-            let count = consumers.get(&target.id).copied().unwrap_or_default();
-            view(target, status, count)
-        },
-    );
-    Ok(Json(list))
+    Ok(Json(List::page_of_documents(found, limit)))
 }
 
 pub(super) async fn read(api: State, Path(target): Path<String>) -> Result<Response, Problem> {
@@ -244,7 +246,9 @@ pub(super) async fn read(api: State, Path(target): Path<String>) -> Result<Respo
 pub(super) async fn delete(api: State, Path(target): Path<String>, headers: HeaderMap) -> Result<StatusCode, Problem> {
     let found = find::<Target>(&api.documents, &target).await?;
     check_if_match(&headers, found.revision)?;
-    let consumers = api.documents.all::<Consumer>().await?;
+    // One that can't be read may write to it.
+    let consumers = api.documents.all::<Consumer>().await?.into_iter().collect::<Result<Vec<_>, _>>();
+    let consumers = consumers.map_err(DocumentsError::from)?;
     let in_use: Vec<_> = consumers.iter().filter(|consumer| consumer.target == found.value.id).collect();
     if let Some(consumer) = in_use.first() {
         let detail =

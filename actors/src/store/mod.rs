@@ -11,7 +11,9 @@ mod sqlite;
 
 use async_trait::async_trait;
 
-pub use documents::{Document, DocumentEvent, DocumentWatch, Documents, DocumentsError, Named, Versioned};
+pub use documents::{
+    Document, DocumentEvent, DocumentWatch, Documents, DocumentsError, Named, Unreadable, UnreadableCause, Versioned,
+};
 pub use seal::{Keyring, KeyringError};
 pub use sqlite::SqliteStore;
 

@@ -108,6 +108,15 @@ impl ConsumerView {
         }
     }
 
+    /// Adds what hinders it from being shown whole.
+    pub(super) fn with_reasons(mut self, reasons: Vec<Reason>) -> Self {
+        if !reasons.is_empty() {
+            self.health.status = "unhealthy";
+            self.health.reasons.extend(reasons);
+        }
+        self
+    }
+
     /// Whether it writes to the target of this id or name.
     pub(super) fn is_of_target(&self, id_or_name: &str) -> bool {
         self.target.name.as_deref() == Some(id_or_name) || self.target.id.to_string() == id_or_name
@@ -135,15 +144,7 @@ fn health(consumer: &Consumer, status: Option<&ConsumerStatus>, now: DateTime<Ut
         return HealthView { status: "initializing", reasons: Vec::new(), checked_at: None };
     };
     let mut reasons = if consumer.desired == Desired::Paused { Vec::new() } else { status.reasons.clone() };
-    if now - status.checked_at > STALE {
-        reasons.push(Reason {
-            code: "status_stale".into(),
-            summary: format!("nobody has reported on it since {}", status.checked_at),
-            since: status.checked_at + STALE,
-            target: None,
-            fix: format!("look whether node {} is alive", status.node),
-        });
-    }
+    reasons.extend(stale(status, now));
     let is_starting =
         consumer.desired == Desired::Running && matches!(status.state, RunState::Paused | RunState::Waiting);
     let health = match reasons.as_slice() {
@@ -153,6 +154,22 @@ fn health(consumer: &Consumer, status: Option<&ConsumerStatus>, now: DateTime<Ut
         _ => "unhealthy",
     };
     HealthView { status: health, reasons, checked_at: Some(status.checked_at) }
+}
+
+/// A dead man's switch: a status that nobody renews. So is one from far in the future, which was written before the
+/// clock was set back: whoever is alive would have written another since.
+fn stale(status: &ConsumerStatus, now: DateTime<Utc>) -> Option<Reason> {
+    let &ConsumerStatus { checked_at, ref node, .. } = status;
+    let age = now - checked_at;
+    let (summary, since) = if age > STALE {
+        (format!("nobody has reported on it since {checked_at}"), checked_at + STALE)
+    } else if age < -STALE {
+        (format!("the last report on it is from the future, {checked_at}, and nobody has renewed it"), now)
+    } else {
+        return None;
+    };
+    let fix = format!("look whether node {node} is alive, and whether the clocks are right");
+    Some(Reason { code: "status_stale".into(), summary, since, target: None, fix })
 }
 
 impl BackfillView {
@@ -168,5 +185,35 @@ impl BackfillView {
         let eta = (records_per_second >= 1.0).then(|| (remaining as f64 / records_per_second).ceil() as u64);
         let eta_seconds = if finished_at.is_some() { Some(0) } else { eta };
         Self { total, done, started_at, finished_at, eta_seconds }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sequin_actors::model::{Idx, Lag};
+
+    use super::*;
+
+    #[test]
+    fn a_report_is_stale_when_it_is_old_and_when_the_clock_was_set_back_behind_it() {
+        let checked_at = DateTime::UNIX_EPOCH + TimeDelta::days(365);
+        let status = ConsumerStatus {
+            state: RunState::Live,
+            reasons: Vec::new(),
+            checked_at,
+            backfill: None,
+            checkpoint: Idx(1),
+            lag: Lag::default(),
+            records_per_second: 0.0,
+            applied: Applied::default(),
+            node: "a".into(),
+        };
+        let code = |seconds| stale(&status, checked_at + TimeDelta::seconds(seconds)).map(|reason| reason.code);
+        for seconds in [0, 59, -59] {
+            assert_eq!(code(seconds), None, "{seconds} s later");
+        }
+        for seconds in [61, 365 * 86_400, -61, -365 * 86_400] {
+            assert_eq!(code(seconds).as_deref(), Some("status_stale"), "{seconds} s later");
+        }
     }
 }
