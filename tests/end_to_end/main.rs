@@ -6,6 +6,7 @@ mod support;
 
 mod backfill_and_live;
 mod contract;
+mod data_directory;
 mod interleavings;
 mod late_commits;
 mod memory;

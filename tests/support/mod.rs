@@ -2,6 +2,7 @@
 
 pub(crate) mod api;
 pub(crate) mod database;
+pub(crate) mod disk;
 pub(crate) mod engine;
 pub(crate) mod model;
 pub(crate) mod node;

@@ -147,8 +147,10 @@ impl SqliteFile {
 }
 
 impl Drop for SqliteFile {
-    /// Lets the writer finish what it has taken on.
+    /// Lets the writer finish what it has taken on. It goes last, because whoever does moves what is in the write-ahead
+    /// log into the file, so that this alone holds everything, and readers may not.
     fn drop(&mut self) {
+        self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
         drop(self.jobs.take());
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
@@ -322,6 +324,17 @@ mod tests {
         assert!(first.is_ok() && failed.is_err() && second.is_ok());
         let sum: i64 = file.read(|c| c.query_row("SELECT sum(n) FROM t", [], |row| row.get(0))).await.expect("a sum");
         assert_eq!(sum, 3);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_closed_holds_everything_by_itself() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = SqliteFile::open(&directory.path().join("t.db"), &SETTINGS).expect("a file");
+        file.write(|c| c.execute("INSERT INTO t VALUES (1)", [])).await.expect("written");
+        file.read(|c| c.query_row("SELECT n FROM t", [], |row| row.get::<_, i64>(0))).await.expect("read");
+        drop(file);
+        let files = std::fs::read_dir(directory.path()).expect("the files");
+        assert_eq!(files.map(|file| file.expect("a file").file_name()).collect::<Vec<_>>(), ["t.db"]);
     }
 
     #[tokio::test]
