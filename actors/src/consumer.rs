@@ -27,9 +27,9 @@ use tokio_util::task::TaskTracker;
 use crate::{
     context::Context,
     flow::{progress::Progress, restarts::Restarts},
-    model::{Checkpoint, Consumer, ConsumerStatus, Desired, Lag, Reason},
+    model::{Checkpoint, Consumer, ConsumerStatus, Desired, Lag, Reason, Severity},
     pipeline::{ReadError, ReadPage, load, reason},
-    postgres::{ApplyError, Fault, Finding, Pool, Severity},
+    postgres::{ApplyError, Fault, Finding, Pool},
     writer::WriterReport,
 };
 use {

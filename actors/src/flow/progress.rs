@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::rate::Rate;
-use crate::model::{Applied, Backfill, Checkpoint, ConsumerStatus, Idx, Lag, Reason, RunState};
+use crate::model::{Applied, Backfill, Checkpoint, ConsumerStatus, Idx, Lag, Reason, RunState, Severity};
 
 /// How far a consumer is, across all its pipelines.
 #[derive(Debug)]
@@ -100,8 +100,10 @@ impl Progress {
         let age = (now - oldest).to_std().unwrap_or_default();
         (age > threshold).then(|| Reason {
             code: "behind".into(),
+            severity: Severity::Error,
             summary: format!("{} records wait, the oldest for {} s", self.lag.records, age.as_secs()),
             since: oldest + threshold,
+            cause: Some("records come faster than the table takes them, or something holds the table up".into()),
             target: None,
             fix: "look at the target's load and locks; raise lag_threshold_seconds if this is as it should be".into(),
         })
@@ -118,6 +120,7 @@ impl Progress {
             lag: self.lag,
             records_per_second: self.rate.per_second(),
             applied: self.checkpoint.applied,
+            quarantined: 0,
             node: node.into(),
         }
     }

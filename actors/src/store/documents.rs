@@ -111,8 +111,27 @@ impl Documents {
         after: Option<T::Id>,
         limit: usize,
     ) -> Result<Vec<Versioned<T>>, DocumentsError> {
+        self.list_under(&prefix::<T>(), after, limit).await
+    }
+
+    /// Reads the documents that belong to `owner`, whose id theirs begin with, likewise.
+    pub async fn list_of<T: Document>(
+        &self,
+        owner: impl Display,
+        after: Option<T::Id>,
+        limit: usize,
+    ) -> Result<Vec<Versioned<T>>, DocumentsError> {
+        self.list_under(&format!("{}{owner}/", prefix::<T>()), after, limit).await
+    }
+
+    async fn list_under<T: Document>(
+        &self,
+        prefix: &str,
+        after: Option<T::Id>,
+        limit: usize,
+    ) -> Result<Vec<Versioned<T>>, DocumentsError> {
         let after = after.map(key::<T>);
-        let entries = self.store.list(&prefix::<T>(), after.as_deref(), limit).await?;
+        let entries = self.store.list(prefix, after.as_deref(), limit).await?;
         entries.iter().map(|entry| self.read(entry)).collect()
     }
 

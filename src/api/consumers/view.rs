@@ -2,7 +2,8 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sequin_actors::model::{
-    Applied, Backfill, Consumer, ConsumerStatus, Desired, Filter, Metadata, Reason, RunState, Target, UnsupportedText,
+    Applied, Backfill, Consumer, ConsumerStatus, Desired, Filter, Metadata, Reason, RunState, Severity, Target,
+    UnsupportedText,
 };
 use serde::Serialize;
 use uuid::Uuid;
@@ -90,7 +91,7 @@ impl ConsumerView {
             lag: LagView { records: lag.records, seconds: lag.oldest_published_at.map_or(0.0, seconds) },
             rate: RateView { records_per_second: rate },
             applied: status.as_ref().map(|status| status.applied).unwrap_or_default(),
-            quarantined: 0,
+            quarantined: status.as_ref().map_or(0, |status| status.quarantined),
             node: status.map(|status| status.node),
             name: consumer.name,
             target: TargetRef { id: consumer.target.0, name: target.map(|target| target.name) },
@@ -138,8 +139,10 @@ fn health(consumer: &Consumer, status: Option<&ConsumerStatus>, now: DateTime<Ut
     if now - status.checked_at > STALE {
         reasons.push(Reason {
             code: "status_stale".into(),
+            severity: Severity::Error,
             summary: format!("nobody has reported on it since {}", status.checked_at),
             since: status.checked_at + STALE,
+            cause: Some("its node is down, or can't write to the control store".into()),
             target: None,
             fix: format!("look whether node {} is alive", status.node),
         });
@@ -150,6 +153,7 @@ fn health(consumer: &Consumer, status: Option<&ConsumerStatus>, now: DateTime<Ut
         [] if is_starting => "initializing",
         [] => "healthy",
         [only] if only.code == "target_connecting" => "initializing",
+        reasons if reasons.iter().all(|reason| reason.severity == Severity::Warning) => "healthy",
         _ => "unhealthy",
     };
     HealthView { status: health, reasons, checked_at: Some(status.checked_at) }
