@@ -13,4 +13,5 @@ mod outages;
 mod payloads;
 mod publishing;
 mod restarts;
+mod supervision;
 mod wrong_tables;
