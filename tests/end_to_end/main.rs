@@ -9,6 +9,7 @@ mod contract;
 mod interleavings;
 mod late_commits;
 mod memory;
+mod network;
 mod outages;
 mod payloads;
 mod publishing;

@@ -5,6 +5,7 @@ pub(crate) mod database;
 pub(crate) mod engine;
 pub(crate) mod model;
 pub(crate) mod node;
+pub(crate) mod proxy;
 pub(crate) mod setup;
 
 use std::time::{Duration, Instant};
