@@ -5,6 +5,7 @@
 mod support;
 
 mod backfill_and_live;
+mod chaos;
 mod contract;
 mod interleavings;
 mod late_commits;

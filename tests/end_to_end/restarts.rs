@@ -132,7 +132,7 @@ async fn live_traffic_through_kills_and_stops_loses_nothing_and_no_row_goes_back
         // Every tenth batch is on its way when the node ends. Whether it was accepted shows afterwards.
         let api = setup.node.api.clone();
         let request =
-            tokio::spawn(async move { api.try_publish(&versions).await.map(|()| versions.clone()).ok_or(versions) });
+            tokio::spawn(async move { api.try_publish(&versions).await.map(|_| versions.clone()).ok_or(versions) });
         tokio::time::sleep(Duration::from_millis((round / 10).into())).await;
         if round % 20 == 9 {
             setup.node.sigkill();
