@@ -5,10 +5,12 @@
 mod support;
 
 mod backfill_and_live;
+mod chaos;
 mod contract;
 mod interleavings;
 mod late_commits;
 mod memory;
+mod network;
 mod outages;
 mod payloads;
 mod publishing;

@@ -6,6 +6,7 @@ pub(crate) mod engine;
 pub(crate) mod model;
 pub(crate) mod node;
 pub(crate) mod scripted;
+pub(crate) mod proxy;
 pub(crate) mod setup;
 
 use std::time::{Duration, Instant};
