@@ -8,6 +8,7 @@ mod backfill_and_live;
 mod chaos;
 mod contract;
 mod interleavings;
+mod isolation;
 mod late_commits;
 mod memory;
 mod network;
