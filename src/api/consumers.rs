@@ -75,9 +75,6 @@ impl ConsumerRequest {
         let now = Utc::now();
         let mut errors = Vec::new();
         let filter = self.filter.filter().map_err(|error| errors.push(error)).ok();
-        if self.unsupported_text == UnsupportedText::Replace {
-            errors.push(FieldError::new("unsupported_text", "replace is not supported by this version"));
-        }
         if target.is_none() {
             errors.push(FieldError::new("target", format!("there is no target {}", self.target)));
         }
