@@ -240,3 +240,19 @@ pub(super) struct Published {
     /// None if there were no records.
     pub(super) last_updated_idx: Option<u64>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_says_how_bad_it_is_why_and_what_to_do() {
+        let read = |json: &str| serde_json::from_str::<Reason>(json).expect("a reason").to_string();
+        let refused =
+            r#"{"severity":"error","summary":"target app is unhealthy","cause":"nobody listens","fix":"start it"}"#;
+        assert_eq!(read(refused), "error: target app is unhealthy\n  cause: nobody listens\n  fix: start it");
+        let without_cause = r#"{"severity":"warning","summary":"a check","cause":null,"fix":"alter a;\nalter b;\n"}"#;
+        assert_eq!(read(without_cause), "warning: a check\n  fix:\n    alter a;\n    alter b;");
+        assert_eq!(read(r#"{"summary":"no answer","fix":""}"#), "no answer");
+    }
+}
