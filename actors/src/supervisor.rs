@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use crate::{
     context::Context,
     flow::{backoff::Backoff, restarts::Restarts},
-    model::{Checkpoint, Consumer, ConsumerId, Desired, Filter, Idx, Target, TargetId},
+    model::{Checkpoint, Consumer, ConsumerId, Desired, Filter, Idx, Quarantined, Target, TargetId},
     store::{Document, DocumentEvent, DocumentsError},
     stream::StreamError,
     target::{TargetActor, TargetArguments, TargetMessage},
@@ -304,7 +304,11 @@ async fn drop_tombstones(context: &Context) -> Result<u64, String> {
     for Consumer { id, filter, desired, .. } in context.documents.all::<Consumer>().await.map_err(unread)? {
         if desired != Desired::Draft {
             let checkpoint = context.documents.get::<Checkpoint>(id).await.map_err(unread)?;
-            passed.push((filter, checkpoint.map_or(Idx::START, |saved| saved.value.idx)));
+            let reached = checkpoint.map_or(Idx::START, |saved| saved.value.idx);
+            // What is in quarantine has not arrived, and a delete can be.
+            let quarantined = context.documents.all_of::<Quarantined>(id).await.map_err(unread)?;
+            let set_aside = quarantined.iter().map(|entry| entry.value.idx).min();
+            passed.push((filter, set_aside.map_or(reached, |idx| reached.min(Idx(idx.0 - 1)))));
         }
     }
     let before = Utc::now() - context.settings.tombstone_retention;

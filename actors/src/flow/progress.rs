@@ -110,7 +110,14 @@ impl Progress {
     }
 
     /// The status to write down.
-    pub fn status(&self, state: RunState, reasons: Vec<Reason>, node: &str, now: DateTime<Utc>) -> ConsumerStatus {
+    pub fn status(
+        &self,
+        state: RunState,
+        reasons: Vec<Reason>,
+        quarantined: u64,
+        node: &str,
+        now: DateTime<Utc>,
+    ) -> ConsumerStatus {
         ConsumerStatus {
             state,
             reasons,
@@ -120,7 +127,7 @@ impl Progress {
             lag: self.lag,
             records_per_second: self.rate.per_second(),
             applied: self.checkpoint.applied,
-            quarantined: 0,
+            quarantined,
             node: node.into(),
         }
     }

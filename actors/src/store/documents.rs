@@ -169,6 +169,35 @@ impl Documents {
         Ok(self.store.delete(&key::<T>(id), revision).await?)
     }
 
+    /// Reads all documents that belong to `owner`.
+    pub async fn all_of<T: Document>(&self, owner: impl Display) -> Result<Vec<Versioned<T>>, DocumentsError> {
+        let entries = self.entries_of::<T>(owner).await?;
+        entries.iter().map(|entry| self.read(entry)).collect()
+    }
+
+    /// Deletes all documents that belong to `owner`, whether they can be read or not.
+    pub async fn delete_all_of<T: Document>(&self, owner: impl Display) -> Result<(), DocumentsError> {
+        for entry in self.entries_of::<T>(owner).await? {
+            self.store.delete(&entry.key, None).await?;
+        }
+        Ok(())
+    }
+
+    async fn entries_of<T: Document>(&self, owner: impl Display) -> Result<Vec<Entry>, DocumentsError> {
+        const PAGE: usize = 1000;
+        let prefix = format!("{}{owner}/", prefix::<T>());
+        let mut entries: Vec<Entry> = Vec::new();
+        loop {
+            let after = entries.last().map(|entry| entry.key.as_str());
+            let page = self.store.list(&prefix, after, PAGE).await?;
+            let is_last = page.len() < PAGE;
+            entries.extend(page);
+            if is_last {
+                return Ok(entries);
+            }
+        }
+    }
+
     /// Watches all documents of a kind.
     pub async fn watch<T: Document>(&self) -> Result<DocumentWatch<T>, DocumentsError> {
         let watch = self.store.watch(&prefix::<T>()).await?;
