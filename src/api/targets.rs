@@ -8,11 +8,11 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sequin_actors::{
     model::{
-        Connection, Consumer, FieldError, Metadata, Reason, Secret, Target, TargetId, TargetState, TargetStatus, Tls,
-        TlsMode,
+        Connection, Consumer, FieldError, Metadata, Reason, Secret, Severity, Target, TargetId, TargetState,
+        TargetStatus, Tls, TlsMode,
     },
     store::Revision,
 };
@@ -26,6 +26,10 @@ use super::{
     problem::Problem,
     resources::{List, PageParams, beside, check_if_match, find, with_etag},
 };
+
+/// A status that is older than this has nobody who writes it any more: twice the time from one probe to the end of the
+/// next, which is 30 s of waiting and up to 15 s of probing.
+const STALE: TimeDelta = TimeDelta::seconds(90);
 
 /// A target, as it is asked for.
 #[derive(Deserialize)]
@@ -122,6 +126,25 @@ pub(super) struct HealthView {
     pub(super) checked_at: Option<DateTime<Utc>>,
 }
 
+/// What is to be said of a resource when nobody has reported on it for longer than `stale`: the dead-man's switch.
+pub(super) fn silence(
+    reported_at: DateTime<Utc>,
+    stale: TimeDelta,
+    node: Option<&str>,
+    now: DateTime<Utc>,
+) -> Option<Reason> {
+    let node = node.map_or_else(|| "a node".into(), |node| format!("node {node}"));
+    (now - reported_at > stale).then(|| Reason {
+        code: "status_stale".into(),
+        severity: Severity::Error,
+        summary: format!("nobody has reported on it since {reported_at}"),
+        since: reported_at + stale,
+        cause: Some("its node is down, or can't write to the control store".into()),
+        target: None,
+        fix: format!("look whether {node} is alive, and at its log"),
+    })
+}
+
 impl TargetRequest {
     fn into_target(self, now: DateTime<Utc>) -> Result<Target, Problem> {
         let ConnectionRequest { host, port, database, username, password, tls, bastion } = self.connection;
@@ -153,7 +176,8 @@ impl TargetRequest {
     }
 }
 
-fn view(target: Target, status: Option<TargetStatus>, consumers: usize) -> TargetView {
+fn view(target: Target, status: Option<TargetStatus>, consumers: usize, now: DateTime<Utc>) -> TargetView {
+    let health = health(&target, status.as_ref(), now);
     let Connection { host, port, database, username, password, tls } = target.connection;
     let tls = TlsView {
         mode: tls.mode.as_str(),
@@ -177,31 +201,34 @@ fn view(target: Target, status: Option<TargetStatus>, consumers: usize) -> Targe
         },
         pool_size: target.pool_size,
         metadata: target.metadata,
-        state: status.as_ref().map_or(TargetState::Connecting, |status| status.state),
-        health: health(status),
+        state: status.map_or(TargetState::Connecting, |status| status.state),
+        health,
         consumers,
         created_at: target.created_at,
         updated_at: target.updated_at,
     }
 }
 
-fn health(status: Option<TargetStatus>) -> HealthView {
-    let Some(status) = status else {
-        return HealthView { status: "initializing", reasons: Vec::new(), checked_at: None };
+fn health(target: &Target, status: Option<&TargetStatus>, now: DateTime<Utc>) -> HealthView {
+    let checked_at = status.map(|status| status.checked_at);
+    let node = status.map(|status| status.node.as_str());
+    let silence = silence(checked_at.unwrap_or(target.created_at), STALE, node, now)
+        .map(|reason| Reason { target: Some(target.name.clone()), ..reason });
+    let health = match status.map(|status| status.state) {
+        _ if silence.is_some() => "unhealthy",
+        None | Some(TargetState::Connecting) => "initializing",
+        Some(TargetState::Healthy) => "healthy",
+        Some(TargetState::Unhealthy) => "unhealthy",
     };
-    let health = match status.state {
-        TargetState::Connecting => "initializing",
-        TargetState::Healthy => "healthy",
-        TargetState::Unhealthy => "unhealthy",
-    };
-    HealthView { status: health, reasons: status.reason.into_iter().collect(), checked_at: Some(status.checked_at) }
+    let observed = status.and_then(|status| status.reason.clone());
+    HealthView { status: health, reasons: observed.into_iter().chain(silence).collect(), checked_at }
 }
 
 async fn answer(api: &Api, status: StatusCode, target: Target, revision: Revision) -> Result<Response, Problem> {
     let consumers = api.documents.all::<Consumer>().await?;
     let consumers = consumers.iter().filter(|consumer| consumer.target == target.id).count();
     let observed = beside(&api.documents, target.id).await?;
-    Ok(with_etag(status, revision, view(target, observed, consumers)))
+    Ok(with_etag(status, revision, view(target, observed, consumers, Utc::now())))
 }
 
 pub(super) async fn create(api: State, body::Json(request): body::Json<TargetRequest>) -> Result<Response, Problem> {
@@ -219,6 +246,7 @@ pub(super) async fn list(api: State, Params(params): Params<PageParams>) -> Resu
     for consumer in api.documents.all::<Consumer>().await? {
         *consumers.entry(consumer.target).or_default() += 1;
     }
+    let now = Utc::now();
     let mut found = Vec::new();
     for target in targets {
         let status = beside(&api.documents, target.value.id).await?;
@@ -230,7 +258,7 @@ pub(super) async fn list(api: State, Params(params): Params<PageParams>) -> Resu
         |(target, _)| target.id.to_string(),
         |(target, status)| {
             let count = consumers.get(&target.id).copied().unwrap_or_default();
-            view(target, status, count)
+            view(target, status, count, now)
         },
     );
     Ok(Json(list))
@@ -262,9 +290,10 @@ pub(super) async fn check(api: State, Path(target): Path<String>) -> Result<Json
             let latency_ms = report.latency.as_secs_f64() * 1000.0;
             json!({"ok": true, "server_version": report.server_version, "latency_ms": latency_ms})
         }
-        Err(fault) => {
-            json!({"ok": false, "reason": {"code": fault.code, "summary": fault.to_string(), "fix": fault.fix}})
-        }
+        Err(fault) => json!({"ok": false, "reason": {
+            "code": fault.code, "severity": Severity::Error, "summary": fault.to_string(), "cause": fault.cause,
+            "fix": fault.fix,
+        }}),
     }))
 }
 
@@ -281,4 +310,38 @@ pub(super) async fn setup_sql(
     let connection = find::<Target>(&api.documents, &target).await?.value.connection;
     let schema = params.schema.as_deref().unwrap_or("sequin");
     Ok(Json(json!({"sql": api.inspector.setup_sql(&connection, schema)})))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(created_at: DateTime<Utc>) -> Target {
+        let request = json!({"name": "app", "connection": {"host": "db", "database": "app", "username": "sequin"}});
+        let request: TargetRequest = serde_json::from_value(request).expect("a request");
+        request.into_target(created_at).expect("a target")
+    }
+
+    #[test]
+    fn a_target_that_nobody_reports_on_any_more_is_unhealthy_whatever_was_said_last() {
+        let now = Utc::now();
+        let status = |state, age| TargetStatus { state, reason: None, checked_at: now - age, node: "n1".into() };
+        let (longest_silence, too_long) = (TimeDelta::seconds(45), STALE + TimeDelta::seconds(1));
+        for state in [TargetState::Connecting, TargetState::Healthy, TargetState::Unhealthy] {
+            let health = health(&target(now), Some(&status(state, too_long)), now);
+            assert_eq!((health.status, health.reasons.len()), ("unhealthy", 1));
+            let reason = &health.reasons[0];
+            assert_eq!((reason.code.as_str(), reason.target.as_deref()), ("status_stale", Some("app")));
+            assert!(reason.fix.contains("node n1"), "{reason:?}");
+        }
+        let fresh = health(&target(now), Some(&status(TargetState::Healthy, longest_silence)), now);
+        assert_eq!((fresh.status, fresh.reasons), ("healthy", Vec::new()));
+    }
+
+    #[test]
+    fn a_target_that_nobody_has_ever_reported_on_is_given_the_same_time() {
+        let now = Utc::now();
+        let after = |age| health(&target(now - age), None, now).status;
+        assert_eq!([after(STALE), after(STALE + TimeDelta::seconds(1))], ["initializing", "unhealthy"]);
+    }
 }

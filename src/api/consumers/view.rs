@@ -2,13 +2,12 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sequin_actors::model::{
-    Applied, Backfill, Consumer, ConsumerStatus, Desired, Filter, Metadata, Reason, RunState, Severity, Target,
-    UnsupportedText,
+    Applied, Backfill, Consumer, ConsumerStatus, Desired, Filter, Metadata, RunState, Severity, Target, UnsupportedText,
 };
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::super::targets::HealthView;
+use super::super::targets::{HealthView, silence};
 
 /// A status that is older than this has nobody who writes it any more.
 const STALE: TimeDelta = TimeDelta::seconds(60);
@@ -132,23 +131,21 @@ fn state(desired: Desired, status: Option<&ConsumerStatus>) -> &'static str {
 }
 
 fn health(consumer: &Consumer, status: Option<&ConsumerStatus>, now: DateTime<Utc>) -> HealthView {
-    let Some(status) = status.filter(|_| consumer.desired != Desired::Draft) else {
+    if consumer.desired == Desired::Draft {
         return HealthView { status: "initializing", reasons: Vec::new(), checked_at: None };
-    };
-    let mut reasons = if consumer.desired == Desired::Paused { Vec::new() } else { status.reasons.clone() };
-    if now - status.checked_at > STALE {
-        reasons.push(Reason {
-            code: "status_stale".into(),
-            severity: Severity::Error,
-            summary: format!("nobody has reported on it since {}", status.checked_at),
-            since: status.checked_at + STALE,
-            cause: Some("its node is down, or can't write to the control store".into()),
-            target: None,
-            fix: format!("look whether node {} is alive", status.node),
-        });
     }
-    let is_starting =
-        consumer.desired == Desired::Running && matches!(status.state, RunState::Paused | RunState::Waiting);
+    let mut reasons = match status {
+        Some(status) if consumer.desired == Desired::Running => status.reasons.clone(),
+        _ => Vec::new(),
+    };
+    let checked_at = status.map(|status| status.checked_at);
+    let node = status.map(|status| status.node.as_str());
+    reasons.extend(silence(checked_at.unwrap_or(consumer.updated_at), STALE, node, now));
+    let is_starting = match status.map(|status| status.state) {
+        None => true,
+        Some(RunState::Paused | RunState::Waiting) => consumer.desired == Desired::Running,
+        Some(_) => false,
+    };
     let health = match reasons.as_slice() {
         [] if is_starting => "initializing",
         [] => "healthy",
@@ -156,7 +153,7 @@ fn health(consumer: &Consumer, status: Option<&ConsumerStatus>, now: DateTime<Ut
         reasons if reasons.iter().all(|reason| reason.severity == Severity::Warning) => "healthy",
         _ => "unhealthy",
     };
-    HealthView { status: health, reasons, checked_at: Some(status.checked_at) }
+    HealthView { status: health, reasons, checked_at }
 }
 
 impl BackfillView {
@@ -172,5 +169,79 @@ impl BackfillView {
         let eta = (records_per_second >= 1.0).then(|| (remaining as f64 / records_per_second).ceil() as u64);
         let eta_seconds = if finished_at.is_some() { Some(0) } else { eta };
         Self { total, done, started_at, finished_at, eta_seconds }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sequin_actors::model::{ConsumerId, Idx, Lag, Reason, SyncId, TableName, TargetId};
+
+    use super::*;
+
+    fn consumer(desired: Desired, updated_at: DateTime<Utc>) -> Consumer {
+        Consumer {
+            id: ConsumerId::generate(),
+            name: "forward".into(),
+            target: TargetId::generate(),
+            filter: Filter::Sync(SyncId(Uuid::nil())),
+            table: TableName { schema: "sequin".into(), table: "forward".into() },
+            unsupported_text: UnsupportedText::default(),
+            lag_threshold_seconds: 300,
+            metadata: Metadata::new(),
+            desired,
+            attempt: 1,
+            created_at: updated_at,
+            updated_at,
+        }
+    }
+
+    fn status(state: RunState, severities: &[Severity], checked_at: DateTime<Utc>) -> ConsumerStatus {
+        let reason = |&severity: &Severity| Reason {
+            code: "some_word".into(),
+            severity,
+            summary: String::new(),
+            since: checked_at,
+            cause: None,
+            target: None,
+            fix: String::new(),
+        };
+        ConsumerStatus {
+            state,
+            reasons: severities.iter().map(reason).collect(),
+            checked_at,
+            backfill: None,
+            checkpoint: Idx::START,
+            lag: Lag::default(),
+            records_per_second: 0.0,
+            applied: Applied::default(),
+            quarantined: 0,
+            node: "n1".into(),
+        }
+    }
+
+    #[test]
+    fn a_consumer_is_unhealthy_if_one_of_the_reasons_is_an_error() {
+        let now = Utc::now();
+        let running = consumer(Desired::Running, now);
+        let health = |severities: &[Severity]| health(&running, Some(&status(RunState::Live, severities, now)), now);
+        assert_eq!(health(&[]).status, "healthy");
+        assert_eq!(health(&[Severity::Warning]).status, "healthy");
+        assert_eq!(health(&[Severity::Warning, Severity::Error]).status, "unhealthy");
+    }
+
+    #[test]
+    fn a_consumer_that_nobody_reports_on_is_unhealthy_unless_it_is_a_draft() {
+        let now = Utc::now();
+        let long_ago = now - STALE - TimeDelta::seconds(1);
+        for (desired, expected) in
+            [(Desired::Running, "unhealthy"), (Desired::Paused, "unhealthy"), (Desired::Draft, "initializing")]
+        {
+            let consumer = consumer(desired, long_ago);
+            let last = status(RunState::Live, &[], long_ago);
+            assert_eq!(health(&consumer, Some(&last), now).status, expected, "{desired:?}");
+            assert_eq!(health(&consumer, None, now).status, expected, "{desired:?}");
+        }
+        let started = consumer(Desired::Running, now);
+        assert_eq!(health(&started, None, now).status, "initializing");
     }
 }
