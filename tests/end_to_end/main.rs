@@ -12,5 +12,6 @@ mod memory;
 mod outages;
 mod payloads;
 mod publishing;
+mod quarantine_api;
 mod restarts;
 mod wrong_tables;
