@@ -5,13 +5,17 @@
 mod support;
 
 mod backfill_and_live;
+mod chaos;
 mod contract;
 mod interleavings;
+mod isolation;
 mod late_commits;
 mod memory;
+mod network;
 mod outages;
 mod payloads;
 mod publishing;
 mod quarantine_api;
 mod restarts;
+mod supervision;
 mod wrong_tables;

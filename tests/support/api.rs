@@ -80,11 +80,13 @@ impl Api {
         send(request.body(lines.into())).await
     }
 
-    /// Publishes to a node that may end meanwhile; `None` if it does not answer, or not that it has accepted.
-    pub(crate) async fn try_publish(&self, versions: &[Version]) -> Option<()> {
+    /// Publishes to a node that may end meanwhile; returns the position of the last version, or `None` if the node does
+    /// not answer, or not that it has accepted.
+    pub(crate) async fn try_publish(&self, versions: &[Version]) -> Option<i64> {
         let request = self.request(Method::POST, "/v1/records").header("content-type", "application/x-ndjson");
         let answer = request.body(lines(versions)).send().await.ok()?;
-        answer.status().is_success().then_some(())
+        let accepted: Value = answer.error_for_status().ok()?.json().await.ok()?;
+        accepted["last_updated_idx"].as_i64()
     }
 
     /// A request with the token, to be made other than usual.

@@ -49,6 +49,13 @@ impl Node {
         self.process.id()
     }
 
+    /// The most memory that it has taken since it started, in KiB.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+    }
+
     /// What it has logged.
     pub(crate) fn log(&self) -> String {
         let log = std::fs::read(log(self.directory.path())).expect("a log");
