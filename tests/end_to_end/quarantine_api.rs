@@ -11,7 +11,7 @@ use crate::support::{
     cli,
     database::{PASSWORD, SCHEMA},
     eventually, holds,
-    model::{HUBSPOT, Model, Table, Version, contact, sync},
+    model::{HUBSPOT, Model, Table, Version, contact, lines, sync},
     node::Node,
     setup::Setup,
 };
@@ -226,6 +226,29 @@ async fn what_is_discarded_is_gone_until_a_newer_version_comes() {
     setup.publish(&mut model, &[contact(sync(1), "a", json!("newer")), contact(sync(1), "c", json!("newer"))]).await;
     setup.hubspot_is(&model).await;
     quarantined_is(&setup, 0).await;
+}
+
+#[tokio::test]
+async fn a_consumer_that_replaces_text_says_in_how_many_records() {
+    let setup = Setup::new().await;
+    let consumer = json!({
+        "name": HUBSPOT, "target": "app", "filter": {"provider": HUBSPOT}, "schema": SCHEMA, "table": HUBSPOT,
+        "unsupported_text": "replace",
+    });
+    setup.node.api.post("/v1/consumers", &consumer).await.expect(201);
+    setup.database.make_table(HUBSPOT).await;
+    setup.act(HUBSPOT, "start").await;
+    let versions = [contact(sync(1), "good", json!({})), unsupported("bad")];
+    setup.node.api.publish(lines(&versions)).await.expect(200);
+    let has_all = |consumer: &Value| consumer["applied"]["upserts"] == 2;
+    let consumer = setup.consumer_is(HUBSPOT, "at the second record", has_all).await;
+    assert_eq!(consumer["applied"], json!({"upserts": 2, "deletes": 0, "replaced_text": 1}));
+    quarantined_is(&setup, 0).await;
+    let text: String =
+        setup.database.ask("select payload ->> 'text' from sequin.hubspot where upstream_id = 'bad'").await;
+    assert_eq!(text, format!("{PRIVATE} \u{fffd}"));
+    let shown = cli::run(&setup.node.api, "consumer get hubspot").await.expect_done();
+    assert!(shown.contains("2 upserts, 0 deletes, 1 with text replaced"), "{shown}");
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ pub(crate) mod database;
 pub(crate) mod engine;
 pub(crate) mod model;
 pub(crate) mod node;
-pub(crate) mod scripted;
 pub(crate) mod proxy;
+pub(crate) mod scripted;
 pub(crate) mod setup;
 
 use std::time::{Duration, Instant};
