@@ -60,8 +60,8 @@ pub(crate) enum ConsumerMessage {
 
 /// What happens in an attempt.
 pub(crate) enum Happening {
-    Loaded(Result<(Progress, Quarantine), LoadError>),
-    Counted(Quarantine),
+    Loaded(Result<(Progress, Arc<Quarantine>), LoadError>),
+    Counted(Arc<Quarantine>),
     Prepared(Result<Prepared, PrepareError>),
     VerifiedAgain(Vec<Finding>),
     Diagnosed(Fault, Vec<Finding>),

@@ -3,7 +3,6 @@
 use serde_json::{Value, json};
 
 use crate::support::{
-    eventually, holds,
     model::{HUBSPOT, Model, contact, lines, sync},
     setup::Setup,
 };

@@ -186,6 +186,8 @@ impl BackfillView {
 mod tests {
     use sequin_actors::model::{ConsumerId, Idx, Lag, Reason, SyncId, TableName, TargetId};
 
+    use sequin_actors::model::Applied;
+
     use super::*;
 
     fn consumer(desired: Desired, updated_at: DateTime<Utc>) -> Consumer {
