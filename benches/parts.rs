@@ -7,12 +7,15 @@ use criterion::{BatchSize, Criterion, Throughput};
 use futures_util::FutureExt;
 use sequin_actors::{
     flow::{
-        budget::{Budget, node_budget},
+        budget::{Budget, NodeBudget},
         coalesce::{Batch, PageInFlight, Part, Row},
         partition::partition,
         watermark::Watermark,
     },
-    model::{Idx, Op, Page, Provider, Publication, Record, SequinId, SyncId, decode, decode_routing, encode},
+    model::{
+        ConsumerId, Idx, Op, Page, Provider, Publication, Record, SequinId, SyncId, TargetId, decode, decode_routing,
+        encode,
+    },
 };
 use uuid::Uuid;
 
@@ -107,7 +110,8 @@ fn partitions(criterion: &mut Criterion) {
 
 /// Four pages of one writer's queue, in which every tenth record comes a second time.
 fn parts() -> Vec<(Arc<PageInFlight>, Vec<Row>)> {
-    let budget = Budget::new(64 * 1024 * 1024, node_budget(64 * 1024 * 1024));
+    const AMPLE: usize = 1 << 30;
+    let budget = Budget::new(NodeBudget::new(AMPLE), TargetId::generate(), ConsumerId::generate(), AMPLE);
     let payload = payload();
     let pages = (0..BATCH_ROWS).step_by(usize::try_from(PAGE_ROWS).expect("few")).map(|first| {
         let (mut page, mut rows) = (Page::default(), Vec::new());

@@ -10,17 +10,19 @@
 //! Loading --> Waiting --TargetAvailable--> Verifying --Verified--> Running --drained--> Paused, or gone
 //!                ^                             |                      |
 //!                +-------- target fault -------+----------------------+
-//!             Halted <---- wrong table, bad record -------------------+
+//!             Halted <---- wrong table, too many bad records ---------+
 //! ```
 
 mod faults;
 mod pipeline;
 mod reporting;
+mod starting;
+mod watch;
 
 use std::{sync::Arc, time::Duration};
 
 use chrono::Utc;
-use ractor::{Actor, ActorProcessingErr, ActorRef, SpawnErr, SupervisionEvent};
+use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::task::TaskTracker;
 
@@ -28,13 +30,14 @@ use crate::{
     context::Context,
     flow::{progress::Progress, restarts::Restarts},
     model::{Checkpoint, Consumer, ConsumerStatus, Desired, Lag, Reason},
-    pipeline::{ReadError, ReadPage, load, reason},
-    postgres::{ApplyError, Fault, Finding, Pool, Severity},
+    pipeline::{BringError, LoadError, PrepareError, Prepared, Quarantine, ReadError, ReadPage, reason},
+    postgres::{ApplyError, Fault, Finding, Pool},
     writer::WriterReport,
 };
 use {
     pipeline::{Pipeline, Then},
     reporting::TICK,
+    watch::Watch,
 };
 
 /// What a consumer is told. What belongs to one attempt carries its generation.
@@ -49,16 +52,19 @@ pub(crate) enum ConsumerMessage {
     Drain,
     /// Look at progress.
     Tick,
-    /// The checkpoint was saved.
-    Saved(Checkpoint),
+    /// The checkpoint was saved, or it is said why not.
+    Saved(Result<Checkpoint, String>),
     /// Something happened in the attempt of this generation.
     Happened(u64, Happening),
 }
 
 /// What happens in an attempt.
 pub(crate) enum Happening {
-    Loaded(Result<Progress, String>),
-    Verified(Result<Vec<Finding>, Fault>),
+    Loaded(Result<(Progress, Arc<Quarantine>), LoadError>),
+    Counted(Arc<Quarantine>),
+    Prepared(Result<Prepared, PrepareError>),
+    VerifiedAgain(Vec<Finding>),
+    Diagnosed(Fault, Vec<Finding>),
     PageRead(ReadPage),
     ReadFailed(ReadError),
     Reported(WriterReport),
@@ -83,8 +89,16 @@ pub(crate) struct ConsumerArguments {
     pub(crate) transactions: TaskTracker,
     /// `Err` says why the target is not there.
     pub(crate) pool: Result<Pool, Reason>,
-    /// Tells the target's actor that the target failed this consumer.
-    pub(crate) suspect_target: Box<dyn Fn(Fault) + Send + Sync>,
+    /// Tells the target's actor of a doubt.
+    pub(crate) tell_target: Arc<dyn Fn(Doubt) + Send + Sync>,
+}
+
+/// Why a consumer doubts that its target is well.
+pub(crate) enum Doubt {
+    /// It failed the consumer, which waits until it hears that the target is available.
+    Failed(Fault),
+    /// It takes long to answer.
+    Slow,
 }
 
 pub(crate) struct ConsumerState {
@@ -94,9 +108,17 @@ pub(crate) struct ConsumerState {
     generation: u64,
     /// `None` while it is being loaded.
     progress: Option<Progress>,
+    /// As the pipeline has it, or as it was last read.
+    quarantine: Option<Arc<Quarantine>>,
+    /// Whether somebody wants everything in quarantine to be tried again.
+    is_asked_to_retry: bool,
+    /// What may become wrong with the table.
+    warnings: Vec<Reason>,
+    /// Says that the checkpoint is not saved, while it is not.
+    unsaved: Option<Reason>,
     restarts: Restarts,
+    watch: Watch,
     ticked_at: Instant,
-    measure_at: Instant,
     written: Option<(ConsumerStatus, Instant)>,
     /// The tasks of this attempt; a new attempt ends them.
     tasks: JoinSet<()>,
@@ -111,7 +133,7 @@ enum Mode {
     Paused,
     Waiting(Reason),
     Halted(Vec<Reason>),
-    Verifying,
+    Preparing,
     Running(Pipeline),
     Finishing,
 }
@@ -135,9 +157,13 @@ impl Actor for ConsumerActor {
             mode: Mode::Loading,
             generation: 0,
             progress: None,
+            quarantine: None,
+            is_asked_to_retry: false,
+            warnings: Vec::new(),
+            unsaved: None,
             restarts: Restarts::new(now.into_std()),
+            watch: Watch::begin(now),
             ticked_at: now,
-            measure_at: now,
             written: None,
             tasks: JoinSet::new(),
             saving: JoinSet::new(),
@@ -160,10 +186,13 @@ impl Actor for ConsumerActor {
             ConsumerMessage::TargetUnavailable(reason) => state.target_unavailable(reason),
             ConsumerMessage::Drain => state.drain(Then::Stop),
             ConsumerMessage::Tick => state.tick(),
-            ConsumerMessage::Saved(checkpoint) => state.saved(checkpoint),
+            ConsumerMessage::Saved(saved) => state.saved(saved),
             ConsumerMessage::Happened(generation, happening) if generation == state.generation => match happening {
-                Happening::Loaded(progress) => state.loaded(progress),
-                Happening::Verified(findings) => state.verified(findings).await?,
+                Happening::Loaded(loaded) => state.loaded(loaded),
+                Happening::Counted(quarantine) => state.counted(quarantine),
+                Happening::Prepared(prepared) => state.prepared(prepared).await?,
+                Happening::VerifiedAgain(findings) => state.verified_again(&findings),
+                Happening::Diagnosed(fault, findings) => state.diagnosed(&fault, &findings),
                 Happening::PageRead(page) => state.page_read(page),
                 Happening::ReadFailed(error) => state.read_failed(&error),
                 Happening::Reported(report) => state.reported(report),
@@ -186,7 +215,7 @@ impl Actor for ConsumerActor {
         if let SupervisionEvent::ActorFailed(writer, error) = event
             && state.pipeline().is_some_and(|pipeline| pipeline.has_writer(&writer))
         {
-            state.fail(format!("a writer failed: {error}"));
+            state.fail(reason::trying_again(format!("a writer failed: {error}")));
         }
         Ok(())
     }
@@ -197,14 +226,19 @@ impl ConsumerState {
 
     fn reconcile(&mut self, consumer: Arc<Consumer>) {
         let is_asked_again = consumer.attempt != self.arguments.consumer.attempt;
+        self.is_asked_to_retry |= is_asked_again;
         self.arguments.consumer = consumer;
         let should_run = self.should_run();
         match self.mode {
-            Mode::Running(_) if !should_run && !self.is_draining() => self.drain(Then::Pause),
-            Mode::Waiting(_) | Mode::Halted(_) | Mode::Verifying if !should_run => self.tear_down(Mode::Paused),
+            Mode::Running(_) if self.is_draining() => {}
+            Mode::Running(_) if !should_run => self.drain(Then::Pause),
+            Mode::Waiting(_) | Mode::Halted(_) | Mode::Preparing if !should_run => self.tear_down(Mode::Paused),
             Mode::Paused if should_run => self.begin(),
-            Mode::Halted(_) if is_asked_again => self.begin(),
+            Mode::Waiting(_) | Mode::Halted(_) | Mode::Running(_) if is_asked_again => self.begin(),
             _ => {}
+        }
+        if is_asked_again && matches!(self.mode, Mode::Paused | Mode::Waiting(_)) {
+            self.count();
         }
     }
 
@@ -215,7 +249,7 @@ impl ConsumerState {
     fn target_available(&mut self, pool: Pool) {
         self.arguments.pool = Ok(pool);
         // A pipeline that is there uses an earlier pool.
-        if matches!(self.mode, Mode::Waiting(_) | Mode::Verifying | Mode::Running(_)) && !self.is_draining() {
+        if matches!(self.mode, Mode::Waiting(_) | Mode::Preparing | Mode::Running(_)) && !self.is_draining() {
             self.begin();
         }
     }
@@ -224,83 +258,9 @@ impl ConsumerState {
         self.arguments.pool = Err(reason.clone());
         match self.mode {
             Mode::Running(_) if self.is_draining() => self.end_drain(),
-            Mode::Waiting(_) | Mode::Verifying | Mode::Running(_) => self.tear_down(Mode::Waiting(reason)),
+            Mode::Waiting(_) | Mode::Preparing | Mode::Running(_) => self.tear_down(Mode::Waiting(reason)),
             Mode::Loading | Mode::Paused | Mode::Halted(_) | Mode::Finishing => {}
         }
-    }
-
-    // The way to a running pipeline.
-
-    fn load(&mut self) {
-        let (context, consumer) = (Arc::clone(&self.arguments.context), Arc::clone(&self.arguments.consumer));
-        self.attempt(async move {
-            let loaded = load(&consumer, &context.documents, &*context.stream).await;
-            Happening::Loaded(loaded.map_err(|error| error.to_string()))
-        });
-    }
-
-    fn loaded(&mut self, progress: Result<Progress, String>) {
-        match progress {
-            Ok(progress) => {
-                self.progress = Some(progress);
-                self.begin();
-            }
-            Err(message) => self.fail(message),
-        }
-    }
-
-    /// Begins an attempt, with what there is to begin with.
-    fn begin(&mut self) {
-        if self.progress.is_none() {
-            self.tear_down(Mode::Loading);
-            return self.load();
-        }
-        if !self.should_run() {
-            return self.tear_down(Mode::Paused);
-        }
-        let pool = match &self.arguments.pool {
-            Ok(pool) => pool.clone(),
-            Err(reason) => return self.tear_down(Mode::Waiting(reason.clone())),
-        };
-        self.tear_down(Mode::Verifying);
-        self.restarts.started(std::time::Instant::now());
-        let table = self.arguments.consumer.table.clone();
-        let transactions = self.arguments.transactions.clone();
-        self.attempt(async move {
-            let verify = async {
-                // Those of the pipeline before: dropped, but perhaps not yet gone.
-                transactions.wait().await;
-                let session = pool.get().await?;
-                session.end_strays().await?;
-                session.verify(&table).await
-            };
-            Happening::Verified(verify.await)
-        });
-    }
-
-    async fn verified(&mut self, findings: Result<Vec<Finding>, Fault>) -> Result<(), SpawnErr> {
-        match findings {
-            Err(fault) => self.judge(fault),
-            Ok(findings) if findings.iter().any(|finding| finding.severity == Severity::Error) => {
-                self.halt(findings.iter().map(reason::of_finding).collect());
-            }
-            Ok(_) => self.run().await?,
-        }
-        Ok(())
-    }
-
-    async fn run(&mut self) -> Result<(), SpawnErr> {
-        let (Some(progress), Ok(pool)) = (&self.progress, &self.arguments.pool) else { return Ok(()) };
-        let from = progress.checkpoint().idx;
-        let (myself, generation) = (self.myself.clone(), self.generation);
-        let tell = move |happening| tell(&myself, generation, happening);
-        let supervisor = self.myself.get_cell();
-        let pipeline = Pipeline::start(&self.arguments, pool, from, tell, supervisor, &mut self.tasks).await?;
-        self.mode = Mode::Running(pipeline);
-        tracing::info!(consumer = %self.arguments.consumer.name, %from, "running");
-        self.advance();
-        self.write_status();
-        Ok(())
     }
 
     // What happens in a pipeline.
@@ -321,11 +281,17 @@ impl ConsumerState {
                 }
                 self.advance();
             }
-            WriterReport::Failed(ApplyError::Database(fault)) => self.judge(fault),
-            WriterReport::Failed(error @ ApplyError::Unreadable { .. }) => {
+            WriterReport::Failed(BringError::Apply(ApplyError::Database(fault))) => self.judge(fault),
+            WriterReport::Failed(BringError::Apply(error @ ApplyError::Unreadable { .. })) => {
                 self.halt(vec![reason::unreadable_record(error.to_string())]);
             }
-            WriterReport::Panicked => self.fail("a writer panicked".into()),
+            WriterReport::Failed(error @ BringError::TooManyRefusals { .. }) => {
+                self.halt(vec![reason::quarantine_full(error.to_string())]);
+            }
+            WriterReport::Failed(error @ BringError::Quarantine(_)) => {
+                self.fail(reason::trying_again(error.to_string()));
+            }
+            WriterReport::Panicked => self.fail(reason::trying_again("a writer panicked".into())),
         }
     }
 
@@ -337,7 +303,7 @@ impl ConsumerState {
             let was_backfilling = progress.backfill_until().is_some();
             progress.reached(reached, Utc::now());
             if was_backfilling && progress.backfill_until().is_none() {
-                self.measure_soon();
+                self.watch.measure_soon();
             }
         }
         if is_settled && self.is_draining() {

@@ -2,10 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
+use crate::{
+    flow::{budget::NodeBudget, refusals::RefusalLimit},
+    model::TargetId,
+    store::Documents,
+    stream::RecordStream,
+};
 use chrono::TimeDelta;
-use tokio::sync::Semaphore;
-
-use crate::{flow::budget::node_budget, model::TargetId, store::Documents, stream::RecordStream};
 
 /// How an engine runs.
 #[derive(Clone, Debug)]
@@ -24,6 +27,15 @@ pub struct EngineSettings {
     pub drain_deadline: Duration,
     /// How long a tombstone is kept at least.
     pub tombstone_retention: TimeDelta,
+    /// How many refused records a consumer sets aside before it halts instead.
+    pub refusal_limit: RefusalLimit,
+    /// How often a halted consumer looks whether it has been helped.
+    pub halt_recheck: Duration,
+    /// How often the table of a consumer that works is verified, to warn of what may stop it.
+    pub drift_check: Duration,
+    /// How long a pipeline that has work may make no progress before it is started again. Longer than any one thing
+    /// that it does may take.
+    pub stall_limit: Duration,
 }
 
 impl Default for EngineSettings {
@@ -36,6 +48,10 @@ impl Default for EngineSettings {
             node_budget_bytes: 64 * 1024 * 1024,
             drain_deadline: Duration::from_secs(20),
             tombstone_retention: TimeDelta::days(7),
+            refusal_limit: RefusalLimit::default(),
+            halt_recheck: Duration::from_secs(30),
+            drift_check: Duration::from_mins(5),
+            stall_limit: Duration::from_mins(4),
         }
     }
 }
@@ -53,12 +69,12 @@ pub(crate) struct Context {
     pub(crate) documents: Documents,
     pub(crate) settings: EngineSettings,
     /// The bytes that all consumers of the node together may have in flight.
-    pub(crate) budget: Arc<Semaphore>,
+    pub(crate) budget: NodeBudget,
 }
 
 impl Context {
     pub(crate) fn new(settings: EngineSettings, stream: Arc<dyn RecordStream>, documents: Documents) -> Self {
-        let budget = node_budget(settings.node_budget_bytes);
+        let budget = NodeBudget::new(settings.node_budget_bytes);
         Self { stream, documents, settings, budget }
     }
 }

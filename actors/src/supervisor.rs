@@ -7,18 +7,20 @@
 use std::{
     collections::{HashMap, HashSet},
     hash::Hash,
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use chrono::Utc;
+use futures_util::FutureExt;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::task::JoinSet;
 
 use crate::{
     context::Context,
     flow::{backoff::Backoff, restarts::Restarts},
-    model::{Checkpoint, Consumer, ConsumerId, Desired, Filter, Idx, Target, TargetId},
+    model::{Checkpoint, Consumer, ConsumerId, Desired, Filter, Idx, Quarantined, Target, TargetId},
     store::{Document, DocumentEvent, DocumentsError},
     stream::StreamError,
     target::{TargetActor, TargetArguments, TargetMessage},
@@ -129,8 +131,10 @@ where
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     let mut told = HashSet::new();
     loop {
-        let failed = follow(&context, &tell, &mut told, &mut backoff).await;
-        tracing::error!(error = %failed, kind = T::KIND, "watching the store failed, and is tried again");
+        // Nobody waits for this task: a panic in it would end the watch without a word.
+        let following = AssertUnwindSafe(follow(&context, &tell, &mut told, &mut backoff)).catch_unwind().await;
+        let failed = following.map_or_else(|_| "it panicked".into(), |error| error.to_string());
+        tracing::error!(error = failed, kind = T::KIND, "watching the store failed, and is tried again");
         tokio::time::sleep(backoff.next(fastrand::f64())).await;
     }
 }
@@ -160,7 +164,6 @@ where
                 continue;
             }
         };
-        backoff.reset();
         match &event {
             // It is there: what runs by an earlier version of it goes on as it is.
             DocumentEvent::Unreadable(id, unreadable) => {
@@ -173,6 +176,8 @@ where
             }
             DocumentEvent::Deleted(id) => drop(told.remove(id)),
             DocumentEvent::Current => {
+                // Not before: what fails on the way here every time is not to be tried all the time.
+                backoff.reset();
                 for id in missing.drain() {
                     told.remove(&id);
                     tell(DocumentEvent::Deleted(id));
@@ -312,7 +317,14 @@ async fn drop_tombstones(context: &Context) -> Result<u64, String> {
         let Consumer { id, filter, desired, .. } = consumer.map_err(|unreadable| unreadable.to_string())?;
         if desired != Desired::Draft {
             let checkpoint = context.documents.get::<Checkpoint>(id).await.map_err(unread)?;
-            passed.push((filter, checkpoint.map_or(Idx::START, |saved| saved.value.idx)));
+            let mut reached = checkpoint.map_or(Idx::START, |saved| saved.value.idx);
+            // What is in quarantine has not arrived, and a delete can be.
+            let quarantined = context.documents.all_of::<Quarantined>(id).await.map_err(unread)?;
+            for entry in quarantined {
+                let set_aside = entry.map_err(|unreadable| unreadable.to_string())?.value.idx;
+                reached = reached.min(Idx(set_aside.0 - 1));
+            }
+            passed.push((filter, reached));
         }
     }
     let before = Utc::now() - context.settings.tombstone_retention;
@@ -322,6 +334,11 @@ async fn drop_tombstones(context: &Context) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        path::Path,
+        sync::atomic::{AtomicBool, Ordering},
+    };
+
     use tokio::sync::mpsc;
 
     use super::*;
@@ -353,15 +370,38 @@ mod tests {
         }
     }
 
+    async fn context(directory: &Path) -> (Arc<Context>, Arc<SqliteStore>) {
+        let stream = SqliteStream::open(&directory.join("records.db")).expect("a stream");
+        let store = Arc::new(SqliteStore::open(&directory.join("control.db")).await.expect("a store"));
+        let keyring = Keyring::from_base64(&Keyring::generate_base64()).expect("a key");
+        let documents = Documents::new(store.clone(), Arc::new(keyring));
+        (Arc::new(Context::new(EngineSettings::default(), Arc::new(stream), documents)), store)
+    }
+
+    #[tokio::test]
+    async fn a_watch_goes_on_after_a_panic_and_tells_everything_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (context, _store) = context(directory.path()).await;
+        let there = target("a");
+        context.documents.create(&there, Utc::now()).await.expect("created");
+        let (tell, mut events) = mpsc::unbounded_channel();
+        let is_first = AtomicBool::new(true);
+        let watching = watch::<Target>(context, move |event| {
+            assert!(!is_first.swap(false, Ordering::Relaxed), "scripted");
+            drop(tell.send(event));
+        });
+        let told = tokio::select! {
+            () = watching => panic!("it ended"),
+            told = events.recv() => told.expect("it goes on"),
+        };
+        assert!(matches!(told, DocumentEvent::Put(id, _) if id == there.id), "{told:?}");
+    }
+
     #[tokio::test]
     async fn what_became_unreadable_is_not_taken_for_deleted_also_by_a_watch_that_begins_anew() {
         let directory = tempfile::tempdir().expect("a directory");
-        let stream = SqliteStream::open(&directory.path().join("records.db")).expect("a stream");
-        let store = Arc::new(SqliteStore::open(&directory.path().join("control.db")).await.expect("a store"));
-        let keyring = Keyring::from_base64(&Keyring::generate_base64()).expect("a key");
-        let documents = Documents::new(store.clone(), Arc::new(keyring));
-        let context = Context::new(EngineSettings::default(), Arc::new(stream), documents.clone());
-
+        let (context, store) = context(directory.path()).await;
+        let documents = &context.documents;
         let (unreadable, deleted) = (target("a"), target("b"));
         for target in [&unreadable, &deleted] {
             documents.create(target, Utc::now()).await.expect("created");

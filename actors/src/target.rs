@@ -1,8 +1,9 @@
 //! A target: one customer's database, and the consumers that write to it.
 //!
-//! It owns the pool, finds out whether the database answers, and tells its consumers. When one of them says that the
-//! database failed it, the target probes: if the database answers, that consumer goes on; if not, all of them wait, and
-//! one probe at a time goes on with backoff until it answers. Consumers that end otherwise than by draining are
+//! It owns the pool and the circuit breaker, and tells its consumers whether the database is available. When one of
+//! them doubts that, the target probes: if the database answers, the one that failed goes on; if not, the breaker
+//! opens, all of them wait, and one probe at a time, with backoff, finds out for all when they can go on. What no probe
+//! would find, such as a full disk, opens the breaker by itself. Consumers that end otherwise than by draining are
 //! started again, with backoff.
 
 use std::{
@@ -17,10 +18,16 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    consumer::{ConsumerActor, ConsumerArguments, ConsumerMessage},
+    consumer::{ConsumerActor, ConsumerArguments, ConsumerMessage, Doubt},
     context::Context,
-    flow::{backoff::Backoff, restarts::Restarts},
-    model::{Checkpoint, Consumer, ConsumerId, ConsumerStatus, Desired, Reason, Target, TargetState, TargetStatus},
+    flow::{
+        breaker::{Breaker, Circuit},
+        restarts::Restarts,
+    },
+    model::{
+        Checkpoint, Consumer, ConsumerId, ConsumerStatus, Desired, Quarantined, Reason, Target, TargetState,
+        TargetStatus,
+    },
     pipeline::reason,
     postgres::{Fault, LiveSessions, Pool, TlsError},
 };
@@ -29,14 +36,17 @@ use crate::{
 const PROBE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A probe that takes longer has failed.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(15);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A database that has answered this recently is not asked because of an answer that is slow to come.
+const ANSWER_HOLDS: Duration = Duration::from_secs(5);
 
 /// What a target is told.
 pub(crate) enum TargetMessage {
     /// This is what it should be now, and these are its consumers.
     Reconcile(Arc<Target>, Vec<Arc<Consumer>>),
-    /// The database failed this consumer.
-    Suspect(ConsumerId, Fault),
+    /// This consumer doubts that the database is well.
+    Doubted(ConsumerId, Doubt),
     /// It is time for the probe of this number.
     ProbeDue(u64),
     /// The probe of this number has ended.
@@ -60,21 +70,19 @@ pub(crate) struct TargetActorState {
     /// The sessions of this pool and of those before it.
     sessions: Arc<LiveSessions>,
     pool: Pool,
-    health: Health,
+    breaker: Breaker,
+    /// Why the breaker is not closed; `None` while nothing is known.
+    reason: Option<Reason>,
+    answered_at: Option<Instant>,
     /// The number of the last probe that was begun or put off; what an earlier one says is not heard.
     probe: u64,
-    backoff: Backoff,
-    suspicions: Restarts,
-    suspects: HashSet<ConsumerId>,
+    is_probing: bool,
+    failures: Restarts,
+    /// Those that the database failed, and that wait for the outcome of a probe.
+    failed: HashSet<ConsumerId>,
     consumers: HashMap<ConsumerId, Child>,
     is_draining: bool,
     tasks: JoinSet<()>,
-}
-
-enum Health {
-    Connecting,
-    Healthy,
-    Unhealthy(Reason),
 }
 
 /// A consumer, and its actor while it has one.
@@ -109,11 +117,13 @@ impl Actor for TargetActor {
             target,
             sessions,
             pool,
-            health: Health::Connecting,
+            breaker: Breaker::new(Instant::now()),
+            reason: None,
+            answered_at: None,
             probe: 0,
-            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
-            suspicions: Restarts::new(Instant::now()),
-            suspects: HashSet::new(),
+            is_probing: false,
+            failures: Restarts::new(Instant::now()),
+            failed: HashSet::new(),
             consumers: HashMap::new(),
             is_draining: false,
             tasks: JoinSet::new(),
@@ -131,7 +141,7 @@ impl Actor for TargetActor {
         while state.tasks.try_join_next().is_some() {}
         match message {
             TargetMessage::Reconcile(target, consumers) => state.reconcile(target, consumers).await?,
-            TargetMessage::Suspect(consumer, fault) => state.suspect(consumer, &fault),
+            TargetMessage::Doubted(consumer, doubt) => state.doubted(consumer, doubt)?,
             TargetMessage::ProbeDue(number) if number == state.probe => state.probe_now(),
             TargetMessage::Probed(number, outcome) if number == state.probe => state.probed(outcome)?,
             TargetMessage::ProbeDue(_) | TargetMessage::Probed(..) => {}
@@ -165,6 +175,8 @@ impl TargetActorState {
 
     fn probe_now(&mut self) {
         self.probe += 1;
+        self.is_probing = true;
+        self.breaker.probing();
         let (number, pool, myself) = (self.probe, self.pool.clone(), self.myself.clone());
         self.tasks.spawn(async move {
             let outcome = tokio::time::timeout(PROBE_TIMEOUT, pool.probe()).await;
@@ -175,81 +187,102 @@ impl TargetActorState {
 
     fn probe_after(&mut self, wait: Duration) {
         self.probe += 1;
+        self.is_probing = false;
         let number = self.probe;
         self.myself.send_after(wait, move || TargetMessage::ProbeDue(number));
     }
 
-    fn suspect(&mut self, consumer: ConsumerId, fault: &Fault) {
-        tracing::warn!(target_name = %self.target.name, %consumer, %fault, "the database failed a consumer");
-        let is_first = self.suspects.is_empty();
-        self.suspects.insert(consumer);
-        if is_first && matches!(self.health, Health::Healthy) {
-            // A database that answers a probe, but fails what comes after, is not asked in a tight loop.
-            let wait = self.suspicions.failed(Instant::now(), fastrand::f64());
-            self.probe_after(wait);
+    fn doubted(&mut self, consumer: ConsumerId, doubt: Doubt) -> Result<(), TlsError> {
+        match doubt {
+            Doubt::Slow => {
+                let was_asked = self.answered_at.is_some_and(|answered| answered.elapsed() < ANSWER_HOLDS);
+                if self.is_closed() && !self.is_probing && !was_asked {
+                    self.probe_now();
+                }
+            }
+            Doubt::Failed(fault) => {
+                tracing::warn!(target_name = %self.target.name, %consumer, %fault, "the database failed a consumer");
+                let is_first = self.failed.is_empty();
+                self.failed.insert(consumer);
+                if !self.is_closed() {
+                    // It waits for the probe that is to come.
+                } else if fault.is_beyond_a_probe() {
+                    self.open(&fault)?;
+                } else if is_first {
+                    // A database that answers a probe, but fails what comes after, is not asked in a tight loop.
+                    let wait = self.failures.failed(Instant::now(), fastrand::f64());
+                    self.probe_after(wait);
+                }
+            }
         }
-    }
-
-    fn probed(&mut self, outcome: Result<(), Fault>) -> Result<(), TlsError> {
-        match outcome {
-            Ok(()) => self.answered(),
-            // It works, and only has no room for one more session.
-            Err(fault) if fault.is_full() && matches!(self.health, Health::Healthy) => self.answered(),
-            Err(fault) => self.did_not_answer(&fault)?,
-        }
-        self.write_status();
         Ok(())
     }
 
-    fn answered(&mut self) {
-        let was_healthy = matches!(self.health, Health::Healthy);
-        if !was_healthy {
+    fn is_closed(&self) -> bool {
+        self.breaker.circuit() == Circuit::Closed
+    }
+
+    fn probed(&mut self, outcome: Result<(), Fault>) -> Result<(), TlsError> {
+        self.is_probing = false;
+        match outcome {
+            Ok(()) => self.close(),
+            // It works, and only has no room for one more session.
+            Err(fault) if fault.is_full() && self.is_closed() && !self.sessions.is_empty() => self.close(),
+            Err(fault) => self.open(&fault)?,
+        }
+        Ok(())
+    }
+
+    /// The database answers: whoever waits goes on.
+    fn close(&mut self) {
+        let was_closed = self.is_closed();
+        if !was_closed {
             tracing::info!(target_name = %self.target.name, "healthy");
         }
-        self.health = Health::Healthy;
-        self.backoff.reset();
-        let suspects = std::mem::take(&mut self.suspects);
-        if !suspects.is_empty() {
-            self.suspicions.started(Instant::now());
+        let now = Instant::now();
+        self.breaker.answered(now);
+        (self.reason, self.answered_at) = (None, Some(now));
+        let failed = std::mem::take(&mut self.failed);
+        if !failed.is_empty() {
+            self.failures.started(now);
         }
         for (id, actor) in self.actors() {
-            if !was_healthy || suspects.contains(id) {
+            if !was_closed || failed.contains(id) {
                 let _ = actor.cast(ConsumerMessage::TargetAvailable(self.pool.clone()));
             }
         }
         self.probe_after(PROBE_INTERVAL);
+        self.write_status();
     }
 
-    fn did_not_answer(&mut self, fault: &Fault) -> Result<(), TlsError> {
+    /// The database can't be used: everybody waits until a probe is answered.
+    fn open(&mut self, fault: &Fault) -> Result<(), TlsError> {
         let mut reason = reason::target_unhealthy(&self.target.name, fault);
-        let is_news = match &self.health {
-            Health::Unhealthy(before) => {
-                reason.since = before.since;
-                reason != *before
-            }
-            Health::Connecting | Health::Healthy => {
-                // What the old sessions were connected to is not what will answer.
-                self.pool = make_pool(&self.context, &self.target, &self.sessions)?;
-                true
-            }
-        };
-        if is_news {
+        if let Some(before) = &self.reason {
+            reason.since = before.since;
+        } else {
+            // What the old sessions were connected to is not what will answer.
+            self.pool = make_pool(&self.context, &self.target, &self.sessions)?;
+        }
+        if self.reason.as_ref() != Some(&reason) {
             tracing::warn!(target_name = %self.target.name, %fault, "unhealthy");
             for (_, actor) in self.actors() {
                 let _ = actor.cast(ConsumerMessage::TargetUnavailable(reason.clone()));
             }
-            self.health = Health::Unhealthy(reason);
+            self.reason = Some(reason);
         }
-        let wait = self.backoff.next(fastrand::f64());
+        let wait = self.breaker.failed(Instant::now(), fastrand::f64());
         self.probe_after(wait);
+        self.write_status();
         Ok(())
     }
 
     fn write_status(&mut self) {
-        let (state, reason) = match &self.health {
-            Health::Connecting => (TargetState::Connecting, None),
-            Health::Healthy => (TargetState::Healthy, None),
-            Health::Unhealthy(reason) => (TargetState::Unhealthy, Some(reason.clone())),
+        let reason = self.reason.clone();
+        let state = match reason {
+            _ if self.is_closed() => TargetState::Healthy,
+            Some(_) => TargetState::Unhealthy,
+            None => TargetState::Connecting,
         };
         let node = self.context.settings.node.clone();
         let status = TargetStatus { state, reason, checked_at: Utc::now(), node };
@@ -273,7 +306,8 @@ impl TargetActorState {
         if is_elsewhere {
             // The consumers go over to the new pool as soon as it answers.
             self.pool = make_pool(&self.context, &self.target, &self.sessions)?;
-            self.health = Health::Connecting;
+            self.breaker = Breaker::new(Instant::now());
+            self.reason = None;
             self.probe_now();
         }
         let wanted: HashSet<_> = consumers.iter().map(|consumer| consumer.id).collect();
@@ -307,15 +341,16 @@ impl TargetActorState {
     }
 
     async fn start(&mut self, id: ConsumerId) {
+        let is_closed = self.is_closed();
         let Some(child) = self.consumers.get_mut(&id) else { return };
         if self.is_draining || child.is_deleted || child.actor.is_some() {
             return;
         }
         let myself = self.myself.clone();
-        let pool = match &self.health {
-            Health::Healthy => Ok(self.pool.clone()),
-            Health::Unhealthy(reason) => Err(reason.clone()),
-            Health::Connecting => Err(reason::connecting(&self.target.name)),
+        let pool = match &self.reason {
+            _ if is_closed => Ok(self.pool.clone()),
+            Some(reason) => Err(reason.clone()),
+            None => Err(reason::connecting(&self.target.name)),
         };
         let arguments = ConsumerArguments {
             context: Arc::clone(&self.context),
@@ -323,7 +358,7 @@ impl TargetActorState {
             target_name: self.target.name.clone(),
             transactions: child.transactions.clone(),
             pool,
-            suspect_target: Box::new(move |fault| drop(myself.cast(TargetMessage::Suspect(id, fault)))),
+            tell_target: Arc::new(move |doubt| drop(myself.cast(TargetMessage::Doubted(id, doubt)))),
         };
         match ConsumerActor::spawn_linked(None, ConsumerActor, arguments, self.myself.get_cell()).await {
             Ok((actor, _)) => {
@@ -369,6 +404,7 @@ impl TargetActorState {
         self.tasks.spawn(async move {
             let forget = async {
                 documents.delete::<Checkpoint>(id, None).await?;
+                documents.delete_all_of::<Quarantined>(id).await?;
                 documents.delete::<ConsumerStatus>(id, None).await
             };
             if let Err(error) = forget.await {

@@ -2,10 +2,10 @@
 //!
 //! It takes parts of pages, in order, and has one transaction under way at a time. What arrives meanwhile gathers and
 //! goes together in the next: so a batch is small and quick when little happens, and large when the consumer is behind.
-//! Each transaction ends in a report to the consumer. After a failure the writer does nothing more: the consumer tears
+//! Each batch ends in a report to the consumer. After a failure the writer does nothing more: the consumer tears
 //! the pipeline down.
 
-use std::{collections::VecDeque, panic::AssertUnwindSafe};
+use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc};
 
 use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -14,9 +14,8 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     flow::coalesce::{Batch, Part},
-    model::{Applied, TableName},
-    pipeline::apply_batch,
-    postgres::{ApplyError, Pool},
+    model::Applied,
+    pipeline::{BringError, Bringing},
 };
 
 /// How many rows one transaction takes: enough to make its fixed cost small, few enough to keep its locks short.
@@ -34,15 +33,14 @@ pub(crate) enum WriterMessage {
 pub(crate) enum WriterReport {
     /// These pages' parts are committed.
     Applied { pages: Vec<u64>, applied: Applied, records: u64 },
-    /// A batch could not be applied. Nothing of it was.
-    Failed(ApplyError),
+    /// A batch could not be brought, or not all of it.
+    Failed(BringError),
     /// A transaction ended in a panic.
     Panicked,
 }
 
 pub(crate) struct WriterArguments {
-    pub(crate) pool: Pool,
-    pub(crate) table: TableName,
+    pub(crate) bringing: Arc<Bringing>,
     /// Knows of every transaction that is under way.
     pub(crate) transactions: TaskTracker,
     pub(crate) report: Box<dyn Fn(WriterReport) + Send + Sync>,
@@ -117,14 +115,12 @@ impl WriterState {
         }
         self.phase = Phase::Busy;
         while self.transaction.try_join_next().is_some() {}
-        let batch = Batch::coalesce(self.next_parts());
-        let (pool, table, myself) = (self.arguments.pool.clone(), self.arguments.table.clone(), myself.clone());
+        let mut batch = Batch::coalesce(self.next_parts());
+        let (bringing, myself) = (Arc::clone(&self.arguments.bringing), myself.clone());
         let transaction = async move {
-            let report = match AssertUnwindSafe(apply_batch(&pool, &table, &batch)).catch_unwind().await {
-                Ok(Ok(applied)) => {
-                    let pages = batch.page_numbers().collect();
-                    WriterReport::Applied { pages, applied, records: batch.len() as u64 }
-                }
+            let records = batch.len() as u64;
+            let report = match AssertUnwindSafe(bringing.bring(&mut batch)).catch_unwind().await {
+                Ok(Ok(applied)) => WriterReport::Applied { pages: batch.page_numbers().collect(), applied, records },
                 Ok(Err(error)) => WriterReport::Failed(error),
                 Err(_) => WriterReport::Panicked,
             };

@@ -14,7 +14,7 @@ use sequin_actors::{
         Consumer, ConsumerId, Desired, FieldError, Filter, Metadata, Provider, SyncId, TableName, Target, TargetId,
         UnsupportedText,
     },
-    store::{Revision, Versioned},
+    store::{DocumentsError, Versioned},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -75,9 +75,6 @@ impl ConsumerRequest {
         let now = Utc::now();
         let mut errors = Vec::new();
         let filter = self.filter.filter().map_err(|error| errors.push(error)).ok();
-        if self.unsupported_text == UnsupportedText::Replace {
-            errors.push(FieldError::new("unsupported_text", "replace is not supported by this version"));
-        }
         if target.is_none() {
             errors.push(FieldError::new("target", format!("there is no target {}", self.target)));
         }
@@ -133,11 +130,12 @@ async fn view(api: &Api, consumer: Consumer) -> Result<ConsumerView, Problem> {
     let mut unreadable = Vec::new();
     let target: Option<Target> = beside_if_readable(&api.documents, consumer.target, &mut unreadable, now).await?;
     let status = beside_if_readable(&api.documents, consumer.id, &mut unreadable, now).await?;
-    Ok(ConsumerView::of(consumer, target, status, now).with_reasons(unreadable))
+    Ok(ConsumerView::of(consumer, target, status, unreadable, now))
 }
 
-async fn answer(api: &Api, status: StatusCode, consumer: Consumer, revision: Revision) -> Result<Response, Problem> {
-    Ok(with_etag(status, revision, view(api, consumer).await?))
+/// Shows the consumer at its revision.
+pub(super) async fn answer(api: &Api, status: StatusCode, shown: Versioned<Consumer>) -> Result<Response, Problem> {
+    Ok(with_etag(status, shown.revision, view(api, shown.value).await?))
 }
 
 pub(super) async fn create(api: State, body::Json(request): body::Json<ConsumerRequest>) -> Result<Response, Problem> {
@@ -148,7 +146,7 @@ pub(super) async fn create(api: State, body::Json(request): body::Json<ConsumerR
     };
     let consumer = request.into_consumer(target)?;
     let revision = api.documents.create(&consumer, consumer.created_at).await?;
-    answer(&api, StatusCode::CREATED, consumer, revision).await
+    answer(&api, StatusCode::CREATED, Versioned { value: consumer, revision }).await
 }
 
 pub(super) async fn list(
@@ -188,7 +186,7 @@ pub(super) async fn list(
 
 pub(super) async fn read(api: State, Path(consumer): Path<String>) -> Result<Response, Problem> {
     let found = find::<Consumer>(&api.documents, &consumer).await?;
-    answer(&api, StatusCode::OK, found.value, found.revision).await
+    answer(&api, StatusCode::OK, found).await
 }
 
 pub(super) async fn delete(
@@ -282,8 +280,18 @@ async fn find_started(api: &Api, consumer: &str, headers: &HeaderMap) -> Result<
 }
 
 async fn change_desired(api: &Api, found: Versioned<Consumer>, desired: Desired) -> Result<Response, Problem> {
+    let asked = ask(api, found, desired).await?;
+    answer(api, StatusCode::OK, asked).await
+}
+
+/// Writes what the consumer should be doing, and that somebody asks it to try again.
+pub(super) async fn ask(
+    api: &Api,
+    found: Versioned<Consumer>,
+    desired: Desired,
+) -> Result<Versioned<Consumer>, DocumentsError> {
     let Versioned { value, revision } = found;
-    let consumer = Consumer { desired, attempt: value.attempt + 1, updated_at: Utc::now(), ..value };
-    let revision = api.documents.update(consumer.id, &consumer, revision).await?;
-    answer(api, StatusCode::OK, consumer, revision).await
+    let value = Consumer { desired, attempt: value.attempt + 1, updated_at: Utc::now(), ..value };
+    let revision = api.documents.update(value.id, &value, revision).await?;
+    Ok(Versioned { value, revision })
 }

@@ -7,6 +7,7 @@ mod body;
 mod consumers;
 mod health;
 mod problem;
+mod quarantine;
 mod records;
 mod resources;
 mod syncs;
@@ -20,7 +21,7 @@ use axum::{
     http::{StatusCode, Uri},
     middleware::{self, Next},
     response::Response,
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use sequin_actors::{Inspector, store::Documents, stream::RecordStream};
 use tokio::sync::Semaphore;
@@ -72,6 +73,9 @@ pub fn router(api: Api) -> Router {
         .route("/v1/consumers/{consumer}/start", post(consumers::start))
         .route("/v1/consumers/{consumer}/pause", post(consumers::pause))
         .route("/v1/consumers/{consumer}/resume", post(consumers::resume))
+        .route("/v1/consumers/{consumer}/quarantine", get(quarantine::list).delete(quarantine::discard_all))
+        .route("/v1/consumers/{consumer}/quarantine/retry", post(quarantine::retry))
+        .route("/v1/consumers/{consumer}/quarantine/{record}", delete(quarantine::discard))
         .route("/v1/providers", get(syncs::providers))
         .route("/v1/syncs", get(syncs::list))
         .route("/v1/syncs/{sync}", get(syncs::read))

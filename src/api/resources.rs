@@ -7,7 +7,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use sequin_actors::{
-    model::Reason,
+    model::{Reason, Severity},
     store::{Document, Documents, DocumentsError, Named, Revision, Unreadable, Versioned},
 };
 use serde::{Deserialize, Serialize};
@@ -123,8 +123,15 @@ pub(super) async fn beside_if_readable<T: Document>(
     match documents.get::<T>(id).await {
         Ok(found) => Ok(found.map(|found| found.value)),
         Err(DocumentsError::Unreadable(Unreadable { key, cause })) => {
-            let (summary, fix) = (format!("{key} can't be read"), cause.to_string());
-            reasons.push(Reason { code: "unreadable".into(), summary, since: now, target: None, fix });
+            reasons.push(Reason {
+                code: "unreadable".into(),
+                severity: Severity::Error,
+                summary: format!("{key} can't be read"),
+                since: now,
+                cause: Some(cause.to_string()),
+                target: None,
+                fix: cause.fix().into(),
+            });
             Ok(None)
         }
         Err(error) => Err(error.into()),

@@ -8,11 +8,11 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sequin_actors::{
     model::{
-        Connection, Consumer, FieldError, Metadata, Reason, Secret, Target, TargetId, TargetState, TargetStatus, Tls,
-        TlsMode,
+        Connection, Consumer, FieldError, Metadata, Reason, Secret, Severity, Target, TargetId, TargetState,
+        TargetStatus, Tls, TlsMode,
     },
     store::{DocumentsError, Revision, Versioned},
 };
@@ -26,6 +26,10 @@ use super::{
     problem::Problem,
     resources::{List, PageParams, beside_if_readable, check_if_match, find, with_etag},
 };
+
+/// A status that is older than this has nobody who writes it any more. One is written at the end of each probe, and the
+/// next takes 30 s of waiting and 10 s of probing at most: one that can't be written is no alarm yet.
+const STALE: TimeDelta = TimeDelta::seconds(90);
 
 /// A target, as it is asked for.
 #[derive(Deserialize)]
@@ -122,6 +126,31 @@ pub(super) struct HealthView {
     pub(super) checked_at: Option<DateTime<Utc>>,
 }
 
+/// What is to be said of a resource when nobody has reported on it for longer than `stale`: the dead-man's switch.
+///
+/// A report from so far in the future was written before the clock was set back: whoever is alive would have written
+/// another since.
+pub(super) fn silence(
+    reported_at: DateTime<Utc>,
+    stale: TimeDelta,
+    node: Option<&str>,
+    now: DateTime<Utc>,
+) -> Option<Reason> {
+    let node = node.map_or_else(|| "a node".into(), |node| format!("node {node}"));
+    let unheard = format!("nobody has reported on it since {reported_at}");
+    let age = now - reported_at;
+    let (summary, since, fix) = if age > stale {
+        (unheard, reported_at + stale, format!("look whether {node} is alive, and at its log"))
+    } else if age < -stale {
+        let summary = format!("{unheard}, which is in the future: the clock was set back");
+        (summary, now, format!("set the clocks right; look whether {node} is alive, and at its log"))
+    } else {
+        return None;
+    };
+    let cause = Some("its node is down, or can't write to the control store".into());
+    Some(Reason { code: "status_stale".into(), severity: Severity::Error, summary, since, cause, target: None, fix })
+}
+
 impl TargetRequest {
     fn into_target(self, now: DateTime<Utc>) -> Result<Target, Problem> {
         let ConnectionRequest { host, port, database, username, password, tls, bastion } = self.connection;
@@ -154,12 +183,20 @@ impl TargetRequest {
 }
 
 async fn view(api: &Api, target: Target, consumers: usize) -> Result<TargetView, Problem> {
+    let now = Utc::now();
     let mut unreadable = Vec::new();
-    let status = beside_if_readable(&api.documents, target.id, &mut unreadable, Utc::now()).await?;
-    Ok(show(target, status, unreadable, consumers))
+    let status = beside_if_readable(&api.documents, target.id, &mut unreadable, now).await?;
+    Ok(show(target, status, unreadable, consumers, now))
 }
 
-fn show(target: Target, status: Option<TargetStatus>, unreadable: Vec<Reason>, consumers: usize) -> TargetView {
+fn show(
+    target: Target,
+    status: Option<TargetStatus>,
+    unreadable: Vec<Reason>,
+    consumers: usize,
+    now: DateTime<Utc>,
+) -> TargetView {
+    let health = health(&target, status.as_ref(), unreadable, now);
     let Connection { host, port, database, username, password, tls } = target.connection;
     let tls = TlsView {
         mode: tls.mode.as_str(),
@@ -183,25 +220,33 @@ fn show(target: Target, status: Option<TargetStatus>, unreadable: Vec<Reason>, c
         },
         pool_size: target.pool_size,
         metadata: target.metadata,
-        state: status.as_ref().map_or(TargetState::Connecting, |status| status.state),
-        health: health(status, unreadable),
+        state: status.map_or(TargetState::Connecting, |status| status.state),
+        health,
         consumers,
         created_at: target.created_at,
         updated_at: target.updated_at,
     }
 }
 
-fn health(status: Option<TargetStatus>, unreadable: Vec<Reason>) -> HealthView {
-    let Some(status) = status else {
-        let health = if unreadable.is_empty() { "initializing" } else { "unhealthy" };
-        return HealthView { status: health, reasons: unreadable, checked_at: None };
+fn health(target: &Target, status: Option<&TargetStatus>, unreadable: Vec<Reason>, now: DateTime<Utc>) -> HealthView {
+    let checked_at = status.map(|status| status.checked_at);
+    let node = status.map(|status| status.node.as_str());
+    // A report that can't be read is no silence.
+    let is_to_be_heard = status.is_some() || unreadable.is_empty();
+    let silence = silence(checked_at.unwrap_or(target.created_at), STALE, node, now).filter(|_| is_to_be_heard);
+    let mut reasons = unreadable;
+    reasons.extend(silence);
+    for reason in &mut reasons {
+        reason.target = Some(target.name.clone());
+    }
+    let health = match status.map(|status| status.state) {
+        _ if !reasons.is_empty() => "unhealthy",
+        None | Some(TargetState::Connecting) => "initializing",
+        Some(TargetState::Healthy) => "healthy",
+        Some(TargetState::Unhealthy) => "unhealthy",
     };
-    let health = match status.state {
-        TargetState::Connecting => "initializing",
-        TargetState::Healthy => "healthy",
-        TargetState::Unhealthy => "unhealthy",
-    };
-    HealthView { status: health, reasons: status.reason.into_iter().collect(), checked_at: Some(status.checked_at) }
+    let observed = status.and_then(|status| status.reason.clone());
+    HealthView { status: health, reasons: observed.into_iter().chain(reasons).collect(), checked_at }
 }
 
 async fn answer(api: &Api, status: StatusCode, target: Target, revision: Revision) -> Result<Response, Problem> {
@@ -266,9 +311,10 @@ pub(super) async fn check(api: State, Path(target): Path<String>) -> Result<Json
             let latency_ms = report.latency.as_secs_f64() * 1000.0;
             json!({"ok": true, "server_version": report.server_version, "latency_ms": latency_ms})
         }
-        Err(fault) => {
-            json!({"ok": false, "reason": {"code": fault.code, "summary": fault.to_string(), "fix": fault.fix}})
-        }
+        Err(fault) => json!({"ok": false, "reason": {
+            "code": fault.code, "severity": Severity::Error, "summary": fault.to_string(), "cause": fault.cause,
+            "fix": fault.fix,
+        }}),
     }))
 }
 
@@ -285,4 +331,59 @@ pub(super) async fn setup_sql(
     let connection = find::<Target>(&api.documents, &target).await?.value.connection;
     let schema = params.schema.as_deref().unwrap_or("sequin");
     Ok(Json(json!({"sql": api.inspector.setup_sql(&connection, schema)})))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(created_at: DateTime<Utc>) -> Target {
+        let request = json!({"name": "app", "connection": {"host": "db", "database": "app", "username": "sequin"}});
+        let request: TargetRequest = serde_json::from_value(request).expect("a request");
+        request.into_target(created_at).expect("a target")
+    }
+
+    #[test]
+    fn a_target_that_nobody_reports_on_any_more_is_unhealthy_whatever_was_said_last() {
+        let now = Utc::now();
+        let status = |state, age| TargetStatus { state, reason: None, checked_at: now - age, node: "n1".into() };
+        let (longest_silence, too_long) = (TimeDelta::seconds(40), STALE + TimeDelta::seconds(1));
+        for state in [TargetState::Connecting, TargetState::Healthy, TargetState::Unhealthy] {
+            for age in [too_long, -too_long] {
+                let health = health(&target(now), Some(&status(state, age)), Vec::new(), now);
+                assert_eq!((health.status, health.reasons.len()), ("unhealthy", 1));
+                let reason = &health.reasons[0];
+                assert_eq!((reason.code.as_str(), reason.target.as_deref()), ("status_stale", Some("app")));
+                assert!(reason.fix.contains("node n1") && reason.since <= now, "{reason:?}");
+            }
+        }
+        for age in [longest_silence, -longest_silence] {
+            let fresh = health(&target(now), Some(&status(TargetState::Healthy, age)), Vec::new(), now);
+            assert_eq!((fresh.status, fresh.reasons), ("healthy", Vec::new()));
+        }
+    }
+
+    #[test]
+    fn a_target_that_nobody_has_ever_reported_on_is_given_the_same_time() {
+        let now = Utc::now();
+        let after = |age| health(&target(now - age), None, Vec::new(), now).status;
+        assert_eq!([after(STALE), after(STALE + TimeDelta::seconds(1))], ["initializing", "unhealthy"]);
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_read_is_told_for_what_it_is_and_not_for_silence() {
+        let now = Utc::now();
+        let reason = Reason {
+            code: "unreadable".into(),
+            severity: Severity::Error,
+            summary: String::new(),
+            since: now,
+            cause: None,
+            target: None,
+            fix: String::new(),
+        };
+        let health = health(&target(now - STALE * 2), None, vec![reason], now);
+        let codes: Vec<_> = health.reasons.iter().map(|reason| reason.code.as_str()).collect();
+        assert_eq!((health.status, codes), ("unhealthy", vec!["unreadable"]));
+    }
 }

@@ -3,13 +3,16 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::{figures, problem::indented};
 
 #[derive(Deserialize)]
 pub(super) struct List<T> {
     pub(super) data: Vec<T>,
+    /// What is there too; the client has told of it.
+    #[serde(default)]
+    pub(super) unreadable: Vec<IgnoredAny>,
 }
 
 #[derive(Deserialize)]
@@ -57,20 +60,33 @@ pub(super) struct Health {
 
 #[derive(Deserialize)]
 pub(super) struct Reason {
+    pub(super) severity: Option<String>,
     pub(super) summary: String,
     pub(super) since: Option<DateTime<Utc>>,
+    pub(super) cause: Option<String>,
     pub(super) fix: String,
 }
 
-/// The summary and since when, then what to do.
+/// How bad it is, the summary and since when; then why, and what to do.
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(severity) = &self.severity {
+            write!(f, "{severity}: ")?;
+        }
         f.write_str(&self.summary)?;
         if let Some(since) = self.since {
             let age = (Utc::now() - since).to_std().unwrap_or_default();
             write!(f, " (for {})", figures::span(age))?;
         }
-        if self.fix.is_empty() { Ok(()) } else { write!(f, "\n{}", indented(self.fix.trim_end())) }
+        if let Some(cause) = &self.cause {
+            write!(f, "\n{}", indented(format_args!("cause: {cause}")))?;
+        }
+        match self.fix.trim_end() {
+            "" => Ok(()),
+            // SQL of several lines is to be copied as it stands.
+            fix if fix.contains('\n') => write!(f, "\n{}", indented(format_args!("fix:\n{}", indented(fix)))),
+            fix => write!(f, "\n{}", indented(format_args!("fix: {fix}"))),
+        }
     }
 }
 
@@ -98,6 +114,9 @@ pub(super) struct Consumer {
     pub(super) lag: Option<Lag>,
     pub(super) rate: Option<Rate>,
     pub(super) applied: Option<Applied>,
+    /// How many of the upserts hold U+FFFD where the database can't hold what was there.
+    #[serde(default)]
+    pub(super) replaced_text: u64,
     #[serde(default)]
     pub(super) quarantined: u64,
 }
@@ -172,6 +191,29 @@ impl Consumer {
     }
 }
 
+/// A record that the database refused.
+#[derive(Deserialize)]
+pub(super) struct Quarantined {
+    pub(super) sequin_id: String,
+    pub(super) sync_id: String,
+    pub(super) collection_id: String,
+    pub(super) upstream_id: String,
+    pub(super) updated_idx: u64,
+    pub(super) sqlstate: Option<String>,
+    pub(super) message: String,
+    pub(super) fix: String,
+    pub(super) last_failed_at: DateTime<Utc>,
+    pub(super) attempts: u64,
+    pub(super) retry_at: Option<DateTime<Utc>>,
+}
+
+impl Quarantined {
+    /// PostgreSQL's code, or a dash where it was refused before PostgreSQL saw it.
+    pub(super) fn sqlstate(&self) -> &str {
+        self.sqlstate.as_deref().unwrap_or("-")
+    }
+}
+
 /// What verification found.
 #[derive(Deserialize)]
 pub(super) struct Verification {
@@ -200,4 +242,20 @@ pub(super) struct Published {
     pub(super) accepted: u64,
     /// None if there were no records.
     pub(super) last_updated_idx: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_says_how_bad_it_is_why_and_what_to_do() {
+        let read = |json: &str| serde_json::from_str::<Reason>(json).expect("a reason").to_string();
+        let refused =
+            r#"{"severity":"error","summary":"target app is unhealthy","cause":"nobody listens","fix":"start it"}"#;
+        assert_eq!(read(refused), "error: target app is unhealthy\n  cause: nobody listens\n  fix: start it");
+        let without_cause = r#"{"severity":"warning","summary":"a check","cause":null,"fix":"alter a;\nalter b;\n"}"#;
+        assert_eq!(read(without_cause), "warning: a check\n  fix:\n    alter a;\n    alter b;");
+        assert_eq!(read(r#"{"summary":"no answer","fix":""}"#), "no answer");
+    }
 }

@@ -174,6 +174,7 @@ pub(super) fn table(consumers: &[Consumer]) -> Table {
         Column::Right("backfill"),
         Column::Right("lag"),
         Column::Right("rate"),
+        Column::Right("quarantined"),
         Column::Left("from"),
         Column::Left("to"),
     ]);
@@ -185,6 +186,7 @@ pub(super) fn table(consumers: &[Consumer]) -> Table {
             consumer.backfill.as_ref().map_or("-".into(), |backfill| figures::percent(backfill.done, backfill.total)),
             consumer.lag.map_or("-".into(), |lag| figures::count(lag.records)),
             consumer.rate.map_or("-".into(), |rate| figures::rate(rate.records_per_second)),
+            figures::count(consumer.quarantined),
             consumer.filter.to_string(),
             format!("{} {}", consumer.target_name(), consumer.table_name()),
         ]);
@@ -192,7 +194,8 @@ pub(super) fn table(consumers: &[Consumer]) -> Table {
     table
 }
 
-fn show(output: Output, answer: &Answer) -> anyhow::Result<()> {
+/// Shows the consumer that is the answer.
+pub(super) fn show(output: Output, answer: &Answer) -> anyhow::Result<()> {
     if output == Output::Json {
         return print(answer.text());
     }
@@ -224,10 +227,13 @@ fn show(output: Output, answer: &Answer) -> anyhow::Result<()> {
     if let Some(applied) = consumer.applied {
         let (upserts, deletes) =
             (figures::counted(applied.upserts, "upsert"), figures::counted(applied.deletes, "delete"));
-        facts.fact("applied", format_args!("{upserts}, {deletes}"));
+        let replaced = Some(consumer.replaced_text).filter(|replaced| *replaced > 0);
+        let replaced = replaced.map(|replaced| format!(", {} with text replaced", figures::count(replaced)));
+        facts.fact("applied", format_args!("{upserts}, {deletes}{}", replaced.unwrap_or_default()));
     }
     if consumer.quarantined > 0 {
-        facts.fact("quarantined", figures::count(consumer.quarantined));
+        let records = figures::counted(consumer.quarantined, "record");
+        facts.fact("quarantined", format_args!("{records}: see `sequin quarantine list {}`", consumer.name));
     }
     print(facts)?;
     consumer.health.reasons.iter().try_for_each(|reason| print(indented(reason)))

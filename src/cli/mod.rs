@@ -13,6 +13,7 @@ mod output;
 mod problem;
 mod progress;
 mod publish;
+mod quarantine;
 mod serve;
 mod signals;
 mod status;
@@ -58,6 +59,9 @@ enum Command {
     /// What is forwarded, and to which table.
     #[command(subcommand)]
     Consumer(consumer::ConsumerCommand),
+    /// The records that a consumer's database refused.
+    #[command(subcommand)]
+    Quarantine(quarantine::QuarantineCommand),
     /// The syncs whose records are in the stream.
     #[command(subcommand)]
     Sync(sync::SyncCommand),
@@ -99,6 +103,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Status(arguments) => status::run(&server.client()?, output, &arguments).await,
         Command::Target(command) => target::run(&server.client()?, output, command).await,
         Command::Consumer(command) => consumer::run(&server.client()?, output, command).await,
+        Command::Quarantine(command) => quarantine::run(&server.client()?, output, command).await,
         Command::Sync(command) => sync::run(&server.client()?, output, command).await,
     }
 }
@@ -153,6 +158,15 @@ mod tests {
         assert_eq!(refusal(add), ErrorKind::MissingRequiredArgument);
         let both = format!("{add} --provider hubspot --sync 0dea6e4e-64b9-4b1c-ac03-2e6b25795c18");
         assert_eq!(refusal(&both), ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn a_quarantine_is_discarded_by_the_record_or_expressly_as_a_whole() {
+        assert_eq!(refusal("quarantine discard c"), ErrorKind::MissingRequiredArgument);
+        let record = "0dea6e4e-64b9-4b1c-ac03-2e6b25795c18";
+        assert_eq!(refusal(&format!("quarantine discard c {record} --all")), ErrorKind::ArgumentConflict);
+        assert_eq!(refusal("quarantine discard c everything"), ErrorKind::ValueValidation);
+        assert_eq!(refusal("quarantine retry"), ErrorKind::MissingRequiredArgument);
     }
 
     #[test]

@@ -38,13 +38,22 @@ impl Table {
     /// Adds a row, with a cell for each column.
     pub(super) fn row<const N: usize>(&mut self, cells: [String; N]) {
         debug_assert_eq!(N, self.columns.len());
-        self.rows.push(cells.into());
+        self.rows.push(cells.map(on_one_line).into());
     }
 
     /// Adds a name and its value to a table of facts.
     pub(super) fn fact(&mut self, name: &str, value: impl fmt::Display) {
         self.row([name.to_owned(), value.to_string()]);
     }
+}
+
+/// A cell may hold what anybody sent, and must neither break its line nor steer a terminal.
+fn on_one_line(cell: String) -> String {
+    if !cell.contains(char::is_control) {
+        return cell;
+    }
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    cell.chars().map(escaped).collect()
 }
 
 impl fmt::Display for Table {
@@ -80,6 +89,13 @@ mod tests {
         table.row(["é".into(), "12,000".into(), "backfilling".into()]);
         let lines = ["NAME        LAG  STATE", "hubspot       7  live", "é        12,000  backfilling", ""];
         assert_eq!(table.to_string(), lines.join("\n"));
+    }
+
+    #[test]
+    fn a_cell_stays_on_its_line_and_steers_no_terminal() {
+        let mut table = Table::new([Column::Left("name"), Column::Left("message")]);
+        table.row(["a\nb\u{1b}[2J".into(), "é".into()]);
+        assert_eq!(table.to_string(), "NAME           MESSAGE\na\\nb\\u{1b}[2J  é\n");
     }
 
     #[test]

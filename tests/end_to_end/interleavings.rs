@@ -43,6 +43,10 @@ enum Step {
     CutOff,
     Pause,
     Resume,
+    /// The tables refuse what is longer than others.
+    Forbid,
+    /// They take everything again; what was refused stays so until somebody resumes.
+    Allow,
     /// Time goes by, in milliseconds.
     Pass(u64),
     /// Whatever runs comes to the end of the stream.
@@ -96,6 +100,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::CutOff),
         1 => Just(Step::Pause),
         2 => Just(Step::Resume),
+        1 => Just(Step::Forbid),
+        1 => Just(Step::Allow),
         5 => (0u64..40).prop_map(Step::Pass),
         4 => Just(Step::CatchUp),
     ]
@@ -127,6 +133,8 @@ struct Play<'a> {
     model: Model,
     place: Place,
     is_paused: bool,
+    /// Whether something may be in quarantine.
+    may_lack: bool,
 }
 
 impl<'a> Play<'a> {
@@ -145,7 +153,7 @@ impl<'a> Play<'a> {
             }
         });
         let (model, place) = (Model::default(), Place::new(database, &consumers));
-        Self { runtime, database, model, place, is_paused: false }
+        Self { runtime, database, model, place, is_paused: false, may_lack: false }
     }
 
     fn step(&mut self, step: &Step) {
@@ -159,6 +167,8 @@ impl<'a> Play<'a> {
             Step::CutOff => self.place.cut_off(),
             Step::Pause => self.pause(true),
             Step::Resume => self.pause(false),
+            Step::Forbid => self.forbid(),
+            Step::Allow => self.constrain(""),
             Step::Pass(milliseconds) => std::thread::sleep(Duration::from_millis(*milliseconds)),
             Step::CatchUp => self.catch_up(),
         }
@@ -173,8 +183,20 @@ impl<'a> Play<'a> {
         self.place.pause(pause);
     }
 
+    fn forbid(&mut self) {
+        self.may_lack = true;
+        self.constrain(", add constraint short check (length(payload->>'text') < 150) not valid");
+    }
+
+    /// Drops the constraint of all tables, and does what else is said.
+    fn constrain(&self, and: &str) {
+        let alter = |table| format!("alter table sequin.{table} drop constraint if exists short{and};");
+        let alter = self.expected().into_keys().map(alter).collect::<String>();
+        self.runtime.block_on(self.database.run(&alter));
+    }
+
     fn catch_up(&self) {
-        if self.is_paused || !self.place.is_running() {
+        if self.is_paused || self.may_lack || !self.place.is_running() {
             return;
         }
         self.runtime.block_on(eventually("the tables to equal the model", async || self.compare().await));
@@ -195,12 +217,15 @@ impl<'a> Play<'a> {
         ])
     }
 
-    /// However it went: with an engine that runs, everything is brought, and the checkpoints say so.
+    /// However it went: with an engine that runs, and tables that take everything, everything is brought, and the
+    /// checkpoints say so.
     fn end(mut self, shape: Shape) {
-        self.pause(false);
+        self.constrain("");
         self.start(shape);
+        self.pause(false);
         let (hubspot, stripe) = (self.model.last_idx(HUBSPOT), self.model.last_idx(STRIPE));
         self.place.reaches(&[hubspot, self.model.last_idx_of_sync(sync(1)), stripe]);
+        self.place.holds_nothing_in_quarantine();
         self.runtime.block_on(self.compare()).unwrap_or_else(|seen| panic!("all is brought, but {seen}"));
     }
 }

@@ -5,13 +5,18 @@
 mod support;
 
 mod backfill_and_live;
+mod chaos;
 mod contract;
 mod data_directory;
 mod interleavings;
+mod isolation;
 mod late_commits;
 mod memory;
+mod network;
 mod outages;
 mod payloads;
 mod publishing;
+mod quarantine_api;
 mod restarts;
+mod supervision;
 mod wrong_tables;

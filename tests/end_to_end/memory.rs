@@ -2,7 +2,6 @@
 
 use std::{
     fmt::Write,
-    fs,
     time::{Duration, Instant},
 };
 
@@ -13,7 +12,6 @@ use crate::support::{
     api::Api,
     eventually_within, holds,
     model::{HUBSPOT, sync},
-    node::Node,
     setup::Setup,
 };
 
@@ -32,13 +30,6 @@ const MOST_KIB: u64 = 256 * 1024;
 
 /// How long a million records may take to arrive, on a slow machine in a debug build.
 const PATIENCE: Duration = Duration::from_secs(240);
-
-/// The most memory that the node has taken since it started, in KiB.
-fn peak_kib(node: &Node) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{}/status", node.pid())).expect("the node runs");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
-}
 
 /// Records of 2,000 syncs as lines.
 fn records(numbers: std::ops::Range<usize>, payload: &str) -> String {
@@ -86,8 +77,8 @@ async fn a_million_records_that_wait_behind_a_slow_target_take_no_more_than_256_
     publish(&setup.node.api, total).await;
     let all_wait = |consumer: &Value| consumer["lag"]["records"] == total;
     setup.consumer_is(HUBSPOT, "far behind", all_wait).await;
-    println!("published after {:?}; the peak is {} MiB", began.elapsed(), peak_kib(&setup.node) / 1024);
-    assert!(peak_kib(&setup.node) < MOST_KIB, "{} KiB while the records wait", peak_kib(&setup.node));
+    println!("published after {:?}; the peak is {} MiB", began.elapsed(), setup.node.peak_kib() / 1024);
+    assert!(setup.node.peak_kib() < MOST_KIB, "{} KiB while the records wait", setup.node.peak_kib());
 
     lock.commit().await.expect("the table is free");
     eventually_within(PATIENCE, "all records to arrive", async || {
@@ -95,7 +86,7 @@ async fn a_million_records_that_wait_behind_a_slow_target_take_no_more_than_256_
         holds(consumer["checkpoint"] == total, || format!("it is {consumer}"))
     })
     .await;
-    println!("arrived after {:?}; the peak is {} MiB", began.elapsed(), peak_kib(&setup.node) / 1024);
+    println!("arrived after {:?}; the peak is {} MiB", began.elapsed(), setup.node.peak_kib() / 1024);
     assert_eq!(setup.database.count(HUBSPOT).await, i64::try_from(total).expect("a count"));
-    assert!(peak_kib(&setup.node) < MOST_KIB, "{} KiB from start to end", peak_kib(&setup.node));
+    assert!(setup.node.peak_kib() < MOST_KIB, "{} KiB from start to end", setup.node.peak_kib());
 }

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use sequin_actors::stream::{RecordStream, SqliteStream};
@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::support::{
-    database::{Database, slow_writes},
+    database::{Database, Written, slow_writes},
     eventually, holds,
     model::{HUBSPOT, Model, Version, contact, no_contact, publication, sync},
     node::{Refusal, refuse_to_start},
@@ -25,14 +25,6 @@ use crate::support::{
 /// A backfill that is to be interrupted: far more than a node has in flight, which it finishes when it is stopped.
 const RECORDS: u128 = 40_000;
 const PAYLOAD_BYTES: usize = 3000;
-
-/// When each row was last written.
-type Written = HashMap<(Uuid, i64), SystemTime>;
-
-async fn written(database: &Database) -> Written {
-    let rows = database.owner.query("select sequin_id, updated_idx, updated_at from sequin.hubspot", &[]).await;
-    rows.expect("the rows").iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect()
-}
 
 /// Waits until the server has finished what the node left it with.
 async fn no_sessions(database: &Database) {
@@ -71,7 +63,7 @@ async fn interrupt_a_backfill(end: impl AsyncFn(&mut Setup)) {
         reached = consumer["checkpoint"].as_i64().expect("a position");
         end(&mut setup).await;
         no_sessions(&setup.database).await;
-        before = written(&setup.database).await;
+        before = setup.database.written(HUBSPOT).await;
         assert!(before.len() < all.len(), "the backfill was not interrupted");
         // Deletes and updates of records that were brought, and of some that were not.
         let some = |from: u128| (from..RECORDS).step_by(100);
@@ -83,7 +75,7 @@ async fn interrupt_a_backfill(end: impl AsyncFn(&mut Setup)) {
     setup.database.run("drop trigger slow on sequin.hubspot").await;
     setup.reached(HUBSPOT, model.last_idx(HUBSPOT)).await;
     setup.hubspot_is(&model).await;
-    let after = written(&setup.database).await;
+    let after = setup.database.written(HUBSPOT).await;
     let repeated = before.iter().filter(|(version, at)| after.get(*version).is_some_and(|now| now != *at)).count();
     assert_eq!(repeated, 0, "rows were written again though they had the version");
     let consumer = setup.state_is(HUBSPOT, "live").await;
@@ -140,7 +132,7 @@ async fn live_traffic_through_kills_and_stops_loses_nothing_and_no_row_goes_back
         // Every tenth batch is on its way when the node ends. Whether it was accepted shows afterwards.
         let api = setup.node.api.clone();
         let request =
-            tokio::spawn(async move { api.try_publish(&versions).await.map(|()| versions.clone()).ok_or(versions) });
+            tokio::spawn(async move { api.try_publish(&versions).await.map(|_| versions.clone()).ok_or(versions) });
         tokio::time::sleep(Duration::from_millis((round / 10).into())).await;
         if round % 20 == 9 {
             setup.node.sigkill();

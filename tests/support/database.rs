@@ -1,8 +1,9 @@
 //! A customer's database, on a real server.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, LazyLock},
+    time::SystemTime,
 };
 
 use sequin::demo::postgres::ThrowawayPostgres;
@@ -32,6 +33,9 @@ pub(crate) fn slow_writes(table: &str, seconds: &str) -> String {
            for each statement execute function sequin.be_slow()"
     )
 }
+
+/// When each version, by record and position, was last written.
+pub(crate) type Written = HashMap<(Uuid, i64), SystemTime>;
 
 /// The server that all tests of this process share, each with databases of its own.
 static SHARED: LazyLock<Arc<ThrowawayPostgres>> = LazyLock::new(|| Arc::new(start_server()));
@@ -73,7 +77,11 @@ impl Database {
 
     /// What the customer tells us to connect with.
     pub(crate) fn connection(&self) -> Value {
-        let port = self.server.port();
+        self.connection_by(self.server.port())
+    }
+
+    /// The same, by way of another port.
+    pub(crate) fn connection_by(&self, port: u16) -> Value {
         json!({
             "host": "127.0.0.1", "port": port, "database": self.name, "username": self.user, "password": PASSWORD,
         })
@@ -107,6 +115,13 @@ impl Database {
     /// What a table of our schema holds.
     pub(crate) async fn table(&self, table: &str) -> Table {
         read_table(&self.owner, table).await
+    }
+
+    /// When each row of a table of our schema was last written.
+    pub(crate) async fn written(&self, table: &str) -> Written {
+        let sql = format!("select sequin_id, updated_idx, updated_at from {SCHEMA}.{table}");
+        let rows = self.owner.query(&sql, &[]).await.expect("the rows");
+        rows.iter().map(|row| ((row.get(0), row.get(1)), row.get(2))).collect()
     }
 }
 

@@ -6,8 +6,8 @@ use chrono::Utc;
 use sequin_actors::{
     Engine, EngineHandle, EngineSettings,
     model::{
-        Checkpoint, Connection, Consumer, ConsumerId, Desired, Filter, Metadata, Secret, SyncId, TableName, Target,
-        TargetId, Tls, UnsupportedText,
+        Checkpoint, Connection, Consumer, ConsumerId, Desired, Filter, Metadata, Quarantined, Secret, SyncId,
+        TableName, Target, TargetId, Tls, UnsupportedText,
     },
     store::{Documents, Keyring, SqliteStore},
     stream::{RecordStream, SqliteStream},
@@ -68,7 +68,8 @@ pub(crate) fn of_provider(slug: &str) -> Filter {
     Filter::Provider(provider(slug))
 }
 
-fn target(database: &Database) -> Target {
+/// The target that consumers made here write to.
+pub(crate) fn target(database: &Database) -> Target {
     let now = Utc::now();
     Target {
         id: TargetId(Uuid::nil()),
@@ -173,6 +174,19 @@ impl Place {
             }
             let is_there = reached.iter().zip(positions).all(|(reached, position)| reached >= position);
             holds(is_there, || format!("they are at {reached:?}, not {positions:?}"))
+        }));
+    }
+
+    /// Waits until no record of any consumer is in quarantine.
+    pub(crate) fn holds_nothing_in_quarantine(&mut self) {
+        let ids: Vec<_> = self.consumers.iter().map(|consumer| consumer.id).collect();
+        let open = self.open();
+        open.runtime.block_on(eventually("the quarantine to be empty", async || {
+            let mut entries = Vec::new();
+            for &id in &ids {
+                entries.extend(open.documents.all_of::<Quarantined>(id).await.expect("read"));
+            }
+            holds(entries.is_empty(), || format!("it holds {entries:?}"))
         }));
     }
 

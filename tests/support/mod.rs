@@ -1,11 +1,14 @@
 //! What the tests stand on: real servers on free ports, gone afterwards, and a model to compare tables with.
 
 pub(crate) mod api;
+pub(crate) mod cli;
 pub(crate) mod database;
 pub(crate) mod disk;
 pub(crate) mod engine;
 pub(crate) mod model;
 pub(crate) mod node;
+pub(crate) mod proxy;
+pub(crate) mod scripted;
 pub(crate) mod setup;
 
 use std::time::{Duration, Instant};

@@ -50,6 +50,13 @@ impl Node {
         self.process.id()
     }
 
+    /// The most memory that it has taken since it started, in KiB.
+    pub(crate) fn peak_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+    }
+
     /// What it has logged.
     pub(crate) fn log(&self) -> String {
         let log = std::fs::read(log(self.directory.path())).expect("a log");
@@ -96,12 +103,18 @@ impl Drop for Node {
     }
 }
 
-/// `sequin serve` with nothing of our environment's settings, its data in the folder `data` of `directory`.
-fn serve(directory: &Path, port: u16) -> Command {
+/// `sequin` with nothing of our environment's settings.
+pub(crate) fn sequin() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sequin"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SEQUIN_")) {
         command.env_remove(name);
     }
+    command
+}
+
+/// `sequin serve`, its data in the folder `data` of `directory`.
+fn serve(directory: &Path, port: u16) -> Command {
+    let mut command = sequin();
     command
         .arg("serve")
         .env("SEQUIN_LISTEN", format!("127.0.0.1:{port}"))

@@ -7,6 +7,7 @@ use super::{
     eventually, holds,
     model::{HUBSPOT, Model, Table, Version, compare, lines},
     node::Node,
+    proxy::Proxy,
 };
 
 /// How many records one request publishes.
@@ -30,7 +31,19 @@ impl Setup {
     }
 
     pub(crate) async fn with(node: Node, database: Database) -> Self {
-        let target = json!({"name": "app", "connection": database.connection()});
+        let connection = database.connection();
+        Self::connected(node, database, &connection).await
+    }
+
+    /// With a proxy between the node and the database.
+    pub(crate) async fn by_proxy(database: Database) -> (Self, Proxy) {
+        let proxy = Proxy::before(database.server.port());
+        let connection = database.connection_by(proxy.port());
+        (Self::connected(Node::start().await, database, &connection).await, proxy)
+    }
+
+    async fn connected(node: Node, database: Database, connection: &Value) -> Self {
+        let target = json!({"name": "app", "connection": connection});
         node.api.post("/v1/targets", &target).await.expect(201);
         Self { node, database }
     }

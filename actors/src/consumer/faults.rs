@@ -2,21 +2,19 @@
 
 use std::time::{Duration, Instant};
 
-use super::{ConsumerState, Happening, Mode};
+use super::{ConsumerState, Doubt, Happening, Mode};
 use crate::{
     model::Reason,
-    pipeline::{ReadError, reason},
-    postgres::{Fault, Verdict},
+    pipeline::{ReadError, reason, verify_again},
+    postgres::{Fault, Finding, Verdict},
 };
-
-/// How often a halted consumer looks whether it has been helped.
-const REVERIFY: Duration = Duration::from_secs(30);
 
 /// A drain that something hinders is over: what was in flight is read again.
 impl ConsumerState {
     pub(super) fn read_failed(&mut self, error: &ReadError) {
         match error {
-            ReadError::Stream(error) => self.fail(error.to_string()),
+            ReadError::Stream(error) => self.fail(reason::trying_again(error.to_string())),
+            ReadError::Documents(error) => self.fail(reason::trying_again(error.to_string())),
             ReadError::Unreadable { .. } => self.halt(vec![reason::unreadable_record(error.to_string())]),
         }
     }
@@ -30,21 +28,36 @@ impl ConsumerState {
             Verdict::Target => {
                 let reason = reason::target_unhealthy(&self.arguments.target_name, &fault);
                 self.target_unavailable(reason);
-                (self.arguments.suspect_target)(fault);
+                (self.arguments.tell_target)(Doubt::Failed(fault));
             }
-            Verdict::Contention => self.fail(fault.to_string()),
-            // Verifying says which SQL mends it.
-            Verdict::Table => {
-                let soon = self.restarts.failed(Instant::now(), fastrand::f64());
-                self.halt_for(vec![reason::of_fault(&fault)], soon);
-            }
+            Verdict::Contention => self.fail(reason::contention(&fault)),
+            Verdict::Table => self.diagnose(fault),
             Verdict::Record => self.halt(vec![reason::of_fault(&fault)]),
+        }
+    }
+
+    /// Asks which SQL mends the table.
+    fn diagnose(&mut self, fault: Fault) {
+        self.tear_down(Mode::Preparing);
+        let Ok(pool) = self.arguments.pool.clone() else { return self.begin() };
+        let table = self.arguments.consumer.table.clone();
+        self.attempt(async move {
+            let findings = verify_again(pool, table).await;
+            Happening::Diagnosed(fault, findings.unwrap_or_default())
+        });
+    }
+
+    pub(super) fn diagnosed(&mut self, fault: &Fault, findings: &[Finding]) {
+        if self.accept(findings) {
+            // Nothing that verifying knows of: it may be over, too.
+            let soon = self.restarts.failed(Instant::now(), fastrand::f64());
+            self.halt_for(vec![reason::of_fault(fault)], soon);
         }
     }
 
     /// Stops until somebody helps, and looks after a while whether somebody did.
     pub(super) fn halt(&mut self, reasons: Vec<Reason>) {
-        self.halt_for(reasons, REVERIFY);
+        self.halt_for(reasons, self.arguments.context.settings.halt_recheck);
     }
 
     fn halt_for(&mut self, mut reasons: Vec<Reason>, look_again: Duration) {
@@ -59,18 +72,19 @@ impl ConsumerState {
     }
 
     /// Stops for something that may pass by itself.
-    pub(super) fn fail(&mut self, message: String) {
+    pub(super) fn fail(&mut self, mut reason: Reason) {
         if self.is_draining() {
             return self.end_drain();
         }
-        tracing::warn!(consumer = %self.arguments.consumer.name, message, "failed, and will try again");
-        self.tear_down(Mode::Waiting(reason::trying_again(message)));
+        tracing::warn!(consumer = %self.arguments.consumer.name, reason = reason.summary, "failed, and will try again");
+        self.keep_since(&mut reason);
+        self.tear_down(Mode::Waiting(reason));
         let wait = self.restarts.failed(Instant::now(), fastrand::f64());
         self.hear_after(wait, Happening::RetryDue);
     }
 
     /// What was there already when the last status was written has been there since then.
-    fn keep_since(&self, reason: &mut Reason) {
+    pub(super) fn keep_since(&self, reason: &mut Reason) {
         let before = self.written.iter().flat_map(|(status, _)| &status.reasons);
         let is_same = |before: &&Reason| before.code == reason.code && before.summary == reason.summary;
         if let Some(before) = before.into_iter().find(is_same) {

@@ -1,15 +1,18 @@
 //! A pipeline: one run of a consumer, from its checkpoint on.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::{ConsumerArguments, Happening};
+use super::{ConsumerArguments, Doubt, Happening};
 use crate::{
     flow::{budget::Budget, watermark::Watermark},
     model::Idx,
-    pipeline::{ReadPage, Reading},
+    pipeline::{Bringing, Quarantine, ReadPage, Reading},
     postgres::Pool,
     writer::{WriterActor, WriterArguments, WriterMessage},
 };
@@ -19,8 +22,9 @@ pub(super) struct Pipeline {
     writers: Vec<ActorRef<WriterMessage>>,
     watermark: Watermark,
     reader: AbortHandle,
-    /// Whether anything was read or applied since somebody asked.
-    has_moved: bool,
+    bringing: Arc<Bringing>,
+    /// How often something was read or applied.
+    moves: u64,
     /// What comes once nothing is in flight, if it reads no more.
     drains_to: Option<Then>,
 }
@@ -37,18 +41,27 @@ impl Pipeline {
     pub(super) async fn start(
         arguments: &ConsumerArguments,
         pool: &Pool,
+        quarantine: &Arc<Quarantine>,
         from: Idx,
         tell: impl Fn(Happening) + Clone + Send + Sync + 'static,
         supervisor: ActorCell,
         tasks: &mut JoinSet<()>,
     ) -> Result<Self, SpawnErr> {
-        let ConsumerArguments { context, consumer, transactions, .. } = arguments;
+        let ConsumerArguments { context, consumer, transactions, tell_target, .. } = arguments;
+        let tell_target = Arc::clone(tell_target);
+        let bringing = Arc::new(Bringing {
+            pool: pool.clone(),
+            table: consumer.table.clone(),
+            unsupported_text: consumer.unsupported_text,
+            quarantine: Arc::clone(quarantine),
+            is_slow: Box::new(move || tell_target(Doubt::Slow)),
+            attempts: AtomicU64::new(0),
+        });
         let mut writers = Vec::new();
         for _ in 0..context.settings.writers {
             let tell = tell.clone();
             let arguments = WriterArguments {
-                pool: pool.clone(),
-                table: consumer.table.clone(),
+                bringing: Arc::clone(&bringing),
                 transactions: transactions.clone(),
                 report: Box::new(move |report| tell(Happening::Reported(report))),
             };
@@ -56,21 +69,30 @@ impl Pipeline {
             writers.push(writer);
         }
         let reading = Reading {
+            stream: Arc::clone(&context.stream),
             reader: context.stream.reader(&consumer.filter, from),
-            budget: Budget::new(context.settings.consumer_budget_bytes, Arc::clone(&context.budget)),
+            read_to: from,
+            quarantine: Arc::clone(quarantine),
+            budget: Budget::new(
+                context.budget.clone(),
+                consumer.target,
+                consumer.id,
+                context.settings.consumer_budget_bytes,
+            ),
             writers: writers.len(),
         };
         let reader = tasks.spawn(async move {
             let Err(error) = reading.run(|page| tell(Happening::PageRead(page))).await;
             tell(Happening::ReadFailed(error));
         });
-        Ok(Self { writers, watermark: Watermark::starting_at(from), reader, has_moved: true, drains_to: None })
+        let watermark = Watermark::starting_at(from);
+        Ok(Self { writers, watermark, reader, bringing, moves: 0, drains_to: None })
     }
 
     /// Sends a page's parts on to their writers.
     pub(super) fn take(&mut self, page: ReadPage) {
         self.watermark.opened(page.read_to, page.parts.len());
-        self.has_moved = true;
+        self.moves += 1;
         for (writer, part) in page.parts {
             // A writer that has failed has said so.
             let _ = self.writers[writer].cast(WriterMessage::Apply(part));
@@ -82,7 +104,7 @@ impl Pipeline {
         for &page in pages {
             self.watermark.completed(page);
         }
-        self.has_moved = true;
+        self.moves += 1;
     }
 
     /// Everything up to here is in the table.
@@ -95,9 +117,9 @@ impl Pipeline {
         self.watermark.is_settled()
     }
 
-    /// Whether anything was read or applied since this was last asked.
-    pub(super) fn take_has_moved(&mut self) -> bool {
-        std::mem::take(&mut self.has_moved)
+    /// How often something was read, applied or tried.
+    pub(super) fn moves(&self) -> u64 {
+        self.moves + self.bringing.attempts.load(Ordering::Relaxed)
     }
 
     pub(super) fn has_writer(&self, actor: &ActorCell) -> bool {

@@ -5,10 +5,11 @@ use std::{sync::Arc, time::Duration};
 use chrono::Utc;
 use tokio::time::Instant;
 
-use super::{ConsumerMessage, ConsumerState, Happening, Mode, pipeline::Pipeline, tell};
+use super::{ConsumerMessage, ConsumerState, Happening, Mode, tell};
 use crate::{
     flow::progress::Progress,
-    model::{Checkpoint, ConsumerStatus, Lag, Reason, RunState},
+    model::{Checkpoint, ConsumerStatus, Reason, RunState},
+    pipeline::{Quarantine, reason},
 };
 
 /// How often progress is looked at: the checkpoint saved, the lag measured, the status written if it changed.
@@ -16,9 +17,6 @@ pub(super) const TICK: Duration = Duration::from_secs(1);
 
 /// A status that does not change is written this often all the same, to show that somebody watches.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-
-/// Measuring the lag takes at most one part in this many of the time.
-const MEASURE_SHARE: u32 = 50;
 
 impl ConsumerState {
     pub(super) fn tick(&mut self) {
@@ -29,7 +27,7 @@ impl ConsumerState {
         self.ticked_at = now;
         self.notice_panics();
         self.save();
-        self.measure(now);
+        self.look(now);
         self.write_status();
         self.myself.send_after(TICK, || ConsumerMessage::Tick);
     }
@@ -38,7 +36,7 @@ impl ConsumerState {
     fn notice_panics(&mut self) {
         while let Some(ended) = self.tasks.try_join_next() {
             if ended.is_err_and(|error| error.is_panic()) {
-                self.fail("a task panicked".into());
+                self.fail(reason::trying_again("a task panicked".into()));
             }
         }
     }
@@ -53,66 +51,24 @@ impl ConsumerState {
         let (context, id) = (Arc::clone(&self.arguments.context), self.arguments.consumer.id);
         let myself = self.myself.clone();
         self.saving.spawn(async move {
-            match context.documents.put(id, &checkpoint).await {
-                Ok(_) => drop(myself.cast(ConsumerMessage::Saved(checkpoint))),
-                Err(error) => tracing::warn!(consumer = %id, %error, "the checkpoint was not saved, and will be"),
-            }
+            let saved = context.documents.put(id, &checkpoint).await;
+            let saved = saved.map(|_| checkpoint).map_err(|error| error.to_string());
+            let _ = myself.cast(ConsumerMessage::Saved(saved));
         });
     }
 
-    pub(super) fn saved(&mut self, checkpoint: Checkpoint) {
-        if let Some(progress) = &mut self.progress {
-            progress.saved(checkpoint);
-        }
-    }
-
-    /// Asks the stream what lies beyond the checkpoint, if that may have changed.
-    fn measure(&mut self, now: Instant) {
-        let Some(progress) = &self.progress else { return };
-        let (reached, until, has_lag) = (progress.checkpoint().idx, progress.backfill_until(), progress.has_lag());
-        if now < self.measure_at {
-            return;
-        }
-        // While a pipeline runs, it knows whether anything has come. Otherwise somebody has to look.
-        let has_moved = self.pipeline().is_none_or(Pipeline::take_has_moved);
-        if !has_moved && !has_lag {
-            return;
-        }
-        // Not before this one has ended.
-        self.measure_at = now + HEARTBEAT;
-        let (context, filter) = (Arc::clone(&self.arguments.context), self.arguments.consumer.filter.clone());
-        let (myself, generation) = (self.myself.clone(), self.generation);
-        self.tasks.spawn(async move {
-            let begun = Instant::now();
-            let measured = async {
-                let lag = context.stream.lag(&filter, reached).await?;
-                let beyond_backfill = match until {
-                    Some(until) => context.stream.lag(&filter, until).await?.records,
-                    None => 0,
-                };
-                Ok::<_, crate::stream::StreamError>((lag, beyond_backfill))
-            };
-            match measured.await {
-                Ok((lag, beyond_backfill)) => {
-                    let took = begun.elapsed();
-                    tell(&myself, generation, Happening::Measured { lag, beyond_backfill, took });
-                }
-                Err(error) => tracing::warn!(%filter, %error, "the lag could not be measured"),
+    pub(super) fn saved(&mut self, saved: Result<Checkpoint, String>) {
+        match (saved, &mut self.progress) {
+            (Ok(checkpoint), Some(progress)) => {
+                progress.saved(checkpoint);
+                self.unsaved = None;
             }
-        });
-    }
-
-    pub(super) fn measured(&mut self, lag: Lag, beyond_backfill: u64, took: Duration) {
-        if let Some(progress) = &mut self.progress {
-            progress.measured(lag, beyond_backfill);
+            (Ok(_), None) => {}
+            (Err(error), _) => {
+                tracing::warn!(consumer = %self.arguments.consumer.name, error, "the checkpoint was not saved");
+                self.unsaved.get_or_insert_with(|| reason::checkpoint_not_saved(&error));
+            }
         }
-        // The next tick is soon enough, unless measuring is expensive.
-        self.measure_at = Instant::now() + (took * MEASURE_SHARE).saturating_sub(TICK);
-    }
-
-    /// The lag that was last measured is not the one that is there now.
-    pub(super) fn measure_soon(&mut self) {
-        self.measure_at = Instant::now();
     }
 
     /// Writes the status, if it says something new or has not been written for a while.
@@ -147,8 +103,28 @@ impl ConsumerState {
         let threshold = Duration::from_secs(self.arguments.consumer.lag_threshold_seconds.into());
         if state != RunState::Paused {
             reasons.extend(progress.behind(threshold, now));
+            reasons.extend(self.quarantine.iter().flat_map(|quarantine| quarantine.reasons()));
+            reasons.extend(self.warnings.iter().chain(&self.unsaved).cloned());
         }
-        progress.status(state, reasons, &self.arguments.context.settings.node, now)
+        let quarantined = self.quarantine.as_ref().map_or(0, |quarantine| quarantine.len() as u64);
+        progress.status(state, reasons, quarantined, &self.arguments.context.settings.node, now)
+    }
+
+    /// Counts what is in quarantine, while no pipeline does.
+    pub(super) fn count(&mut self) {
+        let (context, consumer) = (Arc::clone(&self.arguments.context), self.arguments.consumer.id);
+        let (myself, generation) = (self.myself.clone(), self.generation);
+        self.tasks.spawn(async move {
+            match Quarantine::load(consumer, &context.documents, context.settings.refusal_limit).await {
+                Ok(quarantine) => tell(&myself, generation, Happening::Counted(quarantine)),
+                Err(error) => tracing::warn!(%consumer, %error, "the quarantine was not counted"),
+            }
+        });
+    }
+
+    pub(super) fn counted(&mut self, quarantine: Arc<Quarantine>) {
+        self.quarantine = Some(quarantine);
+        self.write_status();
     }
 
     fn observed(&self) -> (RunState, Vec<Reason>) {
@@ -160,7 +136,7 @@ impl ConsumerState {
             Mode::Waiting(reason) => (RunState::Waiting, vec![reason.clone()]),
             Mode::Halted(reasons) => (RunState::Halted, reasons.clone()),
             // What was last observed holds until it is known what comes next.
-            Mode::Loading | Mode::Verifying | Mode::Paused | Mode::Finishing => match &self.written {
+            Mode::Loading | Mode::Preparing | Mode::Paused | Mode::Finishing => match &self.written {
                 Some((written, _)) => (written.state, written.reasons.clone()),
                 None => (RunState::Waiting, Vec::new()),
             },

@@ -18,6 +18,11 @@ impl Backoff {
         Self { first, longest, failures: 0 }
     }
 
+    /// The same, after so many failures.
+    pub fn after(first: Duration, longest: Duration, failures: u32) -> Self {
+        Self { first, longest, failures }
+    }
+
     /// How long to wait after one more failure; `chance` is drawn evenly from 0 to 1.
     pub fn next(&mut self, chance: f64) -> Duration {
         let doubled = 2u32.saturating_pow(self.failures);

@@ -76,11 +76,21 @@ impl Batch {
 
     /// The rows, by primary key, each with its envelope.
     pub fn rows(&self) -> impl Iterator<Item = (&Row, &[u8])> {
-        self.rows.iter().map(|&(part, place)| {
-            let part = &self.parts[part as usize];
-            let row = &part.rows[place as usize];
-            (row, part.envelope(row))
-        })
+        (0..self.len()).map(|number| self.row(number))
+    }
+
+    /// One of the rows, with its envelope.
+    pub fn row(&self, number: usize) -> (&Row, &[u8]) {
+        let (part, place) = self.rows[number];
+        let part = &self.parts[part as usize];
+        let row = &part.rows[place as usize];
+        (row, part.envelope(row))
+    }
+
+    /// Leaves out the rows that `keep` does not keep.
+    pub fn retain(&mut self, mut keep: impl FnMut(&Row) -> bool) {
+        let Self { parts, rows } = self;
+        rows.retain(|&(part, place)| keep(&parts[part as usize].rows[place as usize]));
     }
 
     /// How many records the batch changes.
@@ -105,10 +115,14 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::flow::budget::{Budget, node_budget};
+    use crate::{
+        flow::budget::{Budget, NodeBudget},
+        model::{ConsumerId, TargetId},
+    };
 
     async fn part(page_number: u64, versions: &[(u128, u64)]) -> Part {
-        let permit = Budget::new(1024, node_budget(1024)).take(1).await;
+        let (target, consumer) = (TargetId::generate(), ConsumerId::generate());
+        let permit = Budget::new(NodeBudget::new(1024), target, consumer, 1024).take(1).await;
         let mut page = Page::default();
         let mut rows = Vec::new();
         for (entry, &(record, idx)) in (0u32..).zip(versions) {

@@ -1,10 +1,13 @@
 //! The logic of the flow, without I/O: time, randomness and sizes are passed in.
 
 pub mod backoff;
+pub mod breaker;
 pub mod budget;
 pub mod coalesce;
 pub mod partition;
 pub mod progress;
 pub mod rate;
+pub mod refusals;
 pub mod restarts;
+pub mod unsupported_text;
 pub mod watermark;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::rate::Rate;
-use crate::model::{Applied, Backfill, Checkpoint, ConsumerStatus, Idx, Lag, Reason, RunState};
+use crate::model::{Applied, Backfill, Checkpoint, ConsumerStatus, Idx, Lag, Reason, RunState, Severity};
 
 /// How far a consumer is, across all its pipelines.
 #[derive(Debug)]
@@ -100,15 +100,24 @@ impl Progress {
         let age = (now - oldest).to_std().unwrap_or_default();
         (age > threshold).then(|| Reason {
             code: "behind".into(),
+            severity: Severity::Error,
             summary: format!("{} records wait, the oldest for {} s", self.lag.records, age.as_secs()),
             since: oldest + threshold,
+            cause: Some("records come faster than the table takes them, or something holds the table up".into()),
             target: None,
             fix: "look at the target's load and locks; raise lag_threshold_seconds if this is as it should be".into(),
         })
     }
 
     /// The status to write down.
-    pub fn status(&self, state: RunState, reasons: Vec<Reason>, node: &str, now: DateTime<Utc>) -> ConsumerStatus {
+    pub fn status(
+        &self,
+        state: RunState,
+        reasons: Vec<Reason>,
+        quarantined: u64,
+        node: &str,
+        now: DateTime<Utc>,
+    ) -> ConsumerStatus {
         ConsumerStatus {
             state,
             reasons,
@@ -118,6 +127,7 @@ impl Progress {
             lag: self.lag,
             records_per_second: self.rate.per_second(),
             applied: self.checkpoint.applied,
+            quarantined,
             node: node.into(),
         }
     }

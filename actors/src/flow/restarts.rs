@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::backoff::Backoff;
 
 /// What runs for this long has recovered from whatever made it fail.
-const STABLE: Duration = Duration::from_secs(60);
+pub(super) const STABLE: Duration = Duration::from_secs(60);
 
 /// The restarts of one thing: with backoff, which starts over once it has run for a while.
 #[derive(Debug)]

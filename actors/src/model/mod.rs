@@ -5,6 +5,7 @@ mod envelope;
 mod ids;
 mod page;
 mod publication;
+mod quarantine;
 mod record;
 mod secret;
 mod status;
@@ -16,9 +17,12 @@ pub use envelope::{EnvelopeError, Routing, decode, decode_routing, encode};
 pub use ids::{ConsumerId, Idx, Provider, SequinId, SyncId, TargetId};
 pub use page::{Entry, Page};
 pub use publication::{Outgoing, Publication, SyncDescription, SyncSeen};
+pub use quarantine::{QuarantineKey, Quarantined};
 pub use record::{Op, Record, RecordFields};
 pub use secret::Secret;
-pub use status::{Applied, Backfill, Checkpoint, ConsumerStatus, Lag, Reason, RunState, TargetState, TargetStatus};
+pub use status::{
+    Applied, Backfill, Checkpoint, ConsumerStatus, Lag, Reason, RunState, Severity, TargetState, TargetStatus,
+};
 pub use sync::Sync;
 pub use target::{Connection, Target, Tls, TlsMode};
 

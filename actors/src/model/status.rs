@@ -5,15 +5,42 @@ use serde::{Deserialize, Serialize};
 
 use super::Idx;
 
+/// How bad something is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    /// Records do not arrive, or not all of them.
+    #[default]
+    Error,
+    /// Everything arrives, and may not for ever.
+    Warning,
+}
+
+impl Severity {
+    /// As programs see it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
 /// Something that is not as it should be: what, since when, and the way out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
     /// A stable word for programs: `target_unhealthy`, `table_missing`, …
     pub code: String,
+    /// How bad it is.
+    #[serde(default)]
+    pub severity: Severity,
     /// What is wrong, in a sentence.
     pub summary: String,
     /// Since when.
     pub since: DateTime<Utc>,
+    /// Why such a thing happens, where that is known.
+    #[serde(default)]
+    pub cause: Option<String>,
     /// The name of the target that it is about, when it is about one.
     #[serde(default)]
     pub target: Option<String>,
@@ -56,6 +83,9 @@ pub struct ConsumerStatus {
     pub records_per_second: f64,
     /// What was applied since the first start.
     pub applied: Applied,
+    /// How many records are in quarantine.
+    #[serde(default)]
+    pub quarantined: u64,
     /// The node that runs it.
     pub node: String,
 }
@@ -91,12 +121,16 @@ pub struct Applied {
     pub upserts: u64,
     /// Records deleted.
     pub deletes: u64,
+    /// Records upserted with U+FFFD in place of text that the database can't hold.
+    #[serde(default)]
+    pub replaced_text: u64,
 }
 
 impl std::ops::AddAssign for Applied {
     fn add_assign(&mut self, more: Self) {
         self.upserts += more.upserts;
         self.deletes += more.deletes;
+        self.replaced_text += more.replaced_text;
     }
 }
 

@@ -1,15 +1,18 @@
 //! Loading: where a consumer goes on.
 
+use std::sync::Arc;
+
 use chrono::Utc;
 
+use super::Quarantine;
 use crate::{
-    flow::progress::Progress,
+    flow::{progress::Progress, refusals::RefusalLimit},
     model::{Backfill, Checkpoint, Consumer, Filter, Idx},
     store::{Documents, DocumentsError},
     stream::{RecordStream, StreamError},
 };
 
-/// Why a consumer's progress can't be loaded.
+/// Why it can't be loaded where a consumer goes on.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoadError {
     #[error(transparent)]
@@ -18,19 +21,21 @@ pub(crate) enum LoadError {
     Stream(#[from] StreamError),
 }
 
-/// Loads the checkpoint; a consumer that has none begins its backfill.
+/// Loads the checkpoint and the quarantine; a consumer that has no checkpoint begins its backfill.
 pub(crate) async fn load(
     consumer: &Consumer,
     documents: &Documents,
     stream: &dyn RecordStream,
-) -> Result<Progress, LoadError> {
+    refusal_limit: RefusalLimit,
+) -> Result<(Progress, Arc<Quarantine>), LoadError> {
     let saved = documents.get::<Checkpoint>(consumer.id).await?;
     let mut checkpoint = saved.map(|saved| saved.value).unwrap_or_default();
     if checkpoint.backfill.is_none() {
         checkpoint.backfill = Some(begin_backfill(&consumer.filter, stream).await?);
         documents.put(consumer.id, &checkpoint).await?;
     }
-    Ok(Progress::resume(checkpoint))
+    let quarantine = Quarantine::load(consumer.id, documents, refusal_limit).await?;
+    Ok((Progress::resume(checkpoint), quarantine))
 }
 
 /// The backfill is what the stream holds now.

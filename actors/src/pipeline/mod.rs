@@ -1,11 +1,15 @@
-//! The three long jobs of a consumer, which its actors run as tasks: to load, to read, to apply. And what its status
-//! says when one of them fails.
+//! The long jobs of a consumer, which its actors run as tasks: to load, to prepare, to read, to apply, to set aside. And what its
+//! status says when one of them fails.
 
 mod apply;
 mod load;
+mod prepare;
+mod quarantine;
 mod read;
 pub(crate) mod reason;
 
-pub(crate) use apply::apply_batch;
-pub(crate) use load::load;
+pub(crate) use apply::{BringError, Bringing};
+pub(crate) use load::{LoadError, load};
+pub(crate) use prepare::{Preparation, PrepareError, Prepared, verify_again};
+pub(crate) use quarantine::Quarantine;
 pub(crate) use read::{ReadError, ReadPage, Reading};

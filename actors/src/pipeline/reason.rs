@@ -1,9 +1,9 @@
 //! Reasons: what a status says of a fault or a finding, and of the way out.
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 
 use crate::{
-    model::Reason,
+    model::{Reason, Severity},
     postgres::{Fault, Finding},
 };
 
@@ -12,9 +12,8 @@ pub(crate) fn target_unhealthy(target: &str, fault: &Fault) -> Reason {
     Reason {
         code: "target_unhealthy".into(),
         summary: format!("target {target} is unhealthy: {fault}"),
-        since: Utc::now(),
         target: Some(target.into()),
-        fix: fault.fix.into(),
+        ..of_fault(fault)
     }
 }
 
@@ -24,14 +23,19 @@ pub(crate) fn connecting(target: &str) -> Reason {
     Reason { target: Some(target.into()), ..reason("target_connecting", summary, "nothing: it takes a moment") }
 }
 
-/// The table or a record is not one that works.
+/// The table is not one that works.
 pub(crate) fn of_fault(fault: &Fault) -> Reason {
-    reason(fault.code, fault.to_string(), fault.fix)
+    Reason { cause: Some(fault.cause.into()), ..reason(fault.code, fault.to_string(), fault.fix) }
 }
 
 /// The table is not as it should be.
 pub(crate) fn of_finding(finding: &Finding) -> Reason {
-    reason(finding.code, finding.message.clone(), &finding.fix_sql)
+    Reason { severity: finding.severity, ..reason(finding.code, finding.message.clone(), &finding.fix_sql) }
+}
+
+/// Others hold the table or its rows, and do not let go.
+pub(crate) fn contention(fault: &Fault) -> Reason {
+    Reason { summary: format!("others are in the way: {fault}"), ..of_fault(fault) }
 }
 
 /// The stream holds a record that this node can't read.
@@ -39,11 +43,47 @@ pub(crate) fn unreadable_record(message: String) -> Reason {
     reason("unreadable_record", message, "upgrade this node to the version that published the record")
 }
 
+/// Records are in quarantine.
+pub(crate) fn quarantined(records: usize, since: DateTime<Utc>, last: &str) -> Reason {
+    let summary = format!("in quarantine, since the database refused them: {records}, the last with: {last}");
+    let fix = "see why in the quarantine; mend the cause and retry, or discard the records";
+    let cause = "the table, or PostgreSQL itself, can't take them as they are";
+    Reason { since, cause: Some(cause.into()), ..reason("records_quarantined", summary, fix) }
+}
+
+/// Entries of the quarantine are there, and nobody knows what they say.
+pub(crate) fn quarantine_unreadable(entries: usize, since: DateTime<Utc>) -> Reason {
+    let summary = format!("in quarantine, and not tried again, since their entries can't be read: {entries}");
+    let fix = "see why in the quarantine; or discard them: newer versions of the records are brought either way";
+    let cause = "a newer version of this program wrote them, or the control store is damaged";
+    Reason { since, cause: Some(cause.into()), ..reason("quarantine_unreadable", summary, fix) }
+}
+
+/// So many records were refused that something else must be wrong.
+pub(crate) fn quarantine_full(message: String) -> Reason {
+    let fix = "mend what the refusals in the quarantine have in common, then resume: they are tried again";
+    reason("quarantine_full", message, fix)
+}
+
 /// Something on our side failed, and is tried again.
 pub(crate) fn trying_again(message: String) -> Reason {
     reason("internal_fault", message, "nothing, unless it stays: then look at this node's log")
 }
 
+/// There was work, and nothing came of it.
+pub(crate) fn stalled(message: String) -> Reason {
+    let fix = "nothing: it was started again; if that goes on, look at this node's log";
+    reason("stalled", message, fix)
+}
+
+/// What was brought is not on record yet.
+pub(crate) fn checkpoint_not_saved(message: &str) -> Reason {
+    let summary = format!("the checkpoint can't be saved, so more is read again after a crash: {message}");
+    let fix = "look at this node's disk and its log; it is tried again every second";
+    Reason { severity: Severity::Warning, ..reason("checkpoint_not_saved", summary, fix) }
+}
+
 fn reason(code: &str, summary: String, fix: &str) -> Reason {
-    Reason { code: code.into(), summary, since: Utc::now(), target: None, fix: fix.into() }
+    let (since, severity) = (Utc::now(), Severity::Error);
+    Reason { code: code.into(), severity, summary, since, cause: None, target: None, fix: fix.into() }
 }

@@ -90,6 +90,7 @@ async fn write(
         return Ok(Applied {
             upserts: upsert_arrays(client, &prepared, changes).await?,
             deletes: delete(client, &prepared, tombstones).await?,
+            ..Applied::default()
         });
     }
     let transaction = session.client.transaction().await?;
@@ -99,7 +100,7 @@ async fn write(
     };
     let deletes = delete(&transaction, &prepared, tombstones).await?;
     transaction.commit().await?;
-    Ok(Applied { upserts, deletes })
+    Ok(Applied { upserts, deletes, ..Applied::default() })
 }
 
 async fn upsert_staged(

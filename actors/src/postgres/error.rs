@@ -1,8 +1,10 @@
 //! Whose fault an error is, and what to do about it: the one place that decides.
 
-use std::fmt;
+mod kinds;
 
-use tokio_postgres::error::SqlState;
+use std::{error::Error, fmt};
+
+use self::kinds::Kind;
 
 /// Whose fault an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,9 +15,12 @@ pub enum Verdict {
     Contention,
     /// The table or the rights on it are not as they should be: this consumer halts.
     Table,
-    /// A record is one that the table can't take.
+    /// A record is one that the table can't take: it goes to quarantine.
     Record,
 }
+
+/// How much of a server's message is kept, in bytes: triggers can say anything, at any length.
+const MAX_MESSAGE: usize = 500;
 
 /// An error of a database: whose fault it is, and the way out. Holds no password and no payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +33,8 @@ pub struct Fault {
     pub sqlstate: Option<String>,
     /// What happened, in a sentence.
     pub summary: String,
+    /// Why such a thing happens.
+    pub cause: &'static str,
     /// What to do.
     pub fix: &'static str,
 }
@@ -42,54 +49,58 @@ impl fmt::Display for Fault {
     }
 }
 
-impl std::error::Error for Fault {}
+impl Error for Fault {}
 
 impl From<tokio_postgres::Error> for Fault {
     fn from(error: tokio_postgres::Error) -> Self {
         match error.as_db_error() {
-            Some(db_error) => Self::of_sqlstate(db_error.code(), db_error.message()),
-            None => Self::of_connection(&error),
+            // Its detail and context would quote the record.
+            Some(db_error) => Self::of_sqlstate(db_error.code().code(), db_error.message()),
+            None => Self::new(kinds::of_connection(&error), None, with_causes(&error)),
         }
     }
 }
 
 impl Fault {
-    /// The fault that the server named by its SQLSTATE
-    /// (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
-    fn of_sqlstate(state: &SqlState, message: &str) -> Self {
-        let (verdict, code, fix) = verdict_of(state.code());
-        Self { verdict, code, sqlstate: Some(state.code().into()), summary: message.into(), fix }
+    fn new(kind: Kind, sqlstate: Option<&str>, summary: impl Into<String>) -> Self {
+        let Kind { verdict, code, cause, fix } = kind;
+        let mut summary = summary.into();
+        summary.truncate(summary.floor_char_boundary(MAX_MESSAGE));
+        Self { verdict, code, sqlstate: sqlstate.map(str::to_owned), summary, cause, fix }
     }
 
-    /// The server did not answer, or not to the end.
-    fn of_connection(error: &tokio_postgres::Error) -> Self {
-        let mut summary = error.to_string();
-        let mut source = std::error::Error::source(error);
-        while let Some(cause) = source {
-            let text = cause.to_string();
-            if !summary.contains(&text) {
-                summary = format!("{summary}: {text}");
-            }
-            source = cause.source();
-        }
-        Self {
-            verdict: Verdict::Target,
-            code: "connection_failed",
-            sqlstate: None,
-            summary,
-            fix: "check that the server runs and can be reached from here: host, port, firewall, TLS mode",
-        }
+    fn of_sqlstate(sqlstate: &str, message: &str) -> Self {
+        Self::new(kinds::of_sqlstate(sqlstate), Some(sqlstate), message)
     }
 
     /// The server did not answer in time.
     pub fn timed_out(what: &str) -> Self {
-        Self {
-            verdict: Verdict::Target,
-            code: "timeout",
-            sqlstate: None,
-            summary: format!("{what} timed out"),
-            fix: "check that the server can be reached from here and is not overloaded",
-        }
+        Self::new(kinds::TIMEOUT, None, format!("{what} timed out"))
+    }
+
+    /// Every session of the pool was busy for too long.
+    pub fn pool_exhausted() -> Self {
+        Self::new(kinds::POOL_EXHAUSTED, None, "all sessions of the target were busy")
+    }
+
+    /// The server is there, but takes no writes.
+    pub(super) fn read_only() -> Self {
+        Self::new(kinds::READ_ONLY, None, "the server only reads")
+    }
+
+    /// The settings of the connection can't be used.
+    pub(super) fn of_settings(summary: String) -> Self {
+        Self::new(kinds::BAD_SETTINGS, None, summary)
+    }
+
+    /// The session was closed while nobody used it.
+    pub(super) fn session_closed() -> Self {
+        Self::new(kinds::SESSION_CLOSED, None, "the server closed the session")
+    }
+
+    /// The same, as the target's fault: while a session is being opened, nothing else can be.
+    pub(super) fn while_connecting(self) -> Self {
+        Self { verdict: Verdict::Target, ..self }
     }
 
     /// Whether the server is there, but has no room for one more session.
@@ -97,75 +108,30 @@ impl Fault {
         self.code == "too_many_connections"
     }
 
-    /// The server is there, but takes no writes.
-    pub(super) fn read_only() -> Self {
-        let summary = "the server is a replica, which only reads";
-        Self::of_sqlstate(&SqlState::READ_ONLY_SQL_TRANSACTION, summary)
+    /// Whether the server can be asked and answer, and still not work: its disk or its memory is full.
+    pub fn is_beyond_a_probe(&self) -> bool {
+        self.sqlstate.as_deref().is_some_and(|sqlstate| sqlstate.starts_with("53")) && !self.is_full()
     }
 
-    /// The settings of the connection can't be used.
-    pub(super) fn of_settings(summary: String) -> Self {
-        Self {
-            verdict: Verdict::Target,
-            code: "bad_settings",
-            sqlstate: None,
-            summary,
-            fix: "correct the target's connection",
-        }
-    }
-
-    /// The session was closed while nobody used it.
-    pub(super) fn session_closed() -> Self {
-        Self {
-            verdict: Verdict::Target,
-            code: "session_closed",
-            sqlstate: None,
-            summary: "the server closed the session".into(),
-            fix: "nothing: another one is opened",
-        }
-    }
-
-    /// Every session of the pool was busy for too long.
-    pub fn pool_exhausted() -> Self {
-        Self {
-            verdict: Verdict::Contention,
-            code: "pool_exhausted",
-            sqlstate: None,
-            summary: "all sessions of the target were busy".into(),
-            fix: "raise the target's pool_size if the server has connections to spare",
-        }
+    /// Whether another record can make this one acceptable, so that it is worth trying again: constraints between
+    /// rows, and triggers, see one record before the other.
+    pub fn may_heal(&self) -> bool {
+        let class = self.sqlstate.as_deref().and_then(|sqlstate| sqlstate.get(..2));
+        self.verdict == Verdict::Record && matches!(class, Some("23" | "44" | "P0"))
     }
 }
 
-fn verdict_of(sqlstate: &str) -> (Verdict, &'static str, &'static str) {
-    match sqlstate {
-        "40001" | "40P01" | "55P03" | "57014" => (
-            Verdict::Contention,
-            "contention",
-            "nothing, unless it stays: then look for long transactions on the table",
-        ),
-        "42501" => (Verdict::Table, "insufficient_privilege", "grant the rights that verify names"),
-        "28P01" | "28000" => {
-            (Verdict::Target, "authentication_failed", "check the user name and password, and the server's pg_hba.conf")
+fn with_causes(error: &tokio_postgres::Error) -> String {
+    let mut summary = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !summary.contains(&text) {
+            summary = format!("{summary}: {text}");
         }
-        "3D000" => (Verdict::Target, "database_missing", "check the name of the database, or create it"),
-        "53300" => (Verdict::Target, "too_many_connections", "lower pool_size, or raise max_connections of the server"),
-        "53100" => (Verdict::Target, "disk_full", "free disk space on the server"),
-        "25006" => {
-            (Verdict::Target, "read_only", "point the target at the primary: this server only reads, as a replica does")
-        }
-        _ => match sqlstate.get(..2).unwrap_or_default() {
-            "08" | "25" | "28" | "3D" | "53" | "57" | "58" | "F0" | "XX" => {
-                (Verdict::Target, "server_fault", "look at the server's log")
-            }
-            "22" | "23" | "54" => {
-                (Verdict::Record, "record_fault", "look at the record, and at constraints on the table")
-            }
-            "40" => (Verdict::Contention, "contention", "nothing, unless it stays"),
-            // Whatever else there is comes from the table: its keys, its triggers, its rules.
-            _ => (Verdict::Table, "table_fault", "mend the table as verify says, and look at its triggers"),
-        },
+        source = cause.source();
     }
+    summary
 }
 
 #[cfg(test)]
@@ -191,13 +157,29 @@ mod tests {
             ("42501", Verdict::Table),
             ("3F000", Verdict::Table),
             ("55000", Verdict::Table),
-            ("P0001", Verdict::Table),
+            ("XX001", Verdict::Table),
+            ("P0001", Verdict::Record),
             ("22P05", Verdict::Record),
             ("23505", Verdict::Record),
             ("54000", Verdict::Record),
         ];
         for (sqlstate, verdict) in expected {
-            assert_eq!(verdict_of(sqlstate).0, verdict, "{sqlstate}");
+            let fault = Fault::of_sqlstate(sqlstate, "message");
+            assert_eq!(fault.verdict, verdict, "{sqlstate}");
+            assert!(![fault.code, fault.cause, fault.fix].contains(&""), "{sqlstate}");
         }
+    }
+
+    #[test]
+    fn what_other_records_can_mend_is_worth_another_try_and_the_rest_is_not() {
+        let may_heal = |sqlstate| Fault::of_sqlstate(sqlstate, "").may_heal();
+        assert!(["23503", "23505", "23P01", "P0001"].into_iter().all(may_heal));
+        assert!(!["22P05", "22003", "54000", "42P01", "40001"].into_iter().any(may_heal));
+    }
+
+    #[test]
+    fn a_message_is_kept_to_a_length_and_cut_between_characters() {
+        let fault = Fault::of_sqlstate("P0001", &"é".repeat(MAX_MESSAGE));
+        assert_eq!(fault.summary.len(), MAX_MESSAGE);
     }
 }

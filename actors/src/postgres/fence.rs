@@ -46,6 +46,11 @@ pub(super) struct Alive {
 }
 
 impl LiveSessions {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.backends.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
     pub(super) async fn opening(&self) -> RwLockReadGuard<'_, ()> {
         self.opening.read().await
     }

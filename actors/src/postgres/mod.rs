@@ -18,4 +18,4 @@ pub use fence::LiveSessions;
 pub use pool::{Pool, Sessions};
 pub use session::{CheckReport, Session, check};
 pub use tls::{TlsError, check as check_tls};
-pub use verify::{Finding, Severity, verify};
+pub use verify::{Finding, verify};

@@ -1,6 +1,6 @@
 //! The pool: the sessions of one target, capped, shared by all its consumers.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bb8::{ManageConnection, PooledConnection, RunError};
 use tokio::sync::watch;
@@ -54,10 +54,19 @@ impl Pool {
     pub async fn get(&self) -> Result<PooledConnection<'_, Sessions>, Fault> {
         let mut failures = self.failures.clone();
         failures.mark_unchanged();
-        tokio::select! {
-            biased;
-            session = self.sessions.get() => session.map_err(explain),
-            Ok(()) = failures.changed() => Err(failures.borrow().clone().unwrap_or_else(Fault::session_closed)),
+        let mut session = pin!(self.sessions.get());
+        loop {
+            tokio::select! {
+                biased;
+                session = &mut session => return session.map_err(explain),
+                Ok(()) = failures.changed() => {
+                    let fault = failures.borrow_and_update().clone().unwrap_or_else(Fault::session_closed);
+                    // A server that is full has room for the sessions that are there: one of them will be free.
+                    if !(fault.is_full() && self.sessions.state().connections > 0) {
+                        return Err(fault);
+                    }
+                }
+            }
         }
     }
 

@@ -84,7 +84,7 @@ impl Opener {
     /// Opens a session, or gives up after a while.
     pub(super) async fn open(&self) -> Result<Session, Fault> {
         let opened = tokio::time::timeout(2 * CONNECT_TIMEOUT, self.connect()).await;
-        opened.unwrap_or_else(|_| Err(Fault::timed_out("connecting")))
+        opened.unwrap_or_else(|_| Err(Fault::timed_out("connecting"))).map_err(Fault::while_connecting)
     }
 
     async fn connect(&self) -> Result<Session, Fault> {
@@ -175,7 +175,9 @@ impl Session {
 
     /// Whether the server answers, and takes writes: a replica, as after a failover, does not.
     pub async fn probe(&self) -> Result<(), Fault> {
-        let only_reads = self.client.query_one("select pg_catalog.pg_is_in_recovery()", &[]).await?.try_get(0)?;
+        const ONLY_READS: &str = "select pg_catalog.pg_is_in_recovery()
+            or pg_catalog.current_setting('transaction_read_only')::bool";
+        let only_reads = self.client.query_one(ONLY_READS, &[]).await?.try_get(0)?;
         if only_reads { Err(Fault::read_only()) } else { Ok(()) }
     }
 }

@@ -8,38 +8,19 @@ use super::{
     identifier::{readable, readable_table},
     session::{Session, connect},
 };
-use crate::model::{Connection, TableName};
+use crate::model::{Connection, Severity, TableName};
 
 /// One thing that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     /// A stable word for programs.
     pub code: &'static str,
-    /// Whether the consumer can work in spite of it.
+    /// A consumer can work in spite of a warning, until some record comes.
     pub severity: Severity,
     /// What is wrong, in a sentence.
     pub message: String,
     /// The SQL that mends it.
     pub fix_sql: String,
-}
-
-/// Whether a consumer can work in spite of a finding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Severity {
-    /// It can't.
-    Error,
-    /// It can, until some record comes.
-    Warning,
-}
-
-impl Severity {
-    /// As the outside writes it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warning => "warning",
-        }
-    }
 }
 
 fn error(code: &'static str, message: impl Into<String>, fix_sql: impl Into<String>) -> Finding {

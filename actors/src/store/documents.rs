@@ -87,24 +87,32 @@ impl Documents {
         after: Option<T::Id>,
         limit: usize,
     ) -> Result<Vec<Result<Versioned<T>, Unreadable>>, DocumentsError> {
-        let after = after.map(key::<T>);
-        let entries = self.store.list(&prefix::<T>(), after.as_deref(), limit).await?;
-        Ok(entries.iter().map(|entry| self.read(entry)).collect())
+        self.list_under(&prefix::<T>(), after, limit).await
+    }
+
+    /// Reads the documents that belong to `owner`, whose id theirs begin with, likewise.
+    pub async fn list_of<T: Document>(
+        &self,
+        owner: impl Display,
+        after: Option<T::Id>,
+        limit: usize,
+    ) -> Result<Vec<Result<Versioned<T>, Unreadable>>, DocumentsError> {
+        self.list_under(&prefix_of::<T>(owner), after, limit).await
     }
 
     /// Reads all documents of a kind, those that can't be read included.
     pub async fn all<T: Document>(&self) -> Result<Vec<Result<T, Unreadable>>, DocumentsError> {
-        const PAGE: usize = 1000;
-        let mut all = Vec::new();
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.store.list(&prefix::<T>(), after.as_deref(), PAGE).await?;
-            all.extend(page.iter().map(|entry| self.read(entry).map(|found| found.value)));
-            match page.last() {
-                Some(last) if page.len() == PAGE => after = Some(last.key.clone()),
-                _ => return Ok(all),
-            }
-        }
+        let entries = self.entries_under(&prefix::<T>()).await?;
+        Ok(entries.iter().map(|entry| self.read(entry).map(|found| found.value)).collect())
+    }
+
+    /// Reads all documents that belong to `owner`, those that can't be read included.
+    pub async fn all_of<T: Document>(
+        &self,
+        owner: impl Display,
+    ) -> Result<Vec<Result<Versioned<T>, Unreadable>>, DocumentsError> {
+        let entries = self.entries_under(&prefix_of::<T>(owner)).await?;
+        Ok(entries.iter().map(|entry| self.read(entry)).collect())
     }
 
     /// Writes a document that must be at `revision`.
@@ -127,10 +135,43 @@ impl Documents {
         Ok(self.store.delete(&key::<T>(id), revision).await?)
     }
 
+    /// Deletes all documents that belong to `owner`, whether they can be read or not.
+    pub async fn delete_all_of<T: Document>(&self, owner: impl Display) -> Result<(), DocumentsError> {
+        for entry in self.entries_under(&prefix_of::<T>(owner)).await? {
+            self.store.delete(&entry.key, None).await?;
+        }
+        Ok(())
+    }
+
     /// Watches all documents of a kind.
     pub async fn watch<T: Document>(&self) -> Result<DocumentWatch<T>, DocumentsError> {
         let watch = self.store.watch(&prefix::<T>()).await?;
         Ok(DocumentWatch { watch, documents: self.clone(), kind: PhantomData })
+    }
+
+    async fn list_under<T: Document>(
+        &self,
+        prefix: &str,
+        after: Option<T::Id>,
+        limit: usize,
+    ) -> Result<Vec<Result<Versioned<T>, Unreadable>>, DocumentsError> {
+        let after = after.map(key::<T>);
+        let entries = self.store.list(prefix, after.as_deref(), limit).await?;
+        Ok(entries.iter().map(|entry| self.read(entry)).collect())
+    }
+
+    async fn entries_under(&self, prefix: &str) -> Result<Vec<Entry>, DocumentsError> {
+        const PAGE: usize = 1000;
+        let mut entries: Vec<Entry> = Vec::new();
+        loop {
+            let after = entries.last().map(|entry| entry.key.as_str());
+            let page = self.store.list(prefix, after, PAGE).await?;
+            let is_last = page.len() < PAGE;
+            entries.extend(page);
+            if is_last {
+                return Ok(entries);
+            }
+        }
     }
 
     fn write<T: Document>(&self, value: &T) -> Vec<u8> {
@@ -183,6 +224,10 @@ impl<T: Document> DocumentWatch<T> {
 
 fn prefix<T: Document>() -> String {
     format!("{}/", T::KIND)
+}
+
+fn prefix_of<T: Document>(owner: impl Display) -> String {
+    format!("{}{owner}/", prefix::<T>())
 }
 
 fn key<T: Document>(id: T::Id) -> String {

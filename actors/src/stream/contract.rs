@@ -6,7 +6,7 @@ use chrono::Utc;
 use uuid::Uuid;
 
 use super::{PageLimit, RecordReader, RecordStream, StreamError, SyncQuery};
-use crate::model::{Filter, Idx, Op, Page, Provider, Publication, RecordFields, SyncId, decode};
+use crate::model::{Filter, Idx, Op, Page, Provider, Publication, RecordFields, SequinId, SyncId, decode};
 
 const WHOLE: PageLimit = PageLimit { records: 10_000, bytes: 64 << 20 };
 
@@ -133,6 +133,21 @@ pub(super) async fn a_page_holds_one_record_however_large_and_no_more_than_its_b
     assert_eq!(shown(&page), ["a"]);
     let page = reader.read(PageLimit { records: 10, bytes: page.size() * 2 }).await.expect("a page");
     assert_eq!(shown(&page), ["b", "c"]);
+}
+
+pub(super) async fn the_latest_version_of_a_record_is_found_by_its_key(stream: &dyn RecordStream) {
+    let record = |id: &str| SequinId::derive(sync(1), "contact", id);
+    assert_eq!(stream.latest(sync(1), record("a")).await.expect("an answer"), None);
+    publish(stream, "hubspot", 1, &["a", "b"]).await;
+    let last = publish(stream, "hubspot", 1, &["a"]).await;
+    let gone = delete(stream, 1, "b").await;
+    let found = stream.latest(sync(1), record("a")).await.expect("an answer").expect("a version");
+    assert_eq!((found.idx, decode(&found.envelope).expect("an envelope").upstream_id), (last, "a"));
+    let found = stream.latest(sync(1), record("b")).await.expect("an answer").expect("a tombstone");
+    assert_eq!((found.idx, decode(&found.envelope).expect("an envelope").op), (gone, Op::Delete));
+    assert_eq!(stream.latest(sync(2), record("a")).await.expect("an answer"), None);
+    stream.delete_sync(sync(1)).await.expect("deleted");
+    assert_eq!(stream.latest(sync(1), record("a")).await.expect("an answer"), None);
 }
 
 pub(super) async fn lag_counts_what_matches_beyond_a_position_and_knows_its_age(stream: &dyn RecordStream) {
@@ -272,6 +287,7 @@ macro_rules! suite {
             only_the_last_version_of_a_record_is_read,
             a_delete_is_a_version_and_so_is_what_comes_after,
             a_page_holds_one_record_however_large_and_no_more_than_its_bytes,
+            the_latest_version_of_a_record_is_found_by_its_key,
             lag_counts_what_matches_beyond_a_position_and_knows_its_age,
             lag_is_exact_at_any_position_of_a_long_stream,
             a_waiting_reader_is_woken_by_what_matches_alone,

@@ -11,7 +11,7 @@ mod sqlite;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use crate::model::{Filter, Idx, Lag, Page, Provider, Publication, Sync, SyncId};
+use crate::model::{Filter, Idx, Lag, Page, Provider, Publication, SequinId, Sync, SyncId};
 
 pub use sqlite::SqliteStream;
 
@@ -50,6 +50,17 @@ pub struct PageLimit {
     pub bytes: usize,
 }
 
+/// The version of a record that counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version {
+    /// Its position in its provider's stream.
+    pub idx: Idx,
+    /// When the stream accepted it.
+    pub published_at: DateTime<Utc>,
+    /// The envelope.
+    pub envelope: Vec<u8>,
+}
+
 /// Which syncs to list.
 #[derive(Clone, Debug, Default)]
 pub struct SyncQuery {
@@ -71,6 +82,9 @@ pub trait RecordStream: Send + std::marker::Sync {
 
     /// Reads matching records in order, beginning after `after`.
     fn reader(&self, filter: &Filter, after: Idx) -> Box<dyn RecordReader>;
+
+    /// Reads the version of one record that counts now: never one that was superseded when this was called.
+    async fn latest(&self, sync: SyncId, record: SequinId) -> Result<Option<Version>, StreamError>;
 
     /// How many matching records lie beyond `after`, and when the oldest of them was published.
     async fn lag(&self, filter: &Filter, after: Idx) -> Result<Lag, StreamError>;

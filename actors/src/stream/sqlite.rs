@@ -30,10 +30,10 @@ use self::{
     removal::Passed,
     wakers::Wakers,
 };
-use super::{RecordReader, RecordStream, StreamError, SyncQuery};
+use super::{RecordReader, RecordStream, StreamError, SyncQuery, Version};
 use crate::{
     embedded::{Settings, SqliteError, SqliteFile},
-    model::{Filter, Idx, Lag, Provider, Publication, Sync, SyncId},
+    model::{Filter, Idx, Lag, Provider, Publication, SequinId, Sync, SyncId},
 };
 
 const SETTINGS: Settings = Settings {
@@ -123,6 +123,10 @@ impl RecordStream for SqliteStream {
 
     fn reader(&self, filter: &Filter, after: Idx) -> Box<dyn RecordReader> {
         Box::new(SqliteReader::new(Arc::clone(&self.file), self.wakers.subscribe(filter), filter.clone(), after))
+    }
+
+    async fn latest(&self, sync: SyncId, record: SequinId) -> Result<Option<Version>, StreamError> {
+        Ok(self.file.read(move |connection| read::latest(connection, sync, record)).await?)
     }
 
     async fn lag(&self, filter: &Filter, after: Idx) -> Result<Lag, StreamError> {

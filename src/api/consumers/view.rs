@@ -2,12 +2,12 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sequin_actors::model::{
-    Applied, Backfill, Consumer, ConsumerStatus, Desired, Filter, Metadata, Reason, RunState, Target, UnsupportedText,
+    Backfill, Consumer, ConsumerStatus, Desired, Filter, Metadata, Reason, RunState, Severity, Target, UnsupportedText,
 };
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::super::targets::HealthView;
+use super::super::targets::{HealthView, silence};
 
 /// A status that is older than this has nobody who writes it any more.
 const STALE: TimeDelta = TimeDelta::seconds(60);
@@ -27,7 +27,9 @@ pub(in super::super) struct ConsumerView {
     checkpoint: u64,
     lag: LagView,
     rate: RateView,
-    applied: Applied,
+    applied: AppliedView,
+    /// Records upserted with U+FFFD in place of text that the database can't hold.
+    replaced_text: u64,
     quarantined: u64,
     node: Option<String>,
     unsupported_text: UnsupportedText,
@@ -66,31 +68,41 @@ struct LagView {
 }
 
 #[derive(Serialize)]
+struct AppliedView {
+    upserts: u64,
+    deletes: u64,
+}
+
+#[derive(Serialize)]
 struct RateView {
     records_per_second: f64,
 }
 
 impl ConsumerView {
+    /// The consumer with what was found beside it, and why the rest of that is `unreadable`.
     pub(super) fn of(
         consumer: Consumer,
         target: Option<Target>,
         status: Option<ConsumerStatus>,
+        unreadable: Vec<Reason>,
         now: DateTime<Utc>,
     ) -> Self {
         let seconds = |from: DateTime<Utc>| (now - from).to_std().unwrap_or_default().as_secs_f64();
         let rate = status.as_ref().map_or(0.0, |status| status.records_per_second);
+        let applied = status.as_ref().map(|status| status.applied).unwrap_or_default();
         let lag = status.as_ref().map(|status| status.lag).unwrap_or_default();
         let backfill = status.as_ref().and_then(|status| status.backfill.as_ref());
         Self {
             id: consumer.id.0,
             state: state(consumer.desired, status.as_ref()),
-            health: health(&consumer, status.as_ref(), now),
+            health: health(&consumer, status.as_ref(), unreadable, now),
             backfill: backfill.map(|backfill| BackfillView::of(backfill, rate)),
             checkpoint: status.as_ref().map_or(0, |status| status.checkpoint.0),
             lag: LagView { records: lag.records, seconds: lag.oldest_published_at.map_or(0.0, seconds) },
             rate: RateView { records_per_second: rate },
-            applied: status.as_ref().map(|status| status.applied).unwrap_or_default(),
-            quarantined: 0,
+            applied: AppliedView { upserts: applied.upserts, deletes: applied.deletes },
+            replaced_text: applied.replaced_text,
+            quarantined: status.as_ref().map_or(0, |status| status.quarantined),
             node: status.map(|status| status.node),
             name: consumer.name,
             target: TargetRef { id: consumer.target.0, name: target.map(|target| target.name) },
@@ -106,15 +118,6 @@ impl ConsumerView {
             updated_at: consumer.updated_at,
             metadata: consumer.metadata,
         }
-    }
-
-    /// Adds what hinders it from being shown whole.
-    pub(super) fn with_reasons(mut self, reasons: Vec<Reason>) -> Self {
-        if !reasons.is_empty() {
-            self.health.status = "unhealthy";
-            self.health.reasons.extend(reasons);
-        }
-        self
     }
 
     /// Whether it writes to the target of this id or name.
@@ -139,37 +142,40 @@ fn state(desired: Desired, status: Option<&ConsumerStatus>) -> &'static str {
     }
 }
 
-fn health(consumer: &Consumer, status: Option<&ConsumerStatus>, now: DateTime<Utc>) -> HealthView {
-    let Some(status) = status.filter(|_| consumer.desired != Desired::Draft) else {
-        return HealthView { status: "initializing", reasons: Vec::new(), checked_at: None };
+fn health(
+    consumer: &Consumer,
+    status: Option<&ConsumerStatus>,
+    unreadable: Vec<Reason>,
+    now: DateTime<Utc>,
+) -> HealthView {
+    if consumer.desired == Desired::Draft {
+        let health = if unreadable.is_empty() { "initializing" } else { "unhealthy" };
+        return HealthView { status: health, reasons: unreadable, checked_at: None };
+    }
+    let mut reasons = match status {
+        Some(status) if consumer.desired == Desired::Running => status.reasons.clone(),
+        _ => Vec::new(),
     };
-    let mut reasons = if consumer.desired == Desired::Paused { Vec::new() } else { status.reasons.clone() };
-    reasons.extend(stale(status, now));
-    let is_starting =
-        consumer.desired == Desired::Running && matches!(status.state, RunState::Paused | RunState::Waiting);
+    let checked_at = status.map(|status| status.checked_at);
+    let node = status.map(|status| status.node.as_str());
+    // A report that can't be read is no silence.
+    if status.is_some() || unreadable.is_empty() {
+        reasons.extend(silence(checked_at.unwrap_or(consumer.updated_at), STALE, node, now));
+    }
+    reasons.extend(unreadable);
+    let is_starting = match status.map(|status| status.state) {
+        None => true,
+        Some(RunState::Paused | RunState::Waiting) => consumer.desired == Desired::Running,
+        Some(_) => false,
+    };
     let health = match reasons.as_slice() {
         [] if is_starting => "initializing",
         [] => "healthy",
         [only] if only.code == "target_connecting" => "initializing",
+        reasons if reasons.iter().all(|reason| reason.severity == Severity::Warning) => "healthy",
         _ => "unhealthy",
     };
-    HealthView { status: health, reasons, checked_at: Some(status.checked_at) }
-}
-
-/// A dead man's switch: a status that nobody renews. So is one from far in the future, which was written before the
-/// clock was set back: whoever is alive would have written another since.
-fn stale(status: &ConsumerStatus, now: DateTime<Utc>) -> Option<Reason> {
-    let &ConsumerStatus { checked_at, ref node, .. } = status;
-    let age = now - checked_at;
-    let (summary, since) = if age > STALE {
-        (format!("nobody has reported on it since {checked_at}"), checked_at + STALE)
-    } else if age < -STALE {
-        (format!("the last report on it is from the future, {checked_at}, and nobody has renewed it"), now)
-    } else {
-        return None;
-    };
-    let fix = format!("look whether node {node} is alive, and whether the clocks are right");
-    Some(Reason { code: "status_stale".into(), summary, since, target: None, fix })
+    HealthView { status: health, reasons, checked_at }
 }
 
 impl BackfillView {
@@ -190,30 +196,91 @@ impl BackfillView {
 
 #[cfg(test)]
 mod tests {
-    use sequin_actors::model::{Idx, Lag};
+    use sequin_actors::model::{Applied, ConsumerId, Idx, Lag, SyncId, TableName, TargetId};
 
     use super::*;
+
+    fn consumer(desired: Desired, updated_at: DateTime<Utc>) -> Consumer {
+        Consumer {
+            id: ConsumerId::generate(),
+            name: "forward".into(),
+            target: TargetId::generate(),
+            filter: Filter::Sync(SyncId(Uuid::nil())),
+            table: TableName { schema: "sequin".into(), table: "forward".into() },
+            unsupported_text: UnsupportedText::default(),
+            lag_threshold_seconds: 300,
+            metadata: Metadata::new(),
+            desired,
+            attempt: 1,
+            created_at: updated_at,
+            updated_at,
+        }
+    }
+
+    fn status(state: RunState, severities: &[Severity], checked_at: DateTime<Utc>) -> ConsumerStatus {
+        let reason = |&severity: &Severity| Reason {
+            code: "some_word".into(),
+            severity,
+            summary: String::new(),
+            since: checked_at,
+            cause: None,
+            target: None,
+            fix: String::new(),
+        };
+        ConsumerStatus {
+            state,
+            reasons: severities.iter().map(reason).collect(),
+            checked_at,
+            backfill: None,
+            checkpoint: Idx::START,
+            lag: Lag::default(),
+            records_per_second: 0.0,
+            applied: Applied::default(),
+            quarantined: 0,
+            node: "n1".into(),
+        }
+    }
+
+    #[test]
+    fn a_consumer_is_unhealthy_if_one_of_the_reasons_is_an_error() {
+        let now = Utc::now();
+        let running = consumer(Desired::Running, now);
+        let health =
+            |severities: &[Severity]| health(&running, Some(&status(RunState::Live, severities, now)), Vec::new(), now);
+        assert_eq!(health(&[]).status, "healthy");
+        assert_eq!(health(&[Severity::Warning]).status, "healthy");
+        assert_eq!(health(&[Severity::Warning, Severity::Error]).status, "unhealthy");
+    }
+
+    #[test]
+    fn a_consumer_that_nobody_reports_on_is_unhealthy_unless_it_is_a_draft() {
+        let now = Utc::now();
+        let long_ago = now - STALE - TimeDelta::seconds(1);
+        for (desired, expected) in
+            [(Desired::Running, "unhealthy"), (Desired::Paused, "unhealthy"), (Desired::Draft, "initializing")]
+        {
+            let consumer = consumer(desired, long_ago);
+            let last = status(RunState::Live, &[], long_ago);
+            assert_eq!(health(&consumer, Some(&last), Vec::new(), now).status, expected, "{desired:?}");
+            assert_eq!(health(&consumer, None, Vec::new(), now).status, expected, "{desired:?}");
+        }
+        let started = consumer(Desired::Running, now);
+        assert_eq!(health(&started, None, Vec::new(), now).status, "initializing");
+    }
 
     #[test]
     fn a_report_is_stale_when_it_is_old_and_when_the_clock_was_set_back_behind_it() {
         let checked_at = DateTime::UNIX_EPOCH + TimeDelta::days(365);
-        let status = ConsumerStatus {
-            state: RunState::Live,
-            reasons: Vec::new(),
-            checked_at,
-            backfill: None,
-            checkpoint: Idx(1),
-            lag: Lag::default(),
-            records_per_second: 0.0,
-            applied: Applied::default(),
-            node: "a".into(),
+        let (running, status) = (consumer(Desired::Running, checked_at), status(RunState::Live, &[], checked_at));
+        let codes = |seconds| {
+            let health = health(&running, Some(&status), Vec::new(), checked_at + TimeDelta::seconds(seconds));
+            health.reasons.into_iter().map(|reason| reason.code).collect::<Vec<_>>()
         };
-        let code = |seconds| stale(&status, checked_at + TimeDelta::seconds(seconds)).map(|reason| reason.code);
         for seconds in [0, 59, -59] {
-            assert_eq!(code(seconds), None, "{seconds} s later");
+            assert_eq!(codes(seconds), [""; 0], "{seconds} s later");
         }
         for seconds in [61, 365 * 86_400, -61, -365 * 86_400] {
-            assert_eq!(code(seconds).as_deref(), Some("status_stale"), "{seconds} s later");
+            assert_eq!(codes(seconds), ["status_stale"], "{seconds} s later");
         }
     }
 }

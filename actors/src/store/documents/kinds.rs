@@ -8,7 +8,8 @@ use super::{
     Document, Named,
 };
 use crate::model::{
-    Checkpoint, Connection, Consumer, ConsumerId, ConsumerStatus, Metadata, Target, TargetId, TargetStatus, Tls,
+    Checkpoint, Connection, Consumer, ConsumerId, ConsumerStatus, Metadata, QuarantineKey, Quarantined, Target,
+    TargetId, TargetStatus, Tls,
 };
 
 /// A document that is written down as it is.
@@ -34,6 +35,7 @@ plain_document!(Consumer, "consumer", ConsumerId);
 plain_document!(Checkpoint, "checkpoint", ConsumerId);
 plain_document!(ConsumerStatus, "consumer-status", ConsumerId);
 plain_document!(TargetStatus, "target-status", TargetId);
+plain_document!(Quarantined, "quarantine", QuarantineKey);
 
 impl Named for Consumer {
     fn id(&self) -> ConsumerId {

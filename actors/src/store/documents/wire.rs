@@ -9,7 +9,7 @@ const VERSION: u8 = 1;
 
 /// A document that is there, and can't be read. It is no reason to take it for deleted, or to do without any other.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{key} can't be read: {cause}")]
+#[error("{key} can't be read: {cause}: {}", .cause.fix())]
 pub struct Unreadable {
     /// Where it lies: its kind and its id.
     pub key: String,
@@ -17,17 +17,17 @@ pub struct Unreadable {
     pub cause: UnreadableCause,
 }
 
-/// Why a document can't be read, and the way out.
+/// Why a document can't be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnreadableCause {
     /// It was written by a newer version of this program.
-    #[error("it is of version {0}, but this node reads up to version {VERSION}: upgrade the node")]
+    #[error("it is of version {0}, but this node reads up to version {VERSION}")]
     Newer(u8),
     /// A secret in it can't be opened.
-    #[error("{0}: start the node with the key that it was sealed under")]
+    #[error("{0}")]
     Sealed(KeyringError),
     /// It is damaged.
-    #[error("it is damaged ({0}): restore the control store from a backup")]
+    #[error("it is damaged ({0})")]
     Malformed(String),
 }
 
@@ -36,9 +36,20 @@ impl Unreadable {
         Self { key: key.into(), cause: UnreadableCause::Malformed(what.to_string()) }
     }
 
-    /// The id that it is known by.
+    /// The id that it is known by, within its owner if it has one.
     pub fn id(&self) -> &str {
-        self.key.split_once('/').map_or(self.key.as_str(), |(_, id)| id)
+        self.key.rsplit_once('/').map_or(self.key.as_str(), |(_, id)| id)
+    }
+}
+
+impl UnreadableCause {
+    /// What to do.
+    pub fn fix(&self) -> &'static str {
+        match self {
+            Self::Newer(_) => "upgrade the node",
+            Self::Sealed(_) => "start the node with the key that it was sealed under",
+            Self::Malformed(_) => "restore the control store from a backup",
+        }
     }
 }
 

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use rusqlite::{CachedStatement, Connection, OptionalExtension, params_from_iter};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params, params_from_iter};
 use tokio::sync::watch;
 
 use super::{
-    super::{PageLimit, RecordReader, StreamError},
+    super::{PageLimit, RecordReader, StreamError, Version},
     position::{block, end, idx, position, positions},
 };
 use crate::{
     embedded::SqliteFile,
-    model::{Filter, Idx, Lag, Page},
+    model::{Filter, Idx, Lag, Page, SequinId, SyncId},
 };
 
 /// A cursor over the stream.
@@ -84,9 +84,9 @@ fn place(connection: &Connection, filter: &Filter) -> rusqlite::Result<Option<Pl
 /// Returns a page, and whether it reaches the end of the stream.
 fn read_page(connection: &Connection, filter: &Filter, after: Idx, limit: PageLimit) -> rusqlite::Result<(Page, bool)> {
     let Some(place) = place(connection, filter)?.filter(|place| place.last_idx > after) else {
-        return Ok((Page::new(after, 0), true));
+        return Ok((Page::new(after), true));
     };
-    let mut page = Page::new(after, limit.bytes);
+    let mut page = Page::new(after);
     let mut select = select_from(connection, &place, "position, published_at, envelope", IN_ORDER)?;
     let mut rows = select.query(params_from_iter(bounds(&place, after)))?;
     while let Some(row) = rows.next()? {
@@ -121,6 +121,19 @@ fn select_from<'c>(
 fn bounds(place: &Place, after: Idx) -> Vec<i64> {
     let range = [position(place.provider, after), end(place.provider)];
     range.into_iter().chain(place.sync).collect()
+}
+
+pub(super) fn latest(connection: &Connection, sync: SyncId, record: SequinId) -> rusqlite::Result<Option<Version>> {
+    connection
+        .prepare_cached(
+            "SELECT log.position, log.published_at, log.envelope
+             FROM sync s JOIN latest ON latest.sync = s.no JOIN log ON log.position = latest.position
+             WHERE s.id = ?1 AND latest.record = ?2",
+        )?
+        .query_row(params![sync.0, record.0], |row| {
+            Ok(Version { idx: idx(row.get(0)?), published_at: time(row.get(1)?), envelope: row.get(2)? })
+        })
+        .optional()
 }
 
 pub(super) fn head(connection: &Connection, filter: &Filter) -> rusqlite::Result<Idx> {

@@ -1,0 +1,110 @@
+//! The way to a running pipeline: where to go on, whether the table is as it should be, what is in quarantine.
+
+use std::sync::Arc;
+
+use ractor::SpawnErr;
+use tokio::time::Instant;
+
+use super::{ConsumerArguments, ConsumerState, Happening, Mode, pipeline::Pipeline, tell};
+use crate::{
+    context::Context,
+    flow::progress::Progress,
+    model::Severity,
+    pipeline::{LoadError, Preparation, PrepareError, Prepared, Quarantine, load, reason},
+    postgres::Finding,
+};
+
+impl ConsumerState {
+    pub(super) fn load(&mut self) {
+        let (context, consumer) = (Arc::clone(&self.arguments.context), Arc::clone(&self.arguments.consumer));
+        self.attempt(async move {
+            let Context { documents, stream, settings, .. } = &*context;
+            Happening::Loaded(load(&consumer, documents, &**stream, settings.refusal_limit).await)
+        });
+    }
+
+    pub(super) fn loaded(&mut self, loaded: Result<(Progress, Arc<Quarantine>), LoadError>) {
+        match loaded {
+            Ok((progress, quarantine)) => {
+                self.progress = Some(progress);
+                self.quarantine = Some(quarantine);
+                self.begin();
+            }
+            Err(error) => self.fail(reason::trying_again(error.to_string())),
+        }
+    }
+
+    /// Begins an attempt, with what there is to begin with.
+    pub(super) fn begin(&mut self) {
+        if self.progress.is_none() {
+            self.tear_down(Mode::Loading);
+            return self.load();
+        }
+        if !self.should_run() {
+            return self.tear_down(Mode::Paused);
+        }
+        let pool = match &self.arguments.pool {
+            Ok(pool) => pool.clone(),
+            Err(reason) => return self.tear_down(Mode::Waiting(reason.clone())),
+        };
+        self.tear_down(Mode::Preparing);
+        self.restarts.started(std::time::Instant::now());
+        let ConsumerArguments { context, consumer, transactions, .. } = &self.arguments;
+        let earlier = transactions.clone();
+        let preparation = Preparation {
+            pool,
+            table: consumer.table.clone(),
+            consumer: consumer.id,
+            documents: context.documents.clone(),
+            refusal_limit: context.settings.refusal_limit,
+        };
+        self.attempt(async move { Happening::Prepared(preparation.prepare(earlier).await) });
+    }
+
+    pub(super) async fn prepared(&mut self, prepared: Result<Prepared, PrepareError>) -> Result<(), SpawnErr> {
+        match prepared {
+            Err(PrepareError::Database(fault)) => self.judge(fault),
+            Err(PrepareError::Documents(error)) => self.fail(reason::trying_again(error.to_string())),
+            Ok(Prepared { findings, quarantine }) => {
+                self.quarantine = Some(Arc::clone(&quarantine));
+                if self.accept(&findings) {
+                    self.run(&quarantine).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Remembers what may become wrong with the table, and halts if something is.
+    pub(super) fn accept(&mut self, findings: &[Finding]) -> bool {
+        let mut reasons: Vec<_> = findings.iter().map(reason::of_finding).collect();
+        for reason in &mut reasons {
+            self.keep_since(reason);
+        }
+        let (wrong, warnings): (Vec<_>, _) = reasons.into_iter().partition(|reason| reason.severity == Severity::Error);
+        self.warnings = warnings;
+        let is_accepted = wrong.is_empty();
+        if !is_accepted {
+            self.halt(wrong);
+        }
+        is_accepted
+    }
+
+    async fn run(&mut self, quarantine: &Arc<Quarantine>) -> Result<(), SpawnErr> {
+        let (Some(progress), Ok(pool)) = (&self.progress, &self.arguments.pool) else { return Ok(()) };
+        if std::mem::take(&mut self.is_asked_to_retry) {
+            quarantine.retry_all();
+        }
+        let from = progress.checkpoint().idx;
+        let (myself, generation) = (self.myself.clone(), self.generation);
+        let tell = move |happening| tell(&myself, generation, happening);
+        let supervisor = self.myself.get_cell();
+        let start = Pipeline::start(&self.arguments, pool, quarantine, from, tell, supervisor, &mut self.tasks);
+        self.mode = Mode::Running(start.await?);
+        self.watch.started(Instant::now(), &self.arguments.context.settings);
+        tracing::info!(consumer = %self.arguments.consumer.name, %from, "running");
+        self.advance();
+        self.write_status();
+        Ok(())
+    }
+}

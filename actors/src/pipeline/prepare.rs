@@ -1,0 +1,56 @@
+//! Preparing: what must be so before a pipeline starts.
+
+use std::sync::Arc;
+
+use tokio_util::task::TaskTracker;
+
+use super::Quarantine;
+use crate::{
+    flow::refusals::RefusalLimit,
+    model::{ConsumerId, TableName},
+    postgres::{Fault, Finding, Pool},
+    store::{Documents, DocumentsError},
+};
+
+/// What was found.
+pub(crate) struct Prepared {
+    pub(crate) findings: Vec<Finding>,
+    pub(crate) quarantine: Arc<Quarantine>,
+}
+
+/// Why a pipeline can't be prepared.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PrepareError {
+    #[error(transparent)]
+    Database(#[from] Fault),
+    #[error(transparent)]
+    Documents(#[from] DocumentsError),
+}
+
+/// What is to be prepared.
+pub(crate) struct Preparation {
+    pub(crate) pool: Pool,
+    pub(crate) table: TableName,
+    pub(crate) consumer: ConsumerId,
+    pub(crate) documents: Documents,
+    pub(crate) refusal_limit: RefusalLimit,
+}
+
+impl Preparation {
+    /// Sees to it that nothing of an earlier pipeline goes on, verifies the table, and reads the quarantine.
+    ///
+    /// `earlier` are the transactions of the pipelines before: dropped, but perhaps not yet gone.
+    pub(crate) async fn prepare(self, earlier: TaskTracker) -> Result<Prepared, PrepareError> {
+        earlier.wait().await;
+        let session = self.pool.get().await?;
+        session.end_strays().await?;
+        let findings = session.verify(&self.table).await?;
+        let quarantine = Quarantine::load(self.consumer, &self.documents, self.refusal_limit).await?;
+        Ok(Prepared { findings, quarantine })
+    }
+}
+
+/// Verifies a table that is in use.
+pub(crate) async fn verify_again(pool: Pool, table: TableName) -> Result<Vec<Finding>, Fault> {
+    pool.get().await?.verify(&table).await
+}

@@ -1,0 +1,365 @@
+//! Everything fails, at random and at once: the network, the server, its sessions, the node. Records come all the while,
+//! and whenever the faults are over, the tables must equal the model.
+//!
+//! The faults and the records are drawn from a seed, which a failure shows: with the same seed come the same faults in
+//! the same order, though they meet what happens at other moments. CONTRIBUTING.md says how to run it for longer.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    str::FromStr,
+    time::{Duration, Instant},
+};
+
+use fastrand::Rng;
+use sequin::demo::postgres::Stop;
+use serde_json::json;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::support::{
+    PATIENCE,
+    api::Api,
+    database::{Database, SCHEMA, slow_writes},
+    eventually_within, holds,
+    model::{HUBSPOT, Model, Version, compare, contact, no_contact, sync},
+    proxy::{Ending, Mode, Proxy},
+    setup::Setup,
+};
+
+/// How long faults come, in seconds, unless `CHAOS_SECONDS` says otherwise: until each has come once, and mostly twice.
+const SECONDS: u64 = 40;
+
+/// How long faults come, in seconds, until everything is allowed to heal.
+const ROUND_SECONDS: std::ops::Range<u64> = 4..16;
+
+/// How long everything stays as a fault has left it, until the next comes, in milliseconds.
+const LULL_MILLISECONDS: std::ops::Range<u64> = 10..1000;
+
+/// How long it may take until all is well once the faults are over: a consumer that has failed many times waits for up
+/// to half a minute before it tries again, and so does a target.
+const HEALED_WITHIN: Duration = Duration::from_secs(90);
+
+/// How long a publisher waits for a node that is about to start.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(20);
+
+/// How often rows are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(25);
+
+/// The consumer of one sync; its table has the same name.
+const ONE_SYNC: &str = "one_sync";
+
+const CONSUMERS: [&str; 2] = [HUBSPOT, ONE_SYNC];
+
+const SYNCS: u8 = 3;
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    /// From now on, the network is like this: for all connections, or for those that are there, or for new ones.
+    Network(Mode),
+    Cut(Ending),
+    StopServer(Stop),
+    StartServer,
+    EndSessions,
+    PauseOrResume(&'static str),
+    KillNode,
+    StopNode,
+}
+
+/// What comes before anything comes again. What is here more than once comes more often.
+const DECK: [Fault; 35] = [
+    Fault::Network(Mode::Pass),
+    Fault::Network(Mode::Pass),
+    Fault::Network(Mode::Pass),
+    Fault::Network(Mode::Pass),
+    Fault::Network(Mode::Refuse),
+    Fault::Network(Mode::Delay(Duration::from_millis(10))),
+    Fault::Network(Mode::Delay(Duration::from_millis(300))),
+    Fault::Network(Mode::BlackHole),
+    Fault::Network(Mode::BlackHole),
+    Fault::Network(Mode::HoldAnswers),
+    Fault::Network(Mode::HoldAnswers),
+    Fault::Network(Mode::HoldAnswers),
+    Fault::Network(Mode::LoseServer),
+    Fault::Network(Mode::LoseServer),
+    Fault::Network(Mode::CutBeforeCommit),
+    Fault::Network(Mode::CutAfterCommit),
+    Fault::Network(Mode::CutAfterCommit),
+    Fault::Cut(Ending::Close),
+    Fault::Cut(Ending::Reset),
+    Fault::Cut(Ending::Reset),
+    Fault::StopServer(Stop::Fast),
+    Fault::StopServer(Stop::Immediate),
+    Fault::StartServer,
+    Fault::StartServer,
+    Fault::StartServer,
+    Fault::EndSessions,
+    Fault::EndSessions,
+    Fault::PauseOrResume(HUBSPOT),
+    Fault::PauseOrResume(HUBSPOT),
+    Fault::PauseOrResume(ONE_SYNC),
+    Fault::PauseOrResume(ONE_SYNC),
+    Fault::KillNode,
+    Fault::KillNode,
+    Fault::KillNode,
+    Fault::StopNode,
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chaos_ends_in_tables_that_equal_the_model() {
+    let seed = setting("CHAOS_SEED").unwrap_or_else(|| fastrand::u64(..));
+    let seconds = setting("CHAOS_SECONDS").unwrap_or(SECONDS);
+    eprintln!("CHAOS_SEED={seed} CHAOS_SECONDS={seconds}");
+    let mut rng = Rng::with_seed(seed);
+    let (mut chaos, api) = Chaos::prepare(rng.fork()).await;
+    let mut publisher = Publisher { model: Model::default(), rng, api };
+    let mut left = seconds;
+    while left > 0 {
+        let round = chaos.rng.u64(ROUND_SECONDS).min(left);
+        left -= round;
+        publisher = chaos.round(Duration::from_secs(round), publisher).await;
+    }
+    let published = publisher.model.last_idx(HUBSPOT);
+    let (faults, counts) = (chaos.faults, chaos.proxy.counts());
+    eprintln!("{faults} faults, {published} versions published, the longest heal {:?}, {counts:?}", chaos.longest_heal);
+    assert!(!chaos.setup.node.log().contains("panicked"), "something panicked in the node");
+    let met_something = counts.held > 0 && counts.cut > 0 && counts.cut_before_commit + counts.unheard_commits > 0;
+    assert!(met_something || seconds < SECONDS, "the faults met nothing: {counts:?}");
+}
+
+fn setting<T: FromStr>(name: &str) -> Option<T> {
+    let value = std::env::var(name).ok()?;
+    Some(value.parse().unwrap_or_else(|_| panic!("{name}={value} is not a number")))
+}
+
+/// What is made to fail, and how it is now.
+struct Chaos {
+    setup: Setup,
+    proxy: Proxy,
+    rng: Rng,
+    deck: Vec<Fault>,
+    is_server_stopped: bool,
+    paused: BTreeSet<&'static str>,
+    /// The versions at which rows were seen last.
+    seen: HashMap<(&'static str, Uuid), i64>,
+    /// How the node is spoken to, which another start changes.
+    api: watch::Sender<Api>,
+    begun: Instant,
+    faults: usize,
+    longest_heal: Duration,
+}
+
+impl Chaos {
+    async fn prepare(rng: Rng) -> (Self, watch::Receiver<Api>) {
+        let (setup, proxy) = Setup::by_proxy(Database::on_own_server().await).await;
+        setup.start_hubspot().await;
+        setup.start(ONE_SYNC, &json!({"sync": sync(1)})).await;
+        for table in CONSUMERS {
+            // So that faults meet transactions that are under way.
+            setup.database.run(&slow_writes(table, "0.1 * random() ^ 2")).await;
+        }
+        let (api, of_publisher) = watch::channel(setup.node.api.clone());
+        let chaos = Self {
+            setup,
+            proxy,
+            rng,
+            deck: Vec::new(),
+            is_server_stopped: false,
+            paused: BTreeSet::new(),
+            seen: HashMap::new(),
+            api,
+            begun: Instant::now(),
+            faults: 0,
+            longest_heal: Duration::ZERO,
+        };
+        (chaos, of_publisher)
+    }
+
+    /// Faults, while records come; and then none, until all is well.
+    async fn round(&mut self, long: Duration, publisher: Publisher) -> Publisher {
+        let until = Instant::now() + long;
+        let publishing = tokio::spawn(publisher.publish_until(until));
+        while Instant::now() < until {
+            let fault = self.draw();
+            eprintln!("{:>8.3} s: {fault:?}", self.begun.elapsed().as_secs_f64());
+            self.inflict(fault).await;
+            let lull = self.rng.u64(LULL_MILLISECONDS);
+            self.watch_rows(Duration::from_millis(lull)).await;
+        }
+        let publisher = publishing.await.expect("a publisher that is not refused");
+        self.heal(&publisher.model).await;
+        publisher
+    }
+
+    fn draw(&mut self) -> Fault {
+        if self.deck.is_empty() {
+            self.deck = DECK.to_vec();
+            self.rng.shuffle(&mut self.deck);
+        }
+        self.faults += 1;
+        self.deck.pop().expect("a deck that has just been filled")
+    }
+
+    async fn inflict(&mut self, fault: Fault) {
+        match fault {
+            Fault::Network(mode) => match self.rng.u8(..3) {
+                0 => self.proxy.set_for_existing(mode),
+                1 => self.proxy.set_for_new(mode),
+                _ => self.proxy.set(mode),
+            },
+            Fault::Cut(ending) => drop(self.proxy.cut(ending)),
+            Fault::StopServer(how) => self.stop_server(how),
+            Fault::StartServer => self.start_server().await,
+            Fault::EndSessions => self.end_sessions().await,
+            Fault::PauseOrResume(consumer) => self.pause_or_resume(consumer).await,
+            Fault::KillNode => {
+                self.setup.node.sigkill();
+                self.start_node().await;
+            }
+            Fault::StopNode => {
+                assert_eq!(self.setup.node.sigterm().await.code(), Some(0));
+                self.start_node().await;
+            }
+        }
+    }
+
+    async fn start_node(&mut self) {
+        self.setup.node.start_again().await;
+        self.api.send_replace(self.setup.node.api.clone());
+    }
+
+    fn stop_server(&mut self, how: Stop) {
+        self.is_server_stopped = true;
+        tokio::task::block_in_place(|| self.setup.database.server.stop(how));
+    }
+
+    async fn start_server(&mut self) {
+        if self.is_server_stopped {
+            tokio::task::block_in_place(|| self.setup.database.server.start_again()).expect("the server again");
+            self.setup.database.owner = self.setup.database.connect().await;
+            self.is_server_stopped = false;
+        }
+    }
+
+    async fn end_sessions(&self) {
+        if !self.is_server_stopped {
+            let user = &self.setup.database.user;
+            let end = format!("select pg_terminate_backend(pid) from pg_stat_activity where usename = '{user}'");
+            self.setup.database.run(&end).await;
+        }
+    }
+
+    async fn pause_or_resume(&mut self, consumer: &'static str) {
+        let pause = self.paused.insert(consumer);
+        if !pause {
+            self.paused.remove(consumer);
+        }
+        self.setup.act(consumer, if pause { "pause" } else { "resume" }).await;
+    }
+
+    /// Lets time go by, and looks at the rows meanwhile: none may go back to an older version.
+    async fn watch_rows(&mut self, long: Duration) {
+        let until = Instant::now() + long;
+        while Instant::now() < until {
+            if !self.is_server_stopped {
+                for consumer in CONSUMERS {
+                    self.look(consumer).await;
+                }
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    async fn look(&mut self, table: &'static str) {
+        let sql = format!("select sequin_id, updated_idx from {SCHEMA}.{table}");
+        let rows = self.setup.database.owner.query(&sql, &[]).await.expect("the rows");
+        for row in rows {
+            let (record, idx): (Uuid, i64) = (row.get(0), row.get(1));
+            let before = self.seen.insert((table, record), idx).unwrap_or(idx);
+            assert!(before <= idx, "{record} of {table} was at {before}, and is at {idx}");
+        }
+    }
+
+    /// Makes an end of all faults, and waits until all is well.
+    async fn heal(&mut self, model: &Model) {
+        self.start_server().await;
+        self.proxy.set(Mode::Pass);
+        for consumer in std::mem::take(&mut self.paused) {
+            self.setup.act(consumer, "resume").await;
+        }
+        let healing = Instant::now();
+        eventually_within(HEALED_WITHIN, "all to be well", async || self.is_well(model).await).await;
+        let took = healing.elapsed();
+        self.longest_heal = self.longest_heal.max(took);
+        eprintln!("{:>8.3} s: healed in {took:?}", self.begun.elapsed().as_secs_f64());
+    }
+
+    async fn is_well(&self, model: &Model) -> Result<(), String> {
+        let expected = [
+            (HUBSPOT, model.of_provider(HUBSPOT), model.last_idx(HUBSPOT)),
+            (ONE_SYNC, model.of_sync(sync(1)), model.last_idx_of_sync(sync(1))),
+        ];
+        for (name, table, last_idx) in expected {
+            compare(&self.setup.database.table(name).await, &table).map_err(|seen| format!("in {name}, {seen}"))?;
+            let consumer = self.setup.consumer(name).await;
+            let has_all = consumer["checkpoint"].as_i64() >= Some(last_idx) && consumer["lag"]["records"] == 0;
+            let is_well = consumer["state"] == "live" && consumer["health"]["status"] == "healthy";
+            holds(has_all && is_well && consumer["quarantined"] == 0, || format!("{name} is {consumer}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Publishes at random, to whichever process the node is now.
+struct Publisher {
+    model: Model,
+    rng: Rng,
+    api: watch::Receiver<Api>,
+}
+
+impl Publisher {
+    async fn publish_until(mut self, until: Instant) -> Self {
+        while Instant::now() < until {
+            // Mostly little, of so few records that most operations meet earlier ones; at times enough for large batches.
+            let (records, versions) = match self.rng.u8(..12) {
+                0 => (500, self.rng.usize(1000..3000)),
+                _ => (8, self.rng.usize(1..40)),
+            };
+            let versions: Vec<_> = (0..versions).map(|_| self.version(records)).collect();
+            self.publish(&versions).await;
+            tokio::time::sleep(Duration::from_millis(self.rng.u64(..40))).await;
+        }
+        self
+    }
+
+    fn version(&mut self, records: u32) -> Version {
+        let (sync, record) = (sync(self.rng.u8(..SYNCS).into()), self.rng.u32(..records));
+        if self.rng.u8(..3) == 0 {
+            return no_contact(sync, record);
+        }
+        contact(sync, record, json!({"number": self.rng.u32(..), "text": "x".repeat(self.rng.usize(..200))}))
+    }
+
+    /// Publishes until the node says that it has accepted. What it did not say so of, it may have accepted as well.
+    async fn publish(&mut self, versions: &[Version]) {
+        let deadline = Instant::now() + PATIENCE;
+        let mut attempts = 1;
+        let last = loop {
+            let api = self.api.borrow().clone();
+            if let Some(last) = api.try_publish(versions).await {
+                break last;
+            }
+            assert!(Instant::now() < deadline, "the node did not accept in {attempts} attempts");
+            tokio::time::sleep(TRY_AGAIN_AFTER).await;
+            attempts += 1;
+        };
+        let before = self.model.last_idx(HUBSPOT);
+        for _ in 0..attempts {
+            if self.model.last_idx(HUBSPOT) < last {
+                self.model.publish(versions);
+            }
+        }
+        let number = versions.len();
+        assert_eq!(self.model.last_idx(HUBSPOT), last, "after {before}, {attempts} times {number} versions");
+    }
+}
