@@ -86,7 +86,7 @@ enum Next {
     Never,
     At(Instant),
     /// It is on its way to its writer.
-    Now,
+    UnderWay,
 }
 
 impl Quarantine {
@@ -237,7 +237,20 @@ impl Quarantine {
 
     /// Removes a record: it is in the table as it should be, or nowhere any more.
     pub(crate) async fn forget(&self, record: SequinId) -> Result<(), DocumentsError> {
-        self.documents.delete::<Quarantined>(QuarantineKey { consumer: self.consumer, record }, None).await?;
+        let revision = {
+            let inner = self.lock();
+            match inner.held.get(&record).map(|held| held.revision) {
+                // That of an entry that can't be read does not matter: whatever it says is superseded.
+                None if !inner.has(record) => return Ok(()),
+                revision => revision,
+            }
+        };
+        let key = QuarantineKey { consumer: self.consumer, record };
+        match self.documents.delete::<Quarantined>(key, revision).await {
+            // Somebody has discarded it meanwhile.
+            Ok(()) | Err(DocumentsError::Store(StoreError::Conflict { .. })) => {}
+            Err(error) => return Err(error),
+        }
         self.lock().remove(record);
         Ok(())
     }
@@ -267,7 +280,7 @@ impl Inner {
 
     /// Whether this version is set aside, and not being tried again: it is passed over, or was just refused.
     fn holds(&self, row: &Row) -> bool {
-        self.held.get(&row.sequin_id).is_some_and(|held| held.entry.idx == row.idx && held.retry != Next::Now)
+        self.held.get(&row.sequin_id).is_some_and(|held| held.entry.idx == row.idx && held.retry != Next::UnderWay)
     }
 
     /// What is due, and when something will be.
@@ -275,7 +288,7 @@ impl Inner {
         let time = |held: &Held| if let Next::At(time) = held.retry { Some(time) } else { None };
         let due = self.held.values_mut().filter(|held| time(held).is_some_and(|time| time <= now)).take(RETRIES);
         let take = |held: &mut Held| {
-            held.retry = Next::Now;
+            held.retry = Next::UnderWay;
             Retry { sync: held.entry.sync_id, record: held.entry.key.record, idx: held.entry.idx }
         };
         (due.map(take).collect(), self.held.values().filter_map(time).min())
