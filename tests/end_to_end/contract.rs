@@ -194,8 +194,8 @@ async fn a_consumer_is_shown_as_the_contract_has_it() {
         "filter": {"provider": HUBSPOT}, "schema": SCHEMA, "table": "forward", "state": "draft",
         "health": {"status": "initializing", "reasons": [], "checked_at": null},
         "backfill": null, "checkpoint": 0, "lag": {"records": 0, "seconds": 0.0},
-        "rate": {"records_per_second": 0.0}, "applied": {"upserts": 0, "deletes": 0, "replaced_text": 0},
-        "quarantined": 0, "unsupported_text": "quarantine",
+        "rate": {"records_per_second": 0.0}, "applied": {"upserts": 0, "deletes": 0},
+        "replaced_text": 0, "quarantined": 0, "unsupported_text": "quarantine",
         "node": null, "created_at": made["created_at"], "updated_at": made["updated_at"],
         "metadata": {"owner": "ann"},
     });
