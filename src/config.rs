@@ -59,16 +59,16 @@ impl ConfigError {
 }
 
 const LISTEN: &str = "SEQUIN_LISTEN";
-const BACKEND: &str = "SEQUIN_BACKEND";
+pub(crate) const BACKEND: &str = "SEQUIN_BACKEND";
 const CLUSTER: &str = "SEQUIN_CLUSTER";
 const NODE: &str = "SEQUIN_NODE";
 const ADMIN_TOKEN: &str = "SEQUIN_ADMIN_TOKEN";
-const ENCRYPTION_KEY: &str = "SEQUIN_ENCRYPTION_KEY";
+pub(crate) const ENCRYPTION_KEY: &str = "SEQUIN_ENCRYPTION_KEY";
 
 const KNOWN: [&str; 6] = [LISTEN, BACKEND, CLUSTER, NODE, ADMIN_TOKEN, ENCRYPTION_KEY];
 
 /// The shortest admin token: what a guesser can't reach.
-const SHORTEST_TOKEN: usize = 16;
+pub(crate) const SHORTEST_TOKEN: usize = 16;
 
 impl Config {
     /// Reads the environment and, if one is named, the file; the environment wins.

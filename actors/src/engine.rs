@@ -21,7 +21,7 @@ pub struct EngineError(String);
 /// The actors of one node.
 pub struct Engine;
 
-/// A running engine. Dropping it leaves the actors running; [`EngineHandle::stop`] ends them.
+/// A running engine. [`EngineHandle::ended`] tells if it ends by itself, which it does only by a bug. Dropping it leaves the actors running; [`EngineHandle::stop`] ends them.
 pub struct EngineHandle {
     supervisor: ActorRef<SupervisorMessage>,
     ended: JoinHandle<()>,
@@ -43,12 +43,20 @@ impl Engine {
 }
 
 impl EngineHandle {
+    /// Waits until the root of the actors has ended, and with it all of them.
+    pub async fn ended(&mut self) {
+        // A task's end can be awaited once.
+        if !self.ended.is_finished() {
+            let _ = (&mut self.ended).await;
+        }
+    }
+
     /// Lets every consumer finish what is in flight and save its checkpoint, within the drain deadline.
-    pub async fn stop(self) {
+    pub async fn stop(mut self) {
         let _ = self.supervisor.cast(SupervisorMessage::Drain);
         // Time for the last words after the drain itself.
         let deadline = self.settings.drain_deadline + Duration::from_secs(5);
-        if tokio::time::timeout(deadline, self.ended).await.is_err() {
+        if tokio::time::timeout(deadline, self.ended()).await.is_err() {
             tracing::warn!("stopped with records in flight; they are read again from the checkpoints");
             self.supervisor.kill();
         }
@@ -90,5 +98,31 @@ impl Inspector {
     /// The statements that make the schema, where it is not there, and the table.
     pub fn create_table_sql(&self, table: &TableName) -> String {
         postgres::create_table_sql(table)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        store::{Keyring, SqliteStore},
+        stream::SqliteStream,
+    };
+
+    #[tokio::test]
+    async fn an_engine_that_ends_by_itself_tells_so_however_often_it_is_asked_and_can_be_stopped() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let stream = SqliteStream::open(&directory.path().join("records.db")).expect("a stream");
+        let store = SqliteStore::open(&directory.path().join("control.db")).await.expect("a store");
+        let keyring = Keyring::from_base64(&Keyring::generate_base64()).expect("a key");
+        let documents = Documents::new(Arc::new(store), Arc::new(keyring));
+        let started = Engine::start(EngineSettings::default(), Arc::new(stream), documents).await;
+        let mut engine = started.expect("an engine");
+        let is_running = tokio::time::timeout(Duration::from_millis(50), engine.ended()).await.is_err();
+        assert!(is_running);
+        engine.supervisor.kill();
+        engine.ended().await;
+        engine.ended().await;
+        engine.stop().await;
     }
 }

@@ -7,11 +7,13 @@
 use std::{
     collections::{HashMap, HashSet},
     hash::Hash,
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use chrono::Utc;
+use futures_util::FutureExt;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::task::JoinSet;
 
@@ -129,8 +131,10 @@ where
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
     let mut told = HashSet::new();
     loop {
-        let failed = follow(&context, &tell, &mut told, &mut backoff).await;
-        tracing::error!(error = %failed, kind = T::KIND, "watching the store failed, and is tried again");
+        // Nobody waits for this task: a panic in it would end the watch without a word.
+        let following = AssertUnwindSafe(follow(&context, &tell, &mut told, &mut backoff)).catch_unwind().await;
+        let failed = following.map_or_else(|_| "it panicked".into(), |error| error.to_string());
+        tracing::error!(error = failed, kind = T::KIND, "watching the store failed, and is tried again");
         tokio::time::sleep(backoff.next(fastrand::f64())).await;
     }
 }
@@ -154,20 +158,26 @@ where
         let event = match watch.next().await {
             Ok(event) => event,
             Err(error @ DocumentsError::Store(_)) => return error,
-            // One that can't be read hinders no other.
+            // Whatever lies there hinders nothing else.
             Err(error) => {
                 tracing::error!(%error, "passed over");
                 continue;
             }
         };
-        backoff.reset();
         match &event {
+            // It is there: what runs by an earlier version of it goes on as it is.
+            DocumentEvent::Unreadable(id, unreadable) => {
+                tracing::error!(%unreadable, "left as it is");
+                missing.remove(id);
+            }
             DocumentEvent::Put(id, _) => {
                 missing.remove(id);
                 told.insert(*id);
             }
             DocumentEvent::Deleted(id) => drop(told.remove(id)),
             DocumentEvent::Current => {
+                // Not before: what fails on the way here every time is not to be tried all the time.
+                backoff.reset();
                 for id in missing.drain() {
                     told.remove(&id);
                     tell(DocumentEvent::Deleted(id));
@@ -187,6 +197,7 @@ impl SupervisorState {
                 self.targets.entry(id).or_insert_with(fresh).target = Some(target);
                 self.reconcile(id).await;
             }
+            DocumentEvent::Unreadable(..) => {}
             DocumentEvent::Deleted(id) => {
                 let Some(child) = self.targets.get_mut(&id) else { return };
                 child.target = None;
@@ -210,6 +221,7 @@ impl SupervisorState {
                 Some(target)
             }
             DocumentEvent::Deleted(id) => self.consumers.remove(&id).map(|consumer| consumer.target),
+            DocumentEvent::Unreadable(..) => None,
             DocumentEvent::Current => {
                 self.knows_consumers = true;
                 return self.reconcile_all().await;
@@ -301,17 +313,130 @@ impl SupervisorState {
 async fn drop_tombstones(context: &Context) -> Result<u64, String> {
     let unread = |error: DocumentsError| error.to_string();
     let mut passed: Vec<(Filter, Idx)> = Vec::new();
-    for Consumer { id, filter, desired, .. } in context.documents.all::<Consumer>().await.map_err(unread)? {
+    for consumer in context.documents.all::<Consumer>().await.map_err(unread)? {
+        let Consumer { id, filter, desired, .. } = consumer.map_err(|unreadable| unreadable.to_string())?;
         if desired != Desired::Draft {
             let checkpoint = context.documents.get::<Checkpoint>(id).await.map_err(unread)?;
-            let reached = checkpoint.map_or(Idx::START, |saved| saved.value.idx);
+            let mut reached = checkpoint.map_or(Idx::START, |saved| saved.value.idx);
             // What is in quarantine has not arrived, and a delete can be.
             let quarantined = context.documents.all_of::<Quarantined>(id).await.map_err(unread)?;
-            let set_aside = quarantined.iter().map(|entry| entry.value.idx).min();
-            passed.push((filter, set_aside.map_or(reached, |idx| reached.min(Idx(idx.0 - 1)))));
+            for entry in quarantined {
+                let set_aside = entry.map_err(|unreadable| unreadable.to_string())?.value.idx;
+                reached = reached.min(Idx(set_aside.0 - 1));
+            }
+            passed.push((filter, reached));
         }
     }
     let before = Utc::now() - context.settings.tombstone_retention;
     let dropped = context.stream.drop_tombstones(before, &passed).await;
     dropped.map_err(|error: StreamError| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        path::Path,
+        sync::atomic::{AtomicBool, Ordering},
+    };
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::{
+        context::EngineSettings,
+        model::{Connection, Metadata, Tls},
+        store::{Documents, Keyring, SqliteStore, Store},
+        stream::SqliteStream,
+    };
+
+    fn target(name: &str) -> Target {
+        let connection = Connection {
+            host: "localhost".into(),
+            port: 5432,
+            database: "app".into(),
+            username: "sequin".into(),
+            password: None,
+            tls: Tls::default(),
+        };
+        let (id, now) = (TargetId::generate(), Utc::now());
+        Target {
+            id,
+            name: name.into(),
+            connection,
+            pool_size: 4,
+            metadata: Metadata::new(),
+            created_at: now,
+            updated_at: now,
+        }
+    }
+
+    async fn context(directory: &Path) -> (Arc<Context>, Arc<SqliteStore>) {
+        let stream = SqliteStream::open(&directory.join("records.db")).expect("a stream");
+        let store = Arc::new(SqliteStore::open(&directory.join("control.db")).await.expect("a store"));
+        let keyring = Keyring::from_base64(&Keyring::generate_base64()).expect("a key");
+        let documents = Documents::new(store.clone(), Arc::new(keyring));
+        (Arc::new(Context::new(EngineSettings::default(), Arc::new(stream), documents)), store)
+    }
+
+    #[tokio::test]
+    async fn a_watch_goes_on_after_a_panic_and_tells_everything_again() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (context, _store) = context(directory.path()).await;
+        let there = target("a");
+        context.documents.create(&there, Utc::now()).await.expect("created");
+        let (tell, mut events) = mpsc::unbounded_channel();
+        let is_first = AtomicBool::new(true);
+        let watching = watch::<Target>(context, move |event| {
+            assert!(!is_first.swap(false, Ordering::Relaxed), "scripted");
+            drop(tell.send(event));
+        });
+        let told = tokio::select! {
+            () = watching => panic!("it ended"),
+            told = events.recv() => told.expect("it goes on"),
+        };
+        assert!(matches!(told, DocumentEvent::Put(id, _) if id == there.id), "{told:?}");
+    }
+
+    #[tokio::test]
+    async fn what_became_unreadable_is_not_taken_for_deleted_also_by_a_watch_that_begins_anew() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (context, store) = context(directory.path()).await;
+        let documents = &context.documents;
+        let (unreadable, deleted) = (target("a"), target("b"));
+        for target in [&unreadable, &deleted] {
+            documents.create(target, Utc::now()).await.expect("created");
+        }
+        let mut told = HashSet::new();
+        let mut backoff = Backoff::new(Duration::ZERO, Duration::ZERO);
+        // What one watch tells until it is current; then it is lost.
+        let mut events_of_a_watch = async || {
+            let (tell, mut events) = mpsc::unbounded_channel();
+            let tell = move |event| drop(tell.send(event));
+            let until_current = async {
+                let mut seen = Vec::new();
+                loop {
+                    match events.recv().await.expect("it goes on") {
+                        DocumentEvent::Current => return seen,
+                        event => seen.push(event),
+                    }
+                }
+            };
+            tokio::select! {
+                failed = follow::<Target>(&context, &tell, &mut told, &mut backoff) => panic!("{failed}"),
+                seen = until_current => seen,
+            }
+        };
+        assert_eq!(events_of_a_watch().await.len(), 2);
+        let damaged = b"no document".to_vec();
+        store.put(&format!("target/{}", unreadable.id), damaged).await.expect("damaged");
+        documents.delete::<Target>(deleted.id, None).await.expect("deleted");
+        for deletions in [1, 0] {
+            let events = events_of_a_watch().await;
+            let told_deleted = |event: &&_| matches!(event, DocumentEvent::Deleted(id) if *id == deleted.id);
+            assert_eq!(events.iter().filter(told_deleted).count(), deletions, "{events:?}");
+            let others = events.iter().filter(|event| !told_deleted(event));
+            let mut others = others.filter(|event| !matches!(event, DocumentEvent::Unreadable(..)));
+            assert_eq!(others.next(), None);
+        }
+    }
 }

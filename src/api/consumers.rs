@@ -25,7 +25,7 @@ use super::{
     Api, State, body,
     body::Params,
     problem::{FieldProblem, Problem},
-    resources::{List, PageParams, beside, check_if_match, find, with_etag},
+    resources::{List, PageParams, beside, beside_if_readable, check_if_match, find, with_etag},
 };
 
 /// A consumer, as it is asked for.
@@ -126,9 +126,11 @@ impl ConsumerParams {
 }
 
 async fn view(api: &Api, consumer: Consumer) -> Result<ConsumerView, Problem> {
-    let target = beside::<Target>(&api.documents, consumer.target).await?;
-    let status = beside(&api.documents, consumer.id).await?;
-    Ok(ConsumerView::of(consumer, target, status, Utc::now()))
+    let now = Utc::now();
+    let mut unreadable = Vec::new();
+    let target: Option<Target> = beside_if_readable(&api.documents, consumer.target, &mut unreadable, now).await?;
+    let status = beside_if_readable(&api.documents, consumer.id, &mut unreadable, now).await?;
+    Ok(ConsumerView::of(consumer, target, status, unreadable, now))
 }
 
 /// Shows the consumer at its revision.
@@ -158,15 +160,28 @@ pub(super) async fn list(
     while found.len() <= limit {
         let page = api.documents.list::<Consumer>(after, limit + 1).await?;
         let Some(last) = page.last() else { break };
-        after = Some(last.value.id);
+        after = match last {
+            Ok(consumer) => Some(consumer.value.id),
+            Err(unreadable) => unreadable.id().parse().ok(),
+        };
+        let goes_on = after.is_some();
         for consumer in page {
-            let view = view(&api, consumer.value.clone()).await?;
-            if params.matches(&consumer.value, &view) {
-                found.push((consumer.value.id, view));
+            match consumer {
+                Ok(Versioned { value: consumer, .. }) => {
+                    let view = view(&api, consumer.clone()).await?;
+                    if params.matches(&consumer, &view) {
+                        found.push(Ok((consumer.id.to_string(), view)));
+                    }
+                }
+                // Whether it was asked for is not known.
+                Err(unreadable) => found.push(Err(unreadable)),
             }
         }
+        if !goes_on {
+            break;
+        }
     }
-    Ok(Json(List::page(found, limit, |(id, _)| id.to_string(), |(_, view)| view)))
+    Ok(Json(List::page_of_documents(found, limit)))
 }
 
 pub(super) async fn read(api: State, Path(consumer): Path<String>) -> Result<Response, Problem> {

@@ -6,7 +6,7 @@ use axum::{
 };
 use sequin_actors::{
     model::FieldError,
-    store::{DocumentsError, StoreError},
+    store::{DocumentsError, StoreError, Unreadable},
     stream::StreamError,
 };
 use serde::Serialize;
@@ -96,11 +96,24 @@ impl Problem {
     }
 }
 
+const NO_ANSWER: &str = "the storage behind this node does not answer; try again";
+
+const FULL: &str = "the disk that this node keeps its data on is full: nothing of this request was accepted, and what was \
+                    before is safe; free some space or make the disk larger, then send it again";
+
+const LOST: &str = "the storage behind this node is lost, so that the node ends; its log says how to go on";
+
 impl Problem {
     /// What is behind it is for the log, not for the caller.
-    fn unavailable(error: &(dyn std::error::Error + 'static)) -> Self {
+    fn unavailable(error: &(dyn std::error::Error + 'static), detail: &str) -> Self {
         tracing::error!(error, "a request could not be served");
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "the storage behind this node does not answer; try again")
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
+    }
+
+    /// One resource that is there and can't be shown: what hinders it is told, since the caller can mend it.
+    fn unreadable(unreadable: &Unreadable) -> Self {
+        tracing::error!(%unreadable, "a request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, unreadable.to_string())
     }
 
     pub(super) fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
@@ -132,14 +145,21 @@ impl From<DocumentsError> for Problem {
                 let detail = taken.message.clone();
                 Self { errors: vec![taken], ..Self::conflict(detail) }
             }
-            DocumentsError::Store(StoreError::Unavailable(_)) => Self::unavailable(&error),
-            error => Self::internal(&error),
+            DocumentsError::Store(StoreError::Unavailable(_)) => Self::unavailable(&error, NO_ANSWER),
+            DocumentsError::Store(StoreError::Full(_)) => Self::unavailable(&error, FULL),
+            DocumentsError::Store(StoreError::Lost(_)) => Self::unavailable(&error, LOST),
+            DocumentsError::Unreadable(unreadable) => Self::unreadable(&unreadable),
+            error @ DocumentsError::WrongKey => Self::internal(&error),
         }
     }
 }
 
 impl From<StreamError> for Problem {
     fn from(error: StreamError) -> Self {
-        Self::unavailable(&error)
+        match error {
+            StreamError::Full(_) => Self::unavailable(&error, FULL),
+            StreamError::Lost(_) => Self::unavailable(&error, LOST),
+            error => Self::unavailable(&error, NO_ANSWER),
+        }
     }
 }

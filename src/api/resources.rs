@@ -5,7 +5,11 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use sequin_actors::store::{Document, Documents, Named, Revision, Versioned};
+use chrono::{DateTime, Utc};
+use sequin_actors::{
+    model::{Reason, Severity},
+    store::{Document, Documents, DocumentsError, Named, Revision, Unreadable, Versioned},
+};
 use serde::{Deserialize, Serialize};
 
 use super::Problem;
@@ -30,6 +34,15 @@ pub(super) struct List<T> {
     data: Vec<T>,
     /// What to ask for as `after` to go on; null at the end.
     next: Option<String>,
+    /// What is there too, in this page, and can't be shown.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unreadable: Vec<UnreadableView>,
+}
+
+#[derive(Debug, Serialize)]
+struct UnreadableView {
+    id: String,
+    detail: String,
 }
 
 impl PageParams {
@@ -57,7 +70,28 @@ impl<T> List<T> {
         let has_more = found.len() > limit;
         found.truncate(limit);
         let next = found.last().filter(|_| has_more).map(id);
-        Self { data: found.into_iter().map(view).collect(), next }
+        Self { data: found.into_iter().map(view).collect(), next, unreadable: Vec::new() }
+    }
+
+    /// Makes a page of what was found when one more than `limit` was asked for, and of what could not be read.
+    pub(super) fn page_of_documents(found: Vec<Result<(String, T), Unreadable>>, limit: usize) -> Self {
+        let id = |found: &Result<(String, T), Unreadable>| match found {
+            Ok((id, _)) => id.clone(),
+            Err(unreadable) => unreadable.id().to_owned(),
+        };
+        let page = List::page(found, limit, id, |found| found);
+        let mut list = Self { data: Vec::new(), next: page.next, unreadable: Vec::new() };
+        for found in page.data {
+            match found {
+                Ok((_, view)) => list.data.push(view),
+                Err(unreadable) => {
+                    tracing::error!(%unreadable, "left out of a list, which says so");
+                    let (id, detail) = (unreadable.id().to_owned(), unreadable.to_string());
+                    list.unreadable.push(UnreadableView { id, detail });
+                }
+            }
+        }
+        list
     }
 }
 
@@ -77,6 +111,31 @@ pub(super) async fn find<T: Named>(documents: &Documents, id_or_name: &str) -> R
 /// Reads what is written under the same id as a resource: its status.
 pub(super) async fn beside<T: Document>(documents: &Documents, id: T::Id) -> Result<Option<T>, Problem> {
     Ok(documents.get::<T>(id).await?.map(|found| found.value))
+}
+
+/// Like [`beside`], for what is shown with a resource: if it can't be read, the resource is shown without it, and why.
+pub(super) async fn beside_if_readable<T: Document>(
+    documents: &Documents,
+    id: T::Id,
+    reasons: &mut Vec<Reason>,
+    now: DateTime<Utc>,
+) -> Result<Option<T>, Problem> {
+    match documents.get::<T>(id).await {
+        Ok(found) => Ok(found.map(|found| found.value)),
+        Err(DocumentsError::Unreadable(Unreadable { key, cause })) => {
+            reasons.push(Reason {
+                code: "unreadable".into(),
+                severity: Severity::Error,
+                summary: format!("{key} can't be read"),
+                since: now,
+                cause: Some(cause.to_string()),
+                target: None,
+                fix: cause.fix().into(),
+            });
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// An answer that bears the revision of what it shows.

@@ -14,7 +14,7 @@ use sequin_actors::{
         Connection, Consumer, FieldError, Metadata, Reason, Secret, Severity, Target, TargetId, TargetState,
         TargetStatus, Tls, TlsMode,
     },
-    store::Revision,
+    store::{DocumentsError, Revision, Versioned},
 };
 use serde::{Deserialize, Deserializer, Serialize, de::Error};
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ use super::{
     Api, State, body,
     body::Params,
     problem::Problem,
-    resources::{List, PageParams, beside, check_if_match, find, with_etag},
+    resources::{List, PageParams, beside_if_readable, check_if_match, find, with_etag},
 };
 
 /// A status that is older than this has nobody who writes it any more. One is written at the end of each probe, and the
@@ -127,6 +127,9 @@ pub(super) struct HealthView {
 }
 
 /// What is to be said of a resource when nobody has reported on it for longer than `stale`: the dead-man's switch.
+///
+/// A report from so far in the future was written before the clock was set back: whoever is alive would have written
+/// another since.
 pub(super) fn silence(
     reported_at: DateTime<Utc>,
     stale: TimeDelta,
@@ -134,15 +137,18 @@ pub(super) fn silence(
     now: DateTime<Utc>,
 ) -> Option<Reason> {
     let node = node.map_or_else(|| "a node".into(), |node| format!("node {node}"));
-    (now - reported_at > stale).then(|| Reason {
-        code: "status_stale".into(),
-        severity: Severity::Error,
-        summary: format!("nobody has reported on it since {reported_at}"),
-        since: reported_at + stale,
-        cause: Some("its node is down, or can't write to the control store".into()),
-        target: None,
-        fix: format!("look whether {node} is alive, and at its log"),
-    })
+    let unheard = format!("nobody has reported on it since {reported_at}");
+    let age = now - reported_at;
+    let (summary, since, fix) = if age > stale {
+        (unheard, reported_at + stale, format!("look whether {node} is alive, and at its log"))
+    } else if age < -stale {
+        let summary = format!("{unheard}, which is in the future: the clock was set back");
+        (summary, now, format!("set the clocks right; look whether {node} is alive, and at its log"))
+    } else {
+        return None;
+    };
+    let cause = Some("its node is down, or can't write to the control store".into());
+    Some(Reason { code: "status_stale".into(), severity: Severity::Error, summary, since, cause, target: None, fix })
 }
 
 impl TargetRequest {
@@ -176,8 +182,21 @@ impl TargetRequest {
     }
 }
 
-fn view(target: Target, status: Option<TargetStatus>, consumers: usize, now: DateTime<Utc>) -> TargetView {
-    let health = health(&target, status.as_ref(), now);
+async fn view(api: &Api, target: Target, consumers: usize) -> Result<TargetView, Problem> {
+    let now = Utc::now();
+    let mut unreadable = Vec::new();
+    let status = beside_if_readable(&api.documents, target.id, &mut unreadable, now).await?;
+    Ok(show(target, status, unreadable, consumers, now))
+}
+
+fn show(
+    target: Target,
+    status: Option<TargetStatus>,
+    unreadable: Vec<Reason>,
+    consumers: usize,
+    now: DateTime<Utc>,
+) -> TargetView {
+    let health = health(&target, status.as_ref(), unreadable, now);
     let Connection { host, port, database, username, password, tls } = target.connection;
     let tls = TlsView {
         mode: tls.mode.as_str(),
@@ -209,26 +228,31 @@ fn view(target: Target, status: Option<TargetStatus>, consumers: usize, now: Dat
     }
 }
 
-fn health(target: &Target, status: Option<&TargetStatus>, now: DateTime<Utc>) -> HealthView {
+fn health(target: &Target, status: Option<&TargetStatus>, unreadable: Vec<Reason>, now: DateTime<Utc>) -> HealthView {
     let checked_at = status.map(|status| status.checked_at);
     let node = status.map(|status| status.node.as_str());
-    let silence = silence(checked_at.unwrap_or(target.created_at), STALE, node, now)
-        .map(|reason| Reason { target: Some(target.name.clone()), ..reason });
+    // A report that can't be read is no silence.
+    let is_to_be_heard = status.is_some() || unreadable.is_empty();
+    let silence = silence(checked_at.unwrap_or(target.created_at), STALE, node, now).filter(|_| is_to_be_heard);
+    let mut reasons = unreadable;
+    reasons.extend(silence);
+    for reason in &mut reasons {
+        reason.target = Some(target.name.clone());
+    }
     let health = match status.map(|status| status.state) {
-        _ if silence.is_some() => "unhealthy",
+        _ if !reasons.is_empty() => "unhealthy",
         None | Some(TargetState::Connecting) => "initializing",
         Some(TargetState::Healthy) => "healthy",
         Some(TargetState::Unhealthy) => "unhealthy",
     };
     let observed = status.and_then(|status| status.reason.clone());
-    HealthView { status: health, reasons: observed.into_iter().chain(silence).collect(), checked_at }
+    HealthView { status: health, reasons: observed.into_iter().chain(reasons).collect(), checked_at }
 }
 
 async fn answer(api: &Api, status: StatusCode, target: Target, revision: Revision) -> Result<Response, Problem> {
     let consumers = api.documents.all::<Consumer>().await?;
-    let consumers = consumers.iter().filter(|consumer| consumer.target == target.id).count();
-    let observed = beside(&api.documents, target.id).await?;
-    Ok(with_etag(status, revision, view(target, observed, consumers, Utc::now())))
+    let consumers = consumers.iter().flatten().filter(|consumer| consumer.target == target.id).count();
+    Ok(with_etag(status, revision, view(api, target, consumers).await?))
 }
 
 pub(super) async fn create(api: State, body::Json(request): body::Json<TargetRequest>) -> Result<Response, Problem> {
@@ -243,25 +267,20 @@ pub(super) async fn list(api: State, Params(params): Params<PageParams>) -> Resu
     let limit = params.limit()?;
     let targets = api.documents.list::<Target>(params.after()?, limit + 1).await?;
     let mut consumers: HashMap<TargetId, usize> = HashMap::new();
-    for consumer in api.documents.all::<Consumer>().await? {
+    for consumer in api.documents.all::<Consumer>().await?.into_iter().flatten() {
         *consumers.entry(consumer.target).or_default() += 1;
     }
-    let now = Utc::now();
     let mut found = Vec::new();
     for target in targets {
-        let status = beside(&api.documents, target.value.id).await?;
-        found.push((target.value, status));
+        found.push(match target {
+            Ok(Versioned { value: target, .. }) => {
+                let count = consumers.get(&target.id).copied().unwrap_or_default();
+                Ok((target.id.to_string(), view(&api, target, count).await?))
+            }
+            Err(unreadable) => Err(unreadable),
+        });
     }
-    let list = List::page(
-        found,
-        limit,
-        |(target, _)| target.id.to_string(),
-        |(target, status)| {
-            let count = consumers.get(&target.id).copied().unwrap_or_default();
-            view(target, status, count, now)
-        },
-    );
-    Ok(Json(list))
+    Ok(Json(List::page_of_documents(found, limit)))
 }
 
 pub(super) async fn read(api: State, Path(target): Path<String>) -> Result<Response, Problem> {
@@ -272,7 +291,9 @@ pub(super) async fn read(api: State, Path(target): Path<String>) -> Result<Respo
 pub(super) async fn delete(api: State, Path(target): Path<String>, headers: HeaderMap) -> Result<StatusCode, Problem> {
     let found = find::<Target>(&api.documents, &target).await?;
     check_if_match(&headers, found.revision)?;
-    let consumers = api.documents.all::<Consumer>().await?;
+    // One that can't be read may write to it.
+    let consumers = api.documents.all::<Consumer>().await?.into_iter().collect::<Result<Vec<_>, _>>();
+    let consumers = consumers.map_err(DocumentsError::from)?;
     let in_use: Vec<_> = consumers.iter().filter(|consumer| consumer.target == found.value.id).collect();
     if let Some(consumer) = in_use.first() {
         let detail =
@@ -328,20 +349,41 @@ mod tests {
         let status = |state, age| TargetStatus { state, reason: None, checked_at: now - age, node: "n1".into() };
         let (longest_silence, too_long) = (TimeDelta::seconds(40), STALE + TimeDelta::seconds(1));
         for state in [TargetState::Connecting, TargetState::Healthy, TargetState::Unhealthy] {
-            let health = health(&target(now), Some(&status(state, too_long)), now);
-            assert_eq!((health.status, health.reasons.len()), ("unhealthy", 1));
-            let reason = &health.reasons[0];
-            assert_eq!((reason.code.as_str(), reason.target.as_deref()), ("status_stale", Some("app")));
-            assert!(reason.fix.contains("node n1"), "{reason:?}");
+            for age in [too_long, -too_long] {
+                let health = health(&target(now), Some(&status(state, age)), Vec::new(), now);
+                assert_eq!((health.status, health.reasons.len()), ("unhealthy", 1));
+                let reason = &health.reasons[0];
+                assert_eq!((reason.code.as_str(), reason.target.as_deref()), ("status_stale", Some("app")));
+                assert!(reason.fix.contains("node n1") && reason.since <= now, "{reason:?}");
+            }
         }
-        let fresh = health(&target(now), Some(&status(TargetState::Healthy, longest_silence)), now);
-        assert_eq!((fresh.status, fresh.reasons), ("healthy", Vec::new()));
+        for age in [longest_silence, -longest_silence] {
+            let fresh = health(&target(now), Some(&status(TargetState::Healthy, age)), Vec::new(), now);
+            assert_eq!((fresh.status, fresh.reasons), ("healthy", Vec::new()));
+        }
     }
 
     #[test]
     fn a_target_that_nobody_has_ever_reported_on_is_given_the_same_time() {
         let now = Utc::now();
-        let after = |age| health(&target(now - age), None, now).status;
+        let after = |age| health(&target(now - age), None, Vec::new(), now).status;
         assert_eq!([after(STALE), after(STALE + TimeDelta::seconds(1))], ["initializing", "unhealthy"]);
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_read_is_told_for_what_it_is_and_not_for_silence() {
+        let now = Utc::now();
+        let reason = Reason {
+            code: "unreadable".into(),
+            severity: Severity::Error,
+            summary: String::new(),
+            since: now,
+            cause: None,
+            target: None,
+            fix: String::new(),
+        };
+        let health = health(&target(now - STALE * 2), None, vec![reason], now);
+        let codes: Vec<_> = health.reasons.iter().map(|reason| reason.code.as_str()).collect();
+        assert_eq!((health.status, codes), ("unhealthy", vec!["unreadable"]));
     }
 }

@@ -3,13 +3,16 @@
 use std::fmt;
 
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::{figures, problem::indented};
 
 #[derive(Deserialize)]
 pub(super) struct List<T> {
     pub(super) data: Vec<T>,
+    /// What is there too; the client has told of it.
+    #[serde(default)]
+    pub(super) unreadable: Vec<IgnoredAny>,
 }
 
 #[derive(Deserialize)]

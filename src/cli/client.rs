@@ -9,7 +9,7 @@ use sequin_actors::model::Secret;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 
-use super::{problem::Problem, with_causes};
+use super::{output::note, problem::Problem, with_causes};
 
 /// Which server to speak to, and as whom.
 #[derive(Args)]
@@ -125,6 +125,15 @@ impl Answer {
 struct List {
     data: Vec<Box<RawValue>>,
     next: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    unreadable: Vec<Unreadable>,
+}
+
+/// What the server has, and can't show.
+#[derive(Deserialize, Serialize)]
+struct Unreadable {
+    id: String,
+    detail: String,
 }
 
 impl Client {
@@ -142,6 +151,7 @@ impl Client {
     pub(super) async fn list(&self, path: &[&str], parameters: &[(&str, &str)]) -> Result<Answer, ClientError> {
         let url = self.url(path);
         let mut all: Vec<Box<RawValue>> = Vec::new();
+        let mut unreadable = Vec::new();
         let mut after: Option<String> = None;
         loop {
             let mut page_url = url.clone();
@@ -152,9 +162,13 @@ impl Client {
                 .extend_pairs(after.iter().map(|after| ("after", after)));
             let page: List = self.send(Method::GET, page_url, |request| request).await?.read()?;
             all.extend(page.data);
+            for one in page.unreadable {
+                note(format_args!("not shown: {}", one.detail));
+                unreadable.push(one);
+            }
             after = page.next;
             if after.is_none() {
-                let list = List { data: all, next: None };
+                let list = List { data: all, next: None, unreadable };
                 let text = serde_json::to_string(&list).expect("pieces of JSON make JSON");
                 return Ok(Answer { url, text });
             }

@@ -21,7 +21,7 @@ mod sync;
 mod table;
 mod target;
 
-use std::{error::Error, process::ExitCode};
+use std::{error::Error, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -72,6 +72,9 @@ enum Command {
 #[error("{0}")]
 struct WrongUsage(String);
 
+/// How long what runs on may hold up the end of the process.
+const SHUTDOWN: Duration = Duration::from_secs(1);
+
 const FAILED: u8 = 1;
 const WRONG_USAGE: u8 = 2;
 
@@ -85,8 +88,9 @@ pub fn main() -> ExitCode {
         Err(error) => return fail(&error.into()),
     };
     let outcome = runtime.block_on(Box::pin(run(arguments)));
-    // Whatever is left, such as a look-up of a name, has nobody who waits for it.
-    runtime.shutdown_background();
+    // What is left is dropped, which closes files in order. What can't be, such as a look-up of a name, has nobody who
+    // waits for it.
+    runtime.shutdown_timeout(SHUTDOWN);
     outcome.unwrap_or_else(|error| fail(&error))
 }
 

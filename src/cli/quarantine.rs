@@ -79,9 +79,11 @@ fn list(output: Output, answer: &Answer) -> anyhow::Result<()> {
     if output == Output::Json {
         return print(answer.text());
     }
-    let records = answer.read::<List<Quarantined>>()?.data;
+    let List { data: records, unreadable } = answer.read::<List<Quarantined>>()?;
     if records.is_empty() {
-        note("nothing is in quarantine");
+        if unreadable.is_empty() {
+            note("nothing is in quarantine");
+        }
         return Ok(());
     }
     print(table(&records))?;

@@ -1,11 +1,11 @@
-//! `sequin serve`: runs the service until it is asked to end.
+//! `sequin serve`: runs the service until it is asked to end, or can't go on.
 
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use sequin_actors::EngineSettings;
 
-use super::{FAILED, WRONG_USAGE, output::note, signals::Signals};
+use super::{FAILED, WRONG_USAGE, WrongUsage, output::note, signals::Signals};
 use crate::{
     config::{Backend, Config},
     service::Service,
@@ -30,13 +30,23 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
     telemetry::init();
     // Before anything starts: a signal that comes meanwhile ends it in order too.
     let mut signals = Signals::listen()?;
-    let service = Service::start(&config, EngineSettings::default()).await?;
+    let started = Service::start(&config, EngineSettings::default()).await;
+    let mut service = started.map_err(|error| match error {
+        error if error.is_wrong_setting() => anyhow::Error::new(WrongUsage(error.to_string())),
+        error => error.into(),
+    })?;
     if config.admin_token.is_none() {
         let Backend::Embedded(directory) = &config.backend;
         note(format_args!("the admin token is in {}", directory.join("admin-token").display()));
     }
-    signals.next().await;
-    note("ending: every consumer finishes what is in flight; a second signal ends at once");
+    let failure = signals.unless_asked_to_end(service.failed()).await;
+    match &failure {
+        Some(failure) => tracing::error!(%failure, "the node can't go on, and ends"),
+        None => note("ending: every consumer finishes what is in flight; a second signal ends at once"),
+    }
     let stopped = signals.unless_asked_to_end(service.stop()).await;
-    Ok(ExitCode::from(if stopped.is_some() { 0 } else { FAILED }))
+    match failure {
+        Some(failure) => Err(failure.into()),
+        None => Ok(ExitCode::from(if stopped.is_some() { 0 } else { FAILED })),
+    }
 }

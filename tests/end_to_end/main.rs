@@ -7,6 +7,7 @@ mod support;
 mod backfill_and_live;
 mod chaos;
 mod contract;
+mod data_directory;
 mod interleavings;
 mod isolation;
 mod late_commits;

@@ -2,7 +2,10 @@
 //! and by the command line.
 
 use reqwest::Method;
-use sequin_actors::model::{SequinId, SyncId};
+use sequin_actors::{
+    model::{SequinId, SyncId},
+    store::{SqliteStore, Store},
+};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -226,6 +229,53 @@ async fn what_is_discarded_is_gone_until_a_newer_version_comes() {
     setup.publish(&mut model, &[contact(sync(1), "a", json!("newer")), contact(sync(1), "c", json!("newer"))]).await;
     setup.hubspot_is(&model).await;
     quarantined_is(&setup, 0).await;
+}
+
+#[tokio::test]
+async fn an_entry_that_cannot_be_read_counts_until_its_record_is_brought_again_or_discarded() {
+    let mut setup = Setup::new().await;
+    let mut model = Model::default();
+    setup.start_hubspot().await;
+    setup.publish(&mut model, &["a", "b", "c", "d"].map(unsupported)).await;
+    quarantine_is(&setup, &["a", "b", "c", "d"]).await;
+    let consumer = setup.consumer(HUBSPOT).await["id"].as_str().expect("an id").to_owned();
+    assert_eq!(setup.node.sigterm().await.code(), Some(0));
+    let store = SqliteStore::open(&setup.node.data().join("control.db")).await.expect("the store");
+    for record in ["a", "b", "c"].map(sequin_id) {
+        // As a later version of this program writes it: a map of v, which is 9, and doc, which is nil.
+        let newer = b"\x82\xa1v\x09\xa3doc\xc0".to_vec();
+        store.put(&format!("quarantine/{consumer}/{record}"), newer).await.expect("written");
+    }
+    drop(store);
+    setup.node.start_again().await;
+
+    setup.publish(&mut model, &[contact(sync(1), "good", json!(1))]).await;
+    setup.table_is(HUBSPOT, &without(&model, &["a", "b", "c", "d"])).await;
+    let shown = quarantined_is(&setup, 4).await;
+    let reasons = shown["health"]["reasons"].as_array().expect("reasons").iter();
+    let codes: Vec<_> = reasons.map(|reason| reason["code"].as_str().expect("a code")).collect();
+    assert_eq!(codes, ["records_quarantined", "quarantine_unreadable"]);
+    let (mut readable, mut unreadable, mut after) = (Vec::new(), Vec::new(), String::new());
+    loop {
+        let page = setup.node.api.get(&format!("{QUARANTINE}?limit=1{after}")).await.expect(200);
+        readable.extend(page["data"].as_array().expect("a list").iter().map(|entry| entry["upstream_id"].clone()));
+        let named = page.get("unreadable").and_then(Value::as_array).into_iter().flatten();
+        unreadable.extend(named.map(|entry| entry["id"].as_str().expect("an id").to_owned()));
+        let Some(next) = page["next"].as_str() else { break };
+        after = format!("&after={next}");
+    }
+    let mut expected = ["a", "b", "c"].map(|upstream_id| sequin_id(upstream_id).to_string());
+    expected.sort_unstable();
+    assert_eq!((readable, unreadable), (vec![json!("d")], expected.to_vec()));
+
+    // Brought, refused, and given up.
+    setup.publish(&mut model, &[contact(sync(1), "a", json!("newer"))]).await;
+    quarantined_is(&setup, 3).await;
+    setup.publish(&mut model, &[unsupported("b")]).await;
+    quarantine_is(&setup, &["b", "d"]).await;
+    setup.node.api.delete(&one(sequin_id("c"))).await.expect(204);
+    quarantined_is(&setup, 2).await;
+    setup.table_is(HUBSPOT, &without(&model, &["b", "c", "d"])).await;
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use crate::support::{
     database::{Database, Written, slow_writes},
     eventually, holds,
     model::{HUBSPOT, Model, Version, contact, no_contact, publication, sync},
-    node::{free_port, serve},
+    node::{Refusal, refuse_to_start},
     setup::Setup,
 };
 
@@ -170,28 +170,8 @@ async fn a_node_that_is_asked_to_end_does_so_at_once_and_with_status_0() {
     assert_eq!((&consumer["checkpoint"], &consumer["applied"]["upserts"]), (&json!(1), &json!(1)));
 }
 
-/// How `serve` ends at once, and what it says to standard error.
-fn refusal(directory: &std::path::Path, setting: &str, value: &str) -> (Option<i32>, Vec<String>) {
-    let output =
-        serve(directory, free_port()).env(setting, value).env("RUST_LOG", "error").output().expect("the program");
-    let lines = String::from_utf8_lossy(&output.stderr).lines().map(ToOwned::to_owned).collect();
-    (output.status.code(), lines)
-}
-
 #[tokio::test]
-async fn a_second_process_is_kept_off_the_data_of_the_first() {
-    let setup = Setup::new().await;
-    let backend = format!("embedded:{}", setup.node.data().display());
-    let elsewhere = tempfile::tempdir().expect("a directory");
-    let (status, lines) = refusal(elsewhere.path(), "SEQUIN_BACKEND", &backend);
-    assert!(matches!(status, Some(1 | 2)), "{status:?}");
-    let [line] = lines.as_slice() else { panic!("one line: {lines:?}") };
-    assert!(line.contains("in use by another process"), "{line}");
-    assert!(setup.node.api.is_ready().await);
-}
-
-#[test]
-fn a_wrong_setting_stops_the_start_with_status_2_and_one_line_that_names_it() {
+async fn a_wrong_setting_stops_the_start_with_status_2_and_one_line_that_names_it() {
     for (setting, value) in [
         ("SEQUIN_LISTEN", "7376"),
         ("SEQUIN_BACKEND", "redis://localhost"),
@@ -200,7 +180,7 @@ fn a_wrong_setting_stops_the_start_with_status_2_and_one_line_that_names_it() {
         ("SEQUIN_ENCRYPTION_KEY", "not a key"),
     ] {
         let directory = tempfile::tempdir().expect("a directory");
-        let (status, lines) = refusal(directory.path(), setting, value);
+        let Refusal { status, lines } = refuse_to_start(directory.path(), &[(setting, value)]).await;
         assert_eq!(status, Some(2), "{lines:?}");
         let [line] = lines.as_slice() else { panic!("one line: {lines:?}") };
         assert!(line.contains(setting), "{line}");

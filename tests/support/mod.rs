@@ -3,6 +3,7 @@
 pub(crate) mod api;
 pub(crate) mod cli;
 pub(crate) mod database;
+pub(crate) mod disk;
 pub(crate) mod engine;
 pub(crate) mod model;
 pub(crate) mod node;

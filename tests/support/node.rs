@@ -11,6 +11,7 @@ use std::{
 use tempfile::TempDir;
 
 use super::{
+    PATIENCE,
     api::{Api, TOKEN},
     eventually, holds,
 };
@@ -66,7 +67,12 @@ impl Node {
     pub(crate) async fn sigterm(&mut self) -> ExitStatus {
         let told = Command::new("kill").args(["-s", "TERM", &self.pid().to_string()]).status().expect("kill");
         assert!(told.success(), "the node has ended by itself");
-        eventually("the node to end after SIGTERM", async || {
+        self.end().await
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn end(&mut self) -> ExitStatus {
+        eventually("the node to end", async || {
             self.process.try_wait().expect("its status").ok_or_else(|| "it runs".to_owned())
         })
         .await
@@ -107,7 +113,7 @@ pub(crate) fn sequin() -> Command {
 }
 
 /// `sequin serve`, its data in the folder `data` of `directory`.
-pub(crate) fn serve(directory: &Path, port: u16) -> Command {
+fn serve(directory: &Path, port: u16) -> Command {
     let mut command = sequin();
     command
         .arg("serve")
@@ -120,7 +126,26 @@ pub(crate) fn serve(directory: &Path, port: u16) -> Command {
     command
 }
 
-pub(crate) fn free_port() -> u16 {
+/// How a start ended that was refused.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    /// The exit status.
+    pub(crate) status: Option<i32>,
+    /// What was said to standard error.
+    pub(crate) lines: Vec<String>,
+}
+
+/// Starts a node that must end at once; an empty setting is one that is not set.
+pub(crate) async fn refuse_to_start(directory: &Path, settings: &[(&str, &str)]) -> Refusal {
+    let mut command = tokio::process::Command::from(serve(directory, free_port()));
+    command.envs(settings.iter().copied()).env("RUST_LOG", "error").kill_on_drop(true);
+    let output = tokio::time::timeout(PATIENCE, command.output()).await;
+    let output = output.expect("the start to be refused").expect("the program");
+    let lines = String::from_utf8_lossy(&output.stderr).lines().map(ToOwned::to_owned).collect();
+    Refusal { status: output.status.code(), lines }
+}
+
+fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("its address").port()
 }

@@ -103,7 +103,7 @@ impl ConsumerState {
         let threshold = Duration::from_secs(self.arguments.consumer.lag_threshold_seconds.into());
         if state != RunState::Paused {
             reasons.extend(progress.behind(threshold, now));
-            reasons.extend(self.quarantine.as_ref().and_then(|quarantine| quarantine.reason()));
+            reasons.extend(self.quarantine.iter().flat_map(|quarantine| quarantine.reasons()));
             reasons.extend(self.warnings.iter().chain(&self.unsaved).cloned());
         }
         let quarantined = self.quarantine.as_ref().map_or(0, |quarantine| quarantine.len() as u64);

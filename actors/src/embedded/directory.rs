@@ -1,4 +1,7 @@
 //! The data directory: made when it is not there, used by one process at a time.
+//!
+//! Once everything in it was made, it is marked. From then on a file that is missing is one that was lost, and is not
+//! made anew: an empty stream beside a store that is not would look like one that has nothing new.
 
 use std::{
     fs::{self, File, OpenOptions, TryLockError},
@@ -6,6 +9,9 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
+
+/// The mark: an empty file.
+const COMPLETE: &str = "complete";
 
 /// A directory that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -18,9 +24,18 @@ pub enum DirectoryError {
         /// What the operating system said.
         source: io::Error,
     },
+    /// There is something else at its path.
+    #[error("{0} is not a directory")]
+    NotADirectory(PathBuf),
     /// Another process has it.
     #[error("data directory {0} is in use by another process: stop that one, or name another directory")]
     InUse(PathBuf),
+    /// A file is not there, or is empty, that was.
+    #[error(
+        "{0} is missing or empty, and was not: put it back, restore the data directory from a backup, or start on an \
+         empty one with empty tables and publish again"
+    )]
+    Missing(PathBuf),
 }
 
 /// A data directory, locked for as long as this lives.
@@ -32,15 +47,47 @@ pub struct DataDirectory {
 
 impl DataDirectory {
     /// Makes the directory if it is not there (mode 0700) and locks it.
+    ///
+    /// The lock is on the directory itself, so that there is no file which somebody removes to get around it, and the
+    /// system gives it free with the process, however that ends.
     pub fn open(path: &Path) -> Result<Self, DirectoryError> {
         let io = |source| DirectoryError::Io { path: path.into(), source };
+        if path.exists() && !path.is_dir() {
+            return Err(DirectoryError::NotADirectory(path.into()));
+        }
         fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io)?;
-        let lock = File::create(path.join("lock")).map_err(io)?;
+        let lock = File::open(path).map_err(io)?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.into(), _lock: lock }),
             Err(TryLockError::WouldBlock) => Err(DirectoryError::InUse(path.into())),
             Err(TryLockError::Error(source)) => Err(io(source)),
         }
+    }
+
+    /// Whether everything in it was made.
+    pub fn is_complete(&self) -> bool {
+        self.file(COMPLETE).exists()
+    }
+
+    /// Marks it: everything in it was made.
+    pub fn complete(&self) -> Result<(), DirectoryError> {
+        let path = self.file(COMPLETE);
+        if self.is_complete() {
+            return Ok(());
+        }
+        let made = File::create(&path).and_then(|mark| mark.sync_all());
+        made.map_err(|source| DirectoryError::Io { path, source })
+    }
+
+    /// The path of a file that must be there unless the directory is new.
+    pub fn kept_file(&self, name: &str) -> Result<PathBuf, DirectoryError> {
+        let path = self.file(name);
+        let is_there = match fs::metadata(&path) {
+            Ok(found) => found.len() > 0,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+            Err(source) => return Err(DirectoryError::Io { path, source }),
+        };
+        if is_there || !self.is_complete() { Ok(path) } else { Err(DirectoryError::Missing(path)) }
     }
 
     /// Reads a file that only its owner may read (mode 0600), and makes it with the text that `make` gives if it is not there.
@@ -80,6 +127,29 @@ mod tests {
         assert!(matches!(DataDirectory::open(&path), Err(DirectoryError::InUse(_))));
         drop(first);
         DataDirectory::open(&path).expect("the directory, free again");
+    }
+
+    #[test]
+    fn a_file_may_be_missing_from_a_new_directory_and_not_from_one_that_was_complete() {
+        let parent = tempfile::tempdir().expect("a directory");
+        let directory = DataDirectory::open(parent.path()).expect("the directory");
+        let path = directory.kept_file("records.db").expect("the path of a file to be made");
+        fs::write(&path, "records").expect("the file");
+        directory.complete().expect("marked");
+        assert_eq!(directory.kept_file("records.db").expect("the path of a file that is there"), path);
+        fs::write(&path, "").expect("the file, emptied");
+        assert!(matches!(directory.kept_file("records.db"), Err(DirectoryError::Missing(_))));
+        fs::remove_file(&path).expect("the file, gone");
+        assert!(matches!(directory.kept_file("records.db"), Err(DirectoryError::Missing(_))));
+    }
+
+    #[test]
+    fn a_file_in_the_directorys_place_is_left_alone() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        fs::write(file.path(), "mine").expect("written");
+        let refused = DataDirectory::open(file.path());
+        assert!(matches!(refused, Err(DirectoryError::NotADirectory(_))));
+        assert_eq!(fs::read_to_string(file.path()).expect("the file"), "mine");
     }
 
     #[test]

@@ -4,5 +4,5 @@ mod directory;
 mod sqlite;
 
 pub use directory::{DataDirectory, DirectoryError};
-pub use sqlite::SqliteError;
+pub use sqlite::{Loss, SqliteError};
 pub(crate) use sqlite::{Settings, SqliteFile};

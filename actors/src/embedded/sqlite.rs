@@ -3,9 +3,16 @@
 //! SQLite has one writer at a time, and a commit costs an fsync. So the writer takes whatever jobs have gathered,
 //! gives each a savepoint, and commits them all at once: jobs that arrive together share an fsync, and a job that
 //! fails takes nothing along.
+//!
+//! A full disk and other errors may pass, and the file is there when they have. A file that is damaged, gone from its
+//! path, or without its writer is lost: it says so to everybody from then on, and nothing is acknowledged.
+
+mod condition;
 
 use std::{
-    path::{Path, PathBuf},
+    any::Any,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
     sync::{Arc, Mutex, PoisonError, RwLock, mpsc},
     thread,
 };
@@ -13,39 +20,8 @@ use std::{
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, oneshot};
 
-/// A file that can't be opened, read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum SqliteError {
-    /// SQLite's own error.
-    #[error("{path}: {source}")]
-    Sqlite {
-        /// The file.
-        path: PathBuf,
-        /// What SQLite said.
-        source: rusqlite::Error,
-    },
-    /// The file was written by a newer version of this program.
-    #[error("{path}: written by a newer version (schema {found}, this one knows {known}): upgrade")]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// The version of its schema.
-        found: usize,
-        /// The last version that this program knows.
-        known: usize,
-    },
-    /// The transaction that the job was part of did not commit.
-    #[error("{path}: the commit failed: {message}")]
-    Commit {
-        /// The file.
-        path: PathBuf,
-        /// What SQLite said.
-        message: String,
-    },
-    /// The file is being closed.
-    #[error("{0}: closed")]
-    Closed(PathBuf),
-}
+use self::condition::Condition;
+pub use self::condition::{Loss, SqliteError};
 
 /// How a file is made and used.
 pub(crate) struct Settings {
@@ -68,14 +44,14 @@ const READERS: usize = 4;
 
 /// An open file.
 pub(crate) struct SqliteFile {
-    path: PathBuf,
+    condition: Arc<Condition>,
     jobs: Option<mpsc::Sender<Box<dyn Job>>>,
     writer: Option<thread::JoinHandle<()>>,
     readers: Arc<Readers>,
 }
 
 struct Readers {
-    path: PathBuf,
+    condition: Arc<Condition>,
     cache_kib: u32,
     idle: Mutex<Vec<Connection>>,
     /// Held for reading by every read.
@@ -85,14 +61,13 @@ struct Readers {
 
 /// A write that waits for its turn, and then for its commit.
 trait Job: Send {
-    /// Says whether it succeeded.
-    fn run(&mut self, connection: &Connection, among_others: bool) -> bool;
-    fn settle(self: Box<Self>, path: &Path, commit: Result<(), &str>);
+    fn run(&mut self, connection: &Connection, among_others: bool, condition: &Condition) -> Result<(), SqliteError>;
+    fn settle(self: Box<Self>, commit: Result<(), SqliteError>);
 }
 
 struct Write<F, G, T> {
     work: Option<F>,
-    outcome: Option<rusqlite::Result<T>>,
+    outcome: Option<Result<T, SqliteError>>,
     tell: G,
     reply: oneshot::Sender<Result<T, SqliteError>>,
 }
@@ -100,13 +75,14 @@ struct Write<F, G, T> {
 impl SqliteFile {
     /// Opens the file, makes it if it is not there, and brings its schema up to date.
     pub(crate) fn open(path: &Path, settings: &Settings) -> Result<Self, SqliteError> {
-        let sqlite = |source| SqliteError::Sqlite { path: path.into(), source };
+        let sqlite = |error| SqliteError::new(path, error);
         let connection = Connection::open(path).map_err(sqlite)?;
         prepare(&connection, settings.writer_cache_kib).map_err(sqlite)?;
         migrate(&connection, path, settings.schema)?;
+        let condition = Arc::new(Condition::of_opened(path)?);
         let (jobs, queue) = mpsc::channel();
         let readers = Arc::new(Readers {
-            path: path.into(),
+            condition: Arc::clone(&condition),
             cache_kib: settings.reader_cache_kib,
             idle: Mutex::default(),
             snapshots: RwLock::default(),
@@ -115,9 +91,14 @@ impl SqliteFile {
         let of_writer = Arc::clone(&readers);
         let writer = thread::Builder::new()
             .name("sqlite-writer".into())
-            .spawn(move || write_jobs(&connection, &queue, &of_writer))
+            .spawn(move || {
+                let write = AssertUnwindSafe(|| write_jobs(&connection, &queue, &of_writer));
+                if let Err(panic) = catch_unwind(write) {
+                    of_writer.condition.lose(Loss::Panicked(message_of(&*panic)));
+                }
+            })
             .expect("a thread can be started");
-        Ok(Self { path: path.into(), jobs: Some(jobs), writer: Some(writer), readers })
+        Ok(Self { condition, jobs: Some(jobs), writer: Some(writer), readers })
     }
 
     /// Runs `work` on the writer's connection, and returns once what it wrote is durable.
@@ -139,10 +120,9 @@ impl SqliteFile {
     ) -> Result<T, SqliteError> {
         let (reply, answer) = oneshot::channel();
         let job = Write { work: Some(work), outcome: None, tell, reply };
-        let closed = || SqliteError::Closed(self.path.clone());
         let jobs = self.jobs.as_ref().expect("present until dropped");
-        jobs.send(Box::new(job)).map_err(|_| closed())?;
-        answer.await.map_err(|_| closed())?
+        jobs.send(Box::new(job)).map_err(|_| self.condition.closed())?;
+        answer.await.map_err(|_| self.condition.closed())?
     }
 
     /// Runs `work` on a reader's connection, within one snapshot.
@@ -154,20 +134,23 @@ impl SqliteFile {
         let slot = Arc::clone(&self.readers.slots).acquire_owned().await.expect("never closed");
         let read = tokio::task::spawn_blocking(move || {
             let _slot = slot;
+            readers.condition.check()?;
             let connection = readers.take()?;
             let _snapshot = readers.snapshots.read().unwrap_or_else(PoisonError::into_inner);
             let result = in_snapshot(&connection, work);
             readers.idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
-            result.map_err(|source| SqliteError::Sqlite { path: readers.path.clone(), source })
+            result.map_err(|error| readers.condition.judge(error))
         });
         // A read that was not run, or panicked, is one that the runtime did not finish before it ended.
-        read.await.map_err(|_| SqliteError::Closed(self.path.clone()))?
+        read.await.map_err(|_| self.condition.closed())?
     }
 }
 
 impl Drop for SqliteFile {
-    /// Lets the writer finish what it has taken on.
+    /// Lets the writer finish what it has taken on. It goes last, because whoever does moves what is in the write-ahead
+    /// log into the file, so that this alone holds everything, and readers may not.
     fn drop(&mut self) {
+        self.readers.idle.lock().unwrap_or_else(PoisonError::into_inner).clear();
         drop(self.jobs.take());
         if let Some(writer) = self.writer.take() {
             let _ = writer.join();
@@ -181,10 +164,12 @@ impl Readers {
         if let Some(connection) = idle {
             return Ok(connection);
         }
-        let sqlite = |source| SqliteError::Sqlite { path: self.path.clone(), source };
-        let connection = Connection::open_with_flags(&self.path, OpenFlags::SQLITE_OPEN_READ_ONLY).map_err(sqlite)?;
-        prepare(&connection, self.cache_kib).map_err(sqlite)?;
-        Ok(connection)
+        let open = || {
+            let connection = Connection::open_with_flags(self.condition.path(), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            prepare(&connection, self.cache_kib)?;
+            Ok(connection)
+        };
+        open().map_err(|error| self.condition.judge(error))
     }
 }
 
@@ -208,7 +193,7 @@ fn prepare(connection: &Connection, cache_kib: u32) -> rusqlite::Result<()> {
 }
 
 fn migrate(connection: &Connection, path: &Path, schema: &[&str]) -> Result<(), SqliteError> {
-    let sqlite = |source| SqliteError::Sqlite { path: path.into(), source };
+    let sqlite = |error| SqliteError::new(path, error);
     let found: usize = connection.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(sqlite)?;
     if found > schema.len() {
         return Err(SqliteError::Newer { path: path.into(), found, known: schema.len() });
@@ -223,14 +208,16 @@ fn migrate(connection: &Connection, path: &Path, schema: &[&str]) -> Result<(), 
 }
 
 fn write_jobs(connection: &Connection, queue: &mpsc::Receiver<Box<dyn Job>>, readers: &Readers) {
-    let mut wal = readers.path.clone().into_os_string();
+    let mut wal = readers.condition.path().as_os_str().to_owned();
     wal.push("-wal");
     while let Ok(first) = queue.recv() {
         let mut jobs = vec![first];
         jobs.extend(queue.try_iter().take(MAX_JOBS - 1));
-        let commit = commit_together(connection, &mut jobs);
+        let commit = commit_together(connection, &mut jobs, &readers.condition);
+        // What was committed to a file that nobody finds again is not durable.
+        let commit = commit.and_then(|()| readers.condition.check());
         for job in jobs {
-            job.settle(&readers.path, commit.as_ref().copied().map_err(String::as_str));
+            job.settle(commit.clone());
         }
         if std::fs::metadata(&wal).is_ok_and(|wal| wal.len() > MAX_WAL) {
             empty_wal(connection, readers);
@@ -238,30 +225,39 @@ fn write_jobs(connection: &Connection, queue: &mpsc::Receiver<Box<dyn Job>>, rea
     }
 }
 
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".into())
+}
+
 /// Waits until nobody reads, and moves everything from the log into the file.
 fn empty_wal(connection: &Connection, readers: &Readers) {
     let _nobody_reads = readers.snapshots.write().unwrap_or_else(PoisonError::into_inner);
     if let Err(error) = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE)") {
-        tracing::warn!(%error, path = %readers.path.display(), "the write-ahead log was not emptied");
+        tracing::warn!(%error, path = %readers.condition.path().display(), "the write-ahead log was not emptied");
     }
 }
 
-fn commit_together(connection: &Connection, jobs: &mut [Box<dyn Job>]) -> Result<(), String> {
-    let explain = |error: rusqlite::Error| error.to_string();
-    let transaction = connection.unchecked_transaction().map_err(explain)?;
+fn commit_together(
+    connection: &Connection,
+    jobs: &mut [Box<dyn Job>],
+    condition: &Condition,
+) -> Result<(), SqliteError> {
+    let judge = |error| condition.judge(error);
+    let transaction = connection.unchecked_transaction().map_err(judge)?;
     // A savepoint keeps every page that is changed after it twice: one job alone needs none.
     if let [job] = jobs {
-        let end = if job.run(connection, false) { transaction.commit() } else { transaction.rollback() };
-        return end.map_err(explain);
+        job.run(connection, false, condition)?;
+        return transaction.commit().map_err(judge);
     }
     for job in jobs {
-        job.run(connection, true);
+        let outcome = job.run(connection, true, condition);
         // A full disk makes SQLite roll everything back at once; nothing is to be committed job by job after that.
         if connection.is_autocommit() {
-            return Err("everything was rolled back, as when the disk is full".into());
+            return outcome;
         }
     }
-    transaction.commit().map_err(explain)
+    transaction.commit().map_err(judge)
 }
 
 impl<F, G, T> Job for Write<F, G, T>
@@ -270,17 +266,20 @@ where
     G: FnOnce(&T) + Send,
     T: Send,
 {
-    fn run(&mut self, connection: &Connection, among_others: bool) -> bool {
+    fn run(&mut self, connection: &Connection, among_others: bool, condition: &Condition) -> Result<(), SqliteError> {
         let work = self.work.take().expect("a job runs once");
         let outcome = if among_others { in_savepoint(connection, work) } else { work(connection) };
-        self.outcome.insert(outcome).is_ok()
+        let outcome = outcome.map_err(|error| condition.judge(error));
+        let failure = outcome.as_ref().err().cloned();
+        self.outcome = Some(outcome);
+        failure.map_or(Ok(()), Err)
     }
 
-    fn settle(mut self: Box<Self>, path: &Path, commit: Result<(), &str>) {
-        let result = match (commit, self.outcome.take()) {
-            (Ok(()), Some(outcome)) => outcome.map_err(|source| SqliteError::Sqlite { path: path.into(), source }),
-            (Err(message), _) => Err(SqliteError::Commit { path: path.into(), message: message.into() }),
-            (Ok(()), None) => Err(SqliteError::Closed(path.into())),
+    fn settle(mut self: Box<Self>, commit: Result<(), SqliteError>) {
+        let result = match (self.outcome.take(), commit) {
+            (Some(Err(error)), _) | (_, Err(error)) => Err(error),
+            (Some(Ok(written)), Ok(())) => Ok(written),
+            (None, Ok(())) => unreachable!("what was committed was run"),
         };
         if let Ok(written) = &result {
             (self.tell)(written);
@@ -296,6 +295,10 @@ fn in_savepoint<T>(
 ) -> rusqlite::Result<T> {
     connection.execute_batch("SAVEPOINT job")?;
     let result = work(connection);
+    // SQLite has undone it by itself, and everything around it.
+    if connection.is_autocommit() {
+        return result;
+    }
     let end = if result.is_ok() { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
     connection.execute_batch(end)?;
     result
@@ -321,6 +324,17 @@ mod tests {
         assert!(first.is_ok() && failed.is_err() && second.is_ok());
         let sum: i64 = file.read(|c| c.query_row("SELECT sum(n) FROM t", [], |row| row.get(0))).await.expect("a sum");
         assert_eq!(sum, 3);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_was_closed_holds_everything_by_itself() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = SqliteFile::open(&directory.path().join("t.db"), &SETTINGS).expect("a file");
+        file.write(|c| c.execute("INSERT INTO t VALUES (1)", [])).await.expect("written");
+        file.read(|c| c.query_row("SELECT n FROM t", [], |row| row.get::<_, i64>(0))).await.expect("read");
+        drop(file);
+        let files = std::fs::read_dir(directory.path()).expect("the files");
+        assert_eq!(files.map(|file| file.expect("a file").file_name()).collect::<Vec<_>>(), ["t.db"]);
     }
 
     #[tokio::test]

@@ -172,6 +172,19 @@ mod tests {
     }
 
     #[test]
+    fn a_clock_that_was_set_back_makes_nobody_late_and_one_that_jumps_ahead_only_while_something_waits() {
+        let published = DateTime::UNIX_EPOCH;
+        let (before, long_after) =
+            (published - Duration::from_secs(1_000_000), published + Duration::from_secs(1 << 40));
+        let mut progress = Progress::resume(Checkpoint::default());
+        progress.measured(lag(5), 0);
+        assert_eq!(progress.behind(Duration::ZERO, before), None);
+        assert!(progress.behind(Duration::from_secs(u32::MAX.into()), long_after).is_some());
+        progress.measured(Lag::default(), 0);
+        assert_eq!(progress.behind(Duration::ZERO, long_after), None);
+    }
+
+    #[test]
     fn a_checkpoint_is_to_be_saved_once_for_each_time_that_it_moves() {
         let mut progress = Progress::resume(Checkpoint::default());
         assert_eq!(progress.unsaved(), None);

@@ -4,9 +4,12 @@
 //! to the store before its page counts as brought, so the checkpoint never passes one that nobody remembers. A version
 //! that replaces it takes its entry away once it is in the table, likewise before its page counts. So after a crash
 //! each record that lies before the checkpoint is in the table or in quarantine.
+//!
+//! An entry that can't be read counts as well, and is left as it is. It can't be tried again, since its version is not
+//! known. Whatever the stream brings of the record is no older: that takes its place, or takes it away.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -26,7 +29,7 @@ use crate::{
     },
     model::{ConsumerId, Idx, QuarantineKey, Quarantined, Reason, Record, SequinId, SyncId},
     postgres::Fault,
-    store::{Documents, DocumentsError, Revision, StoreError, Versioned},
+    store::{Documents, DocumentsError, Revision, StoreError},
 };
 
 /// How long to wait at most before a record that may heal is tried a second time.
@@ -65,6 +68,9 @@ pub(crate) struct Quarantine {
 
 struct Inner {
     held: HashMap<SequinId, Held>,
+    /// The entries that can't be read, by what their keys end with: the record, unless the key is damaged too.
+    unreadable: HashSet<String>,
+    loaded_at: DateTime<Utc>,
     refusals: Refusals,
 }
 
@@ -91,12 +97,21 @@ impl Quarantine {
         limit: RefusalLimit,
     ) -> Result<Arc<Self>, DocumentsError> {
         let now = Instant::now();
-        let hold = |found: Versioned<Quarantined>| {
-            let retry = next(found.value.retry_at, now);
-            (found.value.key.record, Held { entry: found.value, revision: found.revision, retry })
-        };
-        let held = documents.all_of::<Quarantined>(consumer).await?.into_iter().map(hold).collect();
-        let inner = Mutex::new(Inner { held, refusals: Refusals::new(limit) });
+        let (mut held, mut unreadable) = (HashMap::new(), HashSet::new());
+        for found in documents.all_of::<Quarantined>(consumer).await? {
+            match found {
+                Ok(found) => {
+                    let retry = next(found.value.retry_at, now);
+                    let (record, revision) = (found.value.key.record, found.revision);
+                    held.insert(record, Held { entry: found.value, revision, retry });
+                }
+                Err(entry) => {
+                    tracing::error!(unreadable = %entry, "left in quarantine as it is");
+                    unreadable.insert(entry.id().to_owned());
+                }
+            }
+        }
+        let inner = Mutex::new(Inner { held, unreadable, loaded_at: Utc::now(), refusals: Refusals::new(limit) });
         Ok(Arc::new(Self { consumer, documents: documents.clone(), inner, refused: Notify::new() }))
     }
 
@@ -110,16 +125,19 @@ impl Quarantine {
 
     /// How many records are in it.
     pub(crate) fn len(&self) -> usize {
-        self.lock().held.len()
+        self.lock().len()
     }
 
     /// What a status says of it.
-    pub(crate) fn reason(&self) -> Option<Reason> {
+    pub(crate) fn reasons(&self) -> Vec<Reason> {
         let inner = self.lock();
         let entries = || inner.held.values().map(|held| &held.entry);
-        let last = entries().max_by_key(|entry| entry.last_failed_at)?;
-        let since = entries().map(|entry| entry.first_failed_at).min()?;
-        Some(reason::quarantined(inner.held.len(), since, &last.message))
+        let last = entries().max_by_key(|entry| entry.last_failed_at);
+        let since = entries().map(|entry| entry.first_failed_at).min();
+        let refused = last.zip(since).map(|(last, since)| reason::quarantined(inner.held.len(), since, &last.message));
+        let unreadable = Some(inner.unreadable.len()).filter(|&entries| entries > 0);
+        let unreadable = unreadable.map(|entries| reason::quarantine_unreadable(entries, inner.loaded_at));
+        refused.into_iter().chain(unreadable).collect()
     }
 
     /// A batch is about to be brought: leaves out the versions that are in quarantine already.
@@ -140,7 +158,7 @@ impl Quarantine {
             match before.filter(|held| held.entry.idx == idx) {
                 Some(again) => (again.entry.clone(), revision),
                 None => {
-                    let others = inner.held.len() - usize::from(before.is_some());
+                    let others = inner.len() - usize::from(inner.has(record.sequin_id));
                     inner.refusals.refused(others)?;
                     (first_refusal(self.consumer, record, idx), revision)
                 }
@@ -157,8 +175,11 @@ impl Quarantine {
         let saved = self.save(&entry, revision).await?;
         let mut inner = self.lock();
         match saved {
-            Some(revision) => drop(inner.held.insert(record.sequin_id, Held { entry, revision, retry })),
-            None => drop(inner.held.remove(&record.sequin_id)),
+            Some(revision) => {
+                inner.remove(record.sequin_id);
+                inner.held.insert(record.sequin_id, Held { entry, revision, retry });
+            }
+            None => inner.remove(record.sequin_id),
         }
         self.refused.notify_one();
         Ok(())
@@ -184,7 +205,7 @@ impl Quarantine {
         for (row, _) in batch.rows() {
             let is_done = {
                 let inner = self.lock();
-                inner.held.contains_key(&row.sequin_id) && !inner.holds(row)
+                inner.has(row.sequin_id) && !inner.holds(row)
             };
             if is_done {
                 self.forget(row.sequin_id).await?;
@@ -216,14 +237,21 @@ impl Quarantine {
 
     /// Removes a record: it is in the table as it should be, or nowhere any more.
     pub(crate) async fn forget(&self, record: SequinId) -> Result<(), DocumentsError> {
-        let Some(revision) = self.lock().held.get(&record).map(|held| held.revision) else { return Ok(()) };
+        let revision = {
+            let inner = self.lock();
+            match inner.held.get(&record).map(|held| held.revision) {
+                // That of an entry that can't be read does not matter: whatever it says is superseded.
+                None if !inner.has(record) => return Ok(()),
+                revision => revision,
+            }
+        };
         let key = QuarantineKey { consumer: self.consumer, record };
-        match self.documents.delete::<Quarantined>(key, Some(revision)).await {
+        match self.documents.delete::<Quarantined>(key, revision).await {
             // Somebody has discarded it meanwhile.
             Ok(()) | Err(DocumentsError::Store(StoreError::Conflict { .. })) => {}
             Err(error) => return Err(error),
         }
-        self.lock().held.remove(&record);
+        self.lock().remove(record);
         Ok(())
     }
 
@@ -233,6 +261,23 @@ impl Quarantine {
 }
 
 impl Inner {
+    fn len(&self) -> usize {
+        self.held.len() + self.unreadable.len()
+    }
+
+    /// Whether some version of the record is in it, perhaps one that can't be read.
+    fn has(&self, record: SequinId) -> bool {
+        let is_unreadable = || !self.unreadable.is_empty() && self.unreadable.contains(&record.to_string());
+        self.held.contains_key(&record) || is_unreadable()
+    }
+
+    fn remove(&mut self, record: SequinId) {
+        self.held.remove(&record);
+        if !self.unreadable.is_empty() {
+            self.unreadable.remove(&record.to_string());
+        }
+    }
+
     /// Whether this version is set aside, and not being tried again: it is passed over, or was just refused.
     fn holds(&self, row: &Row) -> bool {
         self.held.get(&row.sequin_id).is_some_and(|held| held.entry.idx == row.idx && held.retry != Next::UnderWay)

@@ -51,6 +51,14 @@ pub(crate) fn quarantined(records: usize, since: DateTime<Utc>, last: &str) -> R
     Reason { since, cause: Some(cause.into()), ..reason("records_quarantined", summary, fix) }
 }
 
+/// Entries of the quarantine are there, and nobody knows what they say.
+pub(crate) fn quarantine_unreadable(entries: usize, since: DateTime<Utc>) -> Reason {
+    let summary = format!("in quarantine, and not tried again, since their entries can't be read: {entries}");
+    let fix = "see why in the quarantine; or discard them: newer versions of the records are brought either way";
+    let cause = "a newer version of this program wrote them, or the control store is damaged";
+    Reason { since, cause: Some(cause.into()), ..reason("quarantine_unreadable", summary, fix) }
+}
+
 /// So many records were refused that something else must be wrong.
 pub(crate) fn quarantine_full(message: String) -> Reason {
     let fix = "mend what the refusals in the quarantine have in common, then resume: they are tried again";

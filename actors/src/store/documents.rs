@@ -1,20 +1,22 @@
-//! The documents in the store: where each lies, and how it is written down.
+//! The documents in the store: where each lies, and what can be done with it.
 //!
-//! MessagePack with named fields, behind a version. Secrets are sealed before they are written.
+//! Secrets are sealed before they are written. One that can't be read is told apart from one that is not there, and
+//! stands in nobody's way: a list goes on after it, and so does a watch.
 
+mod key_check;
 mod kinds;
 mod names;
+mod wire;
 
 use std::{fmt::Display, marker::PhantomData, str::FromStr, sync::Arc};
 
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 
+use self::wire::{decode, encode};
 use super::{Entry, Event, Keyring, KeyringError, Revision, Store, StoreError, Watch};
 
 pub use names::Named;
-
-/// The version that this code writes, and the highest it reads.
-const VERSION: u8 = 1;
+pub use wire::{Unreadable, UnreadableCause};
 
 /// A document that can't be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -22,30 +24,17 @@ pub enum DocumentsError {
     /// The store refused or failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A secret in it can't be opened.
+    /// It is there, and can't be read.
     #[error(transparent)]
-    Keyring(#[from] KeyringError),
+    Unreadable(#[from] Unreadable),
+    /// The keyring is not the one of this store.
+    #[error("the secrets in the control store were sealed under another encryption key")]
+    WrongKey,
     /// Another resource has the name.
     #[error("the name {name} is taken")]
     NameTaken {
         /// The name.
         name: String,
-    },
-    /// It was written by a newer version of this program.
-    #[error("{key} is of version {version}, but this node reads up to version {VERSION}: upgrade the node")]
-    Newer {
-        /// Where it lies.
-        key: String,
-        /// Its version.
-        version: u8,
-    },
-    /// It is damaged.
-    #[error("{key} can't be read: {message}")]
-    Malformed {
-        /// Where it lies.
-        key: String,
-        /// What is wrong with it.
-        message: String,
     },
 }
 
@@ -80,19 +69,6 @@ pub struct Documents {
     keyring: Arc<Keyring>,
 }
 
-/// What stands in the store for every document.
-#[derive(Serialize, Deserialize)]
-struct Wrapped<T> {
-    v: u8,
-    doc: T,
-}
-
-/// The part of it that every version of this program can read.
-#[derive(Deserialize)]
-struct Version {
-    v: u8,
-}
-
 impl Documents {
     /// Documents in `store`, their secrets sealed by `keyring`.
     pub fn new(store: Arc<dyn Store>, keyring: Arc<Keyring>) -> Self {
@@ -102,15 +78,15 @@ impl Documents {
     /// Reads a document.
     pub async fn get<T: Document>(&self, id: T::Id) -> Result<Option<Versioned<T>>, DocumentsError> {
         let entry = self.store.get(&key::<T>(id)).await?;
-        entry.map(|entry| self.read(&entry)).transpose()
+        Ok(entry.map(|entry| self.read(&entry)).transpose()?)
     }
 
-    /// Reads the documents after `after`, in the order of their ids, at most `limit`.
+    /// Reads the documents after `after`, in the order of their ids, at most `limit`, those that can't be read included.
     pub async fn list<T: Document>(
         &self,
         after: Option<T::Id>,
         limit: usize,
-    ) -> Result<Vec<Versioned<T>>, DocumentsError> {
+    ) -> Result<Vec<Result<Versioned<T>, Unreadable>>, DocumentsError> {
         self.list_under(&prefix::<T>(), after, limit).await
     }
 
@@ -120,33 +96,23 @@ impl Documents {
         owner: impl Display,
         after: Option<T::Id>,
         limit: usize,
-    ) -> Result<Vec<Versioned<T>>, DocumentsError> {
-        self.list_under(&format!("{}{owner}/", prefix::<T>()), after, limit).await
+    ) -> Result<Vec<Result<Versioned<T>, Unreadable>>, DocumentsError> {
+        self.list_under(&prefix_of::<T>(owner), after, limit).await
     }
 
-    async fn list_under<T: Document>(
+    /// Reads all documents of a kind, those that can't be read included.
+    pub async fn all<T: Document>(&self) -> Result<Vec<Result<T, Unreadable>>, DocumentsError> {
+        let entries = self.entries_under(&prefix::<T>()).await?;
+        Ok(entries.iter().map(|entry| self.read(entry).map(|found| found.value)).collect())
+    }
+
+    /// Reads all documents that belong to `owner`, those that can't be read included.
+    pub async fn all_of<T: Document>(
         &self,
-        prefix: &str,
-        after: Option<T::Id>,
-        limit: usize,
-    ) -> Result<Vec<Versioned<T>>, DocumentsError> {
-        let after = after.map(key::<T>);
-        let entries = self.store.list(prefix, after.as_deref(), limit).await?;
-        entries.iter().map(|entry| self.read(entry)).collect()
-    }
-
-    /// Reads all documents of a kind.
-    pub async fn all<T: Named>(&self) -> Result<Vec<T>, DocumentsError> {
-        const PAGE: usize = 1000;
-        let mut all: Vec<T> = Vec::new();
-        loop {
-            let page = self.list::<T>(all.last().map(Named::id), PAGE).await?;
-            let is_last = page.len() < PAGE;
-            all.extend(page.into_iter().map(|found| found.value));
-            if is_last {
-                return Ok(all);
-            }
-        }
+        owner: impl Display,
+    ) -> Result<Vec<Result<Versioned<T>, Unreadable>>, DocumentsError> {
+        let entries = self.entries_under(&prefix_of::<T>(owner)).await?;
+        Ok(entries.iter().map(|entry| self.read(entry)).collect())
     }
 
     /// Writes a document that must be at `revision`.
@@ -169,33 +135,12 @@ impl Documents {
         Ok(self.store.delete(&key::<T>(id), revision).await?)
     }
 
-    /// Reads all documents that belong to `owner`.
-    pub async fn all_of<T: Document>(&self, owner: impl Display) -> Result<Vec<Versioned<T>>, DocumentsError> {
-        let entries = self.entries_of::<T>(owner).await?;
-        entries.iter().map(|entry| self.read(entry)).collect()
-    }
-
     /// Deletes all documents that belong to `owner`, whether they can be read or not.
     pub async fn delete_all_of<T: Document>(&self, owner: impl Display) -> Result<(), DocumentsError> {
-        for entry in self.entries_of::<T>(owner).await? {
+        for entry in self.entries_under(&prefix_of::<T>(owner)).await? {
             self.store.delete(&entry.key, None).await?;
         }
         Ok(())
-    }
-
-    async fn entries_of<T: Document>(&self, owner: impl Display) -> Result<Vec<Entry>, DocumentsError> {
-        const PAGE: usize = 1000;
-        let prefix = format!("{}{owner}/", prefix::<T>());
-        let mut entries: Vec<Entry> = Vec::new();
-        loop {
-            let after = entries.last().map(|entry| entry.key.as_str());
-            let page = self.store.list(&prefix, after, PAGE).await?;
-            let is_last = page.len() < PAGE;
-            entries.extend(page);
-            if is_last {
-                return Ok(entries);
-            }
-        }
     }
 
     /// Watches all documents of a kind.
@@ -204,12 +149,38 @@ impl Documents {
         Ok(DocumentWatch { watch, documents: self.clone(), kind: PhantomData })
     }
 
+    async fn list_under<T: Document>(
+        &self,
+        prefix: &str,
+        after: Option<T::Id>,
+        limit: usize,
+    ) -> Result<Vec<Result<Versioned<T>, Unreadable>>, DocumentsError> {
+        let after = after.map(key::<T>);
+        let entries = self.store.list(prefix, after.as_deref(), limit).await?;
+        Ok(entries.iter().map(|entry| self.read(entry)).collect())
+    }
+
+    async fn entries_under(&self, prefix: &str) -> Result<Vec<Entry>, DocumentsError> {
+        const PAGE: usize = 1000;
+        let mut entries: Vec<Entry> = Vec::new();
+        loop {
+            let after = entries.last().map(|entry| entry.key.as_str());
+            let page = self.store.list(prefix, after, PAGE).await?;
+            let is_last = page.len() < PAGE;
+            entries.extend(page);
+            if is_last {
+                return Ok(entries);
+            }
+        }
+    }
+
     fn write<T: Document>(&self, value: &T) -> Vec<u8> {
         encode(value.to_stored(&self.keyring))
     }
 
-    fn read<T: Document>(&self, entry: &Entry) -> Result<Versioned<T>, DocumentsError> {
-        let value = T::from_stored(decode(entry)?, &self.keyring)?;
+    fn read<T: Document>(&self, entry: &Entry) -> Result<Versioned<T>, Unreadable> {
+        let sealed = |error| Unreadable { key: entry.key.clone(), cause: UnreadableCause::Sealed(error) };
+        let value = T::from_stored(decode(entry)?, &self.keyring).map_err(sealed)?;
         Ok(Versioned { value, revision: entry.revision })
     }
 }
@@ -219,6 +190,8 @@ impl Documents {
 pub enum DocumentEvent<T, Id> {
     /// It was there when the watch began, or was written since.
     Put(Id, Versioned<T>),
+    /// So it was too, but it can't be read.
+    Unreadable(Id, Unreadable),
     /// It was deleted.
     Deleted(Id),
     /// Everything that was there when the watch began has been told.
@@ -233,10 +206,16 @@ pub struct DocumentWatch<T> {
 }
 
 impl<T: Document> DocumentWatch<T> {
-    /// Waits for the next event. A document that can't be read is an error, and the next call goes on after it.
+    /// Waits for the next event. A key that holds no id is an error, and the next call goes on after it.
     pub async fn next(&mut self) -> Result<DocumentEvent<T, T::Id>, DocumentsError> {
         Ok(match self.watch.next().await? {
-            Event::Put(entry) => DocumentEvent::Put(id_of::<T>(&entry.key)?, self.documents.read(&entry)?),
+            Event::Put(entry) => {
+                let id = id_of::<T>(&entry.key)?;
+                match self.documents.read(&entry) {
+                    Ok(found) => DocumentEvent::Put(id, found),
+                    Err(unreadable) => DocumentEvent::Unreadable(id, unreadable),
+                }
+            }
             Event::Deleted { key } => DocumentEvent::Deleted(id_of::<T>(&key)?),
             Event::Current => DocumentEvent::Current,
         })
@@ -247,30 +226,17 @@ fn prefix<T: Document>() -> String {
     format!("{}/", T::KIND)
 }
 
+fn prefix_of<T: Document>(owner: impl Display) -> String {
+    format!("{}{owner}/", prefix::<T>())
+}
+
 fn key<T: Document>(id: T::Id) -> String {
     format!("{}/{id}", T::KIND)
 }
 
-fn id_of<T: Document>(key: &str) -> Result<T::Id, DocumentsError> {
+fn id_of<T: Document>(key: &str) -> Result<T::Id, Unreadable> {
     let id = key.strip_prefix(&prefix::<T>()).and_then(|id| id.parse().ok());
-    id.ok_or_else(|| DocumentsError::Malformed { key: key.into(), message: "the key holds no id".into() })
-}
-
-fn encode<T: Serialize>(doc: T) -> Vec<u8> {
-    rmp_serde::to_vec_named(&Wrapped { v: VERSION, doc }).expect("writing to memory can't fail")
-}
-
-fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<T, DocumentsError> {
-    let malformed = |error: rmp_serde::decode::Error| DocumentsError::Malformed {
-        key: entry.key.clone(),
-        message: error.to_string(),
-    };
-    let Version { v } = rmp_serde::from_slice(&entry.value).map_err(malformed)?;
-    if v > VERSION {
-        return Err(DocumentsError::Newer { key: entry.key.clone(), version: v });
-    }
-    let Wrapped { doc, .. } = rmp_serde::from_slice(&entry.value).map_err(malformed)?;
-    Ok(doc)
+    id.ok_or_else(|| Unreadable::malformed(key, &"its key holds no id"))
 }
 
 #[cfg(test)]
@@ -332,22 +298,58 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_name_claimed_by_somebody_who_died_is_free_again_after_a_while() {
+    async fn a_name_claimed_by_somebody_who_died_is_free_again_after_a_while_also_if_the_clock_was_set_back() {
         let (_directory, documents) = documents().await;
-        let (died, second) = (target("app"), target("app"));
-        let long_ago = Utc::now() - TimeDelta::hours(1);
-        let revision = documents.create(&died, long_ago).await.expect("created");
-        documents.delete::<Target>(died.id, Some(revision)).await.expect("as if it had not been written");
-        documents.create(&second, Utc::now()).await.expect("created");
+        for (name, then) in [("one", -TimeDelta::hours(1)), ("two", TimeDelta::days(365))] {
+            let (died, second) = (target(name), target(name));
+            let revision = documents.create(&died, Utc::now() + then).await.expect("created");
+            documents.delete::<Target>(died.id, Some(revision)).await.expect("as if it had not been written");
+            documents.create(&second, Utc::now()).await.expect("created");
+        }
     }
 
     #[tokio::test]
-    async fn a_document_of_a_newer_version_is_refused_by_its_number() {
+    async fn a_document_that_cannot_be_read_is_told_for_what_it_is_and_hides_no_other() {
         let (_directory, documents) = documents().await;
-        let target = target("app");
-        let newer = rmp_serde::to_vec_named(&Wrapped { v: 9, doc: "unheard of" }).expect("bytes");
-        documents.store.create(&key::<Target>(target.id), newer).await.expect("created");
-        let read = documents.get::<Target>(target.id).await;
-        assert!(matches!(read, Err(DocumentsError::Newer { version: 9, .. })));
+        let (readable, newer, sealed) = (target("a"), target("b"), target("c"));
+        documents.create(&readable, Utc::now()).await.expect("created");
+        // A map of v, which is 9, and doc, which is nil.
+        documents.store.create(&key::<Target>(newer.id), b"\x82\xa1v\x09\xa3doc\xc0".into()).await.expect("created");
+        let other_key = Keyring::from_base64(&Keyring::generate_base64()).expect("a key");
+        let elsewhere = Documents::new(Arc::clone(&documents.store), Arc::new(other_key));
+        elsewhere.create(&sealed, Utc::now()).await.expect("created");
+
+        let is_of_version_9 = |unreadable: &Unreadable| unreadable.cause == UnreadableCause::Newer(9);
+        match documents.get::<Target>(newer.id).await {
+            Err(DocumentsError::Unreadable(unreadable)) => assert!(is_of_version_9(&unreadable), "{unreadable}"),
+            other => panic!("{other:?}"),
+        }
+        let all = documents.all::<Target>().await.expect("a list");
+        let listed = documents.list::<Target>(None, 10).await.expect("a list");
+        assert_eq!(listed.len(), 3);
+        let mut watch = documents.watch::<Target>().await.expect("a watch");
+        for _ in 0..3 {
+            match watch.next().await.expect("an event") {
+                DocumentEvent::Put(id, _) => assert_eq!(id, readable.id),
+                DocumentEvent::Unreadable(id, unreadable) if id == newer.id => assert!(is_of_version_9(&unreadable)),
+                DocumentEvent::Unreadable(id, unreadable) => {
+                    assert_eq!((id, unreadable.id()), (sealed.id, sealed.id.to_string().as_str()));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(watch.next().await.expect("an event"), DocumentEvent::Current);
+        let (found, unreadable): (Vec<_>, Vec<_>) = all.into_iter().partition(Result::is_ok);
+        assert_eq!((found, unreadable.len()), (vec![Ok(readable)], 2));
+    }
+
+    #[tokio::test]
+    async fn a_store_knows_the_key_that_its_secrets_are_sealed_under() {
+        let (_directory, documents) = documents().await;
+        documents.check_key().await.expect("the first key is the right one");
+        documents.check_key().await.expect("and stays so");
+        let other_key = Keyring::from_base64(&Keyring::generate_base64()).expect("a key");
+        let elsewhere = Documents::new(Arc::clone(&documents.store), Arc::new(other_key));
+        assert!(matches!(elsewhere.check_key().await, Err(DocumentsError::WrongKey)));
     }
 }

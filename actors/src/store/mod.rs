@@ -11,7 +11,9 @@ mod sqlite;
 
 use async_trait::async_trait;
 
-pub use documents::{Document, DocumentEvent, DocumentWatch, Documents, DocumentsError, Named, Versioned};
+pub use documents::{
+    Document, DocumentEvent, DocumentWatch, Documents, DocumentsError, Named, Unreadable, UnreadableCause, Versioned,
+};
 pub use seal::{Keyring, KeyringError};
 pub use sqlite::SqliteStore;
 
@@ -26,8 +28,16 @@ pub enum StoreError {
     },
     /// The store can't be reached, or its storage failed.
     #[error("the control store is unavailable: {0}")]
-    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Unavailable(#[source] Cause),
+    /// Its storage is full. Nothing of what was to be written was; what is there can be read.
+    #[error("the control store takes nothing more: {0}")]
+    Full(#[source] Cause),
+    /// The store is gone for good, as when it was deleted or its storage is damaged. It says so from then on.
+    #[error("the control store is lost: {0}")]
+    Lost(#[source] Cause),
 }
+
+type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// The number of a write: higher is later, and no two writes share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -14,7 +14,7 @@ const FORM: u8 = 1;
 const NONCE_BYTES: usize = 24;
 
 /// What goes wrong with keys and with what they sealed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeyringError {
     /// The text is no key.
     #[error("an encryption key is 32 bytes in base64 (make one with `openssl rand -base64 32`)")]

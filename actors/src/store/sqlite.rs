@@ -36,7 +36,12 @@ impl SqliteStore {
     /// Opens the file, and makes it if it is not there.
     pub async fn open(path: &Path) -> Result<Self, SqliteError> {
         let file = SqliteFile::open(path, &SETTINGS)?;
-        file.write(|connection| connection.execute("DELETE FROM entry WHERE value IS NULL", [])).await?;
+        match file.write(|connection| connection.execute("DELETE FROM entry WHERE value IS NULL", [])).await {
+            Ok(_) => {}
+            // What there is can be read all the same.
+            Err(error @ SqliteError::Full(_)) => tracing::warn!(%error, "deleted keys are not cleared away"),
+            Err(error) => return Err(error),
+        }
         Ok(Self { file: Arc::new(file), bells: Arc::default() })
     }
 
@@ -160,7 +165,12 @@ fn end_of(prefix: &str) -> String {
 
 impl From<SqliteError> for StoreError {
     fn from(error: SqliteError) -> Self {
-        Self::Unavailable(Box::new(error))
+        let of_kind = match error {
+            SqliteError::Lost { .. } => Self::Lost,
+            SqliteError::Full(_) => Self::Full,
+            SqliteError::Failed { .. } | SqliteError::Newer { .. } | SqliteError::Closed(_) => Self::Unavailable,
+        };
+        of_kind(Box::new(error))
     }
 }
 

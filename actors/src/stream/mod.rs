@@ -30,8 +30,16 @@ pub enum StreamError {
     },
     /// The stream can't be reached, or its storage failed. Whatever was not acknowledged may be tried again.
     #[error("the record stream is unavailable: {0}")]
-    Unavailable(#[source] Box<dyn std::error::Error + Send + std::marker::Sync>),
+    Unavailable(#[source] Cause),
+    /// Its storage is full. Nothing of what was to be written was; what is there can be read.
+    #[error("the record stream takes nothing more: {0}")]
+    Full(#[source] Cause),
+    /// The stream is gone for good, as when it was deleted or its storage is damaged. It says so from then on.
+    #[error("the record stream is lost: {0}")]
+    Lost(#[source] Cause),
 }
+
+type Cause = Box<dyn std::error::Error + Send + std::marker::Sync>;
 
 /// How much one read may return. It returns at least one record if there is one, however large.
 #[derive(Clone, Copy, Debug)]

@@ -178,7 +178,12 @@ impl RecordStream for SqliteStream {
 
 impl From<SqliteError> for StreamError {
     fn from(error: SqliteError) -> Self {
-        Self::Unavailable(Box::new(error))
+        let of_kind = match error {
+            SqliteError::Lost { .. } => Self::Lost,
+            SqliteError::Full(_) => Self::Full,
+            SqliteError::Failed { .. } | SqliteError::Newer { .. } | SqliteError::Closed(_) => Self::Unavailable,
+        };
+        of_kind(Box::new(error))
     }
 }
 
@@ -228,6 +233,27 @@ mod tests {
         while fixture.stream.file.write(removal::reclaim_a_block).await.expect("reclaimed") {}
         let rows = rows_of_the_log(&fixture.stream).await;
         assert!((500..1500).contains(&rows), "{rows} rows for 500 records that were published 40 times");
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_a_publication_whole_and_keeps_what_was_accepted() {
+        let fixture = Fixture::open();
+        let limit =
+            |pages: u32| fixture.stream.file.write(move |c| c.execute_batch(&format!("PRAGMA max_page_count={pages}")));
+        let ids: Vec<String> = (0..5000).map(|n| n.to_string()).collect();
+        let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let last = contract::publish(&*fixture, "hubspot", 1, &ids[..1000]).await;
+        limit(1).await.expect("as many pages as there are");
+        for _ in 0..2 {
+            let refused = fixture.stream.publish(contract::upserts("stripe", 2, &ids)).await;
+            assert!(matches!(refused, Err(StreamError::Full(_))), "{refused:?}");
+        }
+        let hubspot = Filter::Provider(Provider::parse("hubspot").expect("a slug"));
+        assert_eq!(fixture.lag(&hubspot, Idx::START).await.expect("a lag").records, 1000);
+        assert_eq!(fixture.providers().await.expect("providers").len(), 1);
+        limit(100_000).await.expect("room");
+        assert_eq!(contract::publish(&*fixture, "stripe", 2, &ids).await, Idx(5000));
+        assert!(contract::publish(&*fixture, "hubspot", 1, &ids[..1]).await > last);
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sequin_actors::model::{
-    Backfill, Consumer, ConsumerStatus, Desired, Filter, Metadata, RunState, Severity, Target, UnsupportedText,
+    Backfill, Consumer, ConsumerStatus, Desired, Filter, Metadata, Reason, RunState, Severity, Target, UnsupportedText,
 };
 use serde::Serialize;
 use uuid::Uuid;
@@ -79,10 +79,12 @@ struct RateView {
 }
 
 impl ConsumerView {
+    /// The consumer with what was found beside it, and why the rest of that is `unreadable`.
     pub(super) fn of(
         consumer: Consumer,
         target: Option<Target>,
         status: Option<ConsumerStatus>,
+        unreadable: Vec<Reason>,
         now: DateTime<Utc>,
     ) -> Self {
         let seconds = |from: DateTime<Utc>| (now - from).to_std().unwrap_or_default().as_secs_f64();
@@ -93,7 +95,7 @@ impl ConsumerView {
         Self {
             id: consumer.id.0,
             state: state(consumer.desired, status.as_ref()),
-            health: health(&consumer, status.as_ref(), now),
+            health: health(&consumer, status.as_ref(), unreadable, now),
             backfill: backfill.map(|backfill| BackfillView::of(backfill, rate)),
             checkpoint: status.as_ref().map_or(0, |status| status.checkpoint.0),
             lag: LagView { records: lag.records, seconds: lag.oldest_published_at.map_or(0.0, seconds) },
@@ -140,9 +142,15 @@ fn state(desired: Desired, status: Option<&ConsumerStatus>) -> &'static str {
     }
 }
 
-fn health(consumer: &Consumer, status: Option<&ConsumerStatus>, now: DateTime<Utc>) -> HealthView {
+fn health(
+    consumer: &Consumer,
+    status: Option<&ConsumerStatus>,
+    unreadable: Vec<Reason>,
+    now: DateTime<Utc>,
+) -> HealthView {
     if consumer.desired == Desired::Draft {
-        return HealthView { status: "initializing", reasons: Vec::new(), checked_at: None };
+        let health = if unreadable.is_empty() { "initializing" } else { "unhealthy" };
+        return HealthView { status: health, reasons: unreadable, checked_at: None };
     }
     let mut reasons = match status {
         Some(status) if consumer.desired == Desired::Running => status.reasons.clone(),
@@ -150,7 +158,11 @@ fn health(consumer: &Consumer, status: Option<&ConsumerStatus>, now: DateTime<Ut
     };
     let checked_at = status.map(|status| status.checked_at);
     let node = status.map(|status| status.node.as_str());
-    reasons.extend(silence(checked_at.unwrap_or(consumer.updated_at), STALE, node, now));
+    // A report that can't be read is no silence.
+    if status.is_some() || unreadable.is_empty() {
+        reasons.extend(silence(checked_at.unwrap_or(consumer.updated_at), STALE, node, now));
+    }
+    reasons.extend(unreadable);
     let is_starting = match status.map(|status| status.state) {
         None => true,
         Some(RunState::Paused | RunState::Waiting) => consumer.desired == Desired::Running,
@@ -184,9 +196,7 @@ impl BackfillView {
 
 #[cfg(test)]
 mod tests {
-    use sequin_actors::model::{ConsumerId, Idx, Lag, Reason, SyncId, TableName, TargetId};
-
-    use sequin_actors::model::Applied;
+    use sequin_actors::model::{Applied, ConsumerId, Idx, Lag, SyncId, TableName, TargetId};
 
     use super::*;
 
@@ -235,7 +245,8 @@ mod tests {
     fn a_consumer_is_unhealthy_if_one_of_the_reasons_is_an_error() {
         let now = Utc::now();
         let running = consumer(Desired::Running, now);
-        let health = |severities: &[Severity]| health(&running, Some(&status(RunState::Live, severities, now)), now);
+        let health =
+            |severities: &[Severity]| health(&running, Some(&status(RunState::Live, severities, now)), Vec::new(), now);
         assert_eq!(health(&[]).status, "healthy");
         assert_eq!(health(&[Severity::Warning]).status, "healthy");
         assert_eq!(health(&[Severity::Warning, Severity::Error]).status, "unhealthy");
@@ -250,10 +261,26 @@ mod tests {
         {
             let consumer = consumer(desired, long_ago);
             let last = status(RunState::Live, &[], long_ago);
-            assert_eq!(health(&consumer, Some(&last), now).status, expected, "{desired:?}");
-            assert_eq!(health(&consumer, None, now).status, expected, "{desired:?}");
+            assert_eq!(health(&consumer, Some(&last), Vec::new(), now).status, expected, "{desired:?}");
+            assert_eq!(health(&consumer, None, Vec::new(), now).status, expected, "{desired:?}");
         }
         let started = consumer(Desired::Running, now);
-        assert_eq!(health(&started, None, now).status, "initializing");
+        assert_eq!(health(&started, None, Vec::new(), now).status, "initializing");
+    }
+
+    #[test]
+    fn a_report_is_stale_when_it_is_old_and_when_the_clock_was_set_back_behind_it() {
+        let checked_at = DateTime::UNIX_EPOCH + TimeDelta::days(365);
+        let (running, status) = (consumer(Desired::Running, checked_at), status(RunState::Live, &[], checked_at));
+        let codes = |seconds| {
+            let health = health(&running, Some(&status), Vec::new(), checked_at + TimeDelta::seconds(seconds));
+            health.reasons.into_iter().map(|reason| reason.code).collect::<Vec<_>>()
+        };
+        for seconds in [0, 59, -59] {
+            assert_eq!(codes(seconds), [""; 0], "{seconds} s later");
+        }
+        for seconds in [61, 365 * 86_400, -61, -365 * 86_400] {
+            assert_eq!(codes(seconds), ["status_stale"], "{seconds} s later");
+        }
     }
 }

@@ -1,0 +1,27 @@
+//! The key check: a text that was sealed when the store was new, and that the right encryption key opens.
+//!
+//! Without it a node with a wrong key would start, read no target, and seal new secrets that the right key can't open.
+
+use super::{Documents, DocumentsError, StoreError, decode, encode};
+use crate::model::Secret;
+
+const KEY: &str = "key-check";
+
+/// What is sealed. It says nothing that anybody may not know.
+const TEXT: &str = "sequin";
+
+impl Documents {
+    /// Fails if the keyring is another than the one that the store's secrets are sealed with.
+    pub async fn check_key(&self) -> Result<(), DocumentsError> {
+        let sealed = encode(self.keyring.seal(&Secret::new(TEXT), KEY));
+        match self.store.create(KEY, sealed).await {
+            // The store was new.
+            Ok(_) => return Ok(()),
+            Err(StoreError::Conflict { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let entry = self.store.get(KEY).await?.ok_or_else(|| StoreError::Conflict { key: KEY.into() })?;
+        let sealed: Vec<u8> = decode(&entry)?;
+        self.keyring.open(&sealed, KEY).map(drop).map_err(|_| DocumentsError::WrongKey)
+    }
+}
