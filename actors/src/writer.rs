@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// How many rows one transaction takes: enough to make its fixed cost small, few enough to keep its locks short.
-const MAX_ROWS: usize = 5000;
+pub(crate) const MAX_ROWS: usize = 5000;
 
 /// What a writer is told.
 pub(crate) enum WriterMessage {

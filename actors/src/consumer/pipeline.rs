@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
@@ -14,7 +14,7 @@ use crate::{
     model::Idx,
     pipeline::{Bringing, Quarantine, ReadPage, Reading},
     postgres::Pool,
-    writer::{WriterActor, WriterArguments, WriterMessage},
+    writer::{MAX_ROWS, WriterActor, WriterArguments, WriterMessage},
 };
 
 /// A reader, its writers, and the watermark between them.
@@ -56,6 +56,7 @@ impl Pipeline {
             quarantine: Arc::clone(quarantine),
             is_slow: Box::new(move || tell_target(Doubt::Slow)),
             attempts: AtomicU64::new(0),
+            largest_part: AtomicUsize::new(MAX_ROWS),
         });
         let mut writers = Vec::new();
         for _ in 0..context.settings.writers {

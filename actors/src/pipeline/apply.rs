@@ -1,8 +1,9 @@
 //! Applying: a coalesced batch, whole in one transaction if it can be, otherwise in parts.
 //!
 //! A record that the database refuses is found by halving: the good part of a half is committed on the way, and what
-//! is left is one record, which goes to quarantine. While others are in the way the same is tried again, in smaller
-//! parts, which hold fewer locks for a shorter time. Each part is guarded by `updated_idx`, and a batch names no record
+//! is left is one record, which goes to quarantine. While others are in the way, or a statement takes longer than the
+//! server allows, the same is tried again in smaller parts, which hold fewer locks for a shorter time; the batches that
+//! follow begin as small, and grow again as they succeed. Each part is guarded by `updated_idx`, and a batch names no record
 //! twice, so parts may come in any order and more than once.
 
 use std::{
@@ -11,7 +12,7 @@ use std::{
     pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -57,6 +58,8 @@ pub(crate) struct Bringing {
     pub(crate) is_slow: Box<dyn Fn() + Send + Sync>,
     /// Counts the attempts that have ended: while it goes up, something happens.
     pub(crate) attempts: AtomicU64,
+    /// How many rows are tried at once: fewer while that takes too long.
+    pub(crate) largest_part: AtomicUsize,
 }
 
 impl Bringing {
@@ -72,8 +75,7 @@ impl Bringing {
     async fn bring_in_parts(&self, envelopes: &Envelopes<'_>) -> Result<Applied, BringError> {
         let mut applied = Applied { replaced_text: envelopes.replaced.len() as u64, ..Applied::default() };
         let mut patience = Patience::new();
-        let whole = 0..envelopes.batch.len();
-        let mut parts = vec![whole];
+        let mut parts = self.parts(envelopes.batch.len());
         while let Some(part) = parts.pop() {
             let outcome = self.attempt(envelopes, part.clone()).await;
             self.attempts.fetch_add(1, Ordering::Relaxed);
@@ -81,12 +83,14 @@ impl Bringing {
                 Ok(more) => {
                     applied += more;
                     patience = Patience::new();
+                    self.largest_part.fetch_max(part.len().saturating_mul(2), Ordering::Relaxed);
                 }
                 Err(ApplyError::Database(fault)) => match fault.verdict {
                     Verdict::Record if part.len() == 1 => self.refuse(envelopes, part.start, fault).await?,
                     Verdict::Record => parts.extend(halves(part)),
-                    Verdict::Contention if patience.lasts() => {
-                        tracing::debug!(%fault, table = %self.table, "waiting for others");
+                    Verdict::Contention if patience.lasts() || (fault.is_too_slow() && part.len() > 1) => {
+                        tracing::debug!(%fault, table = %self.table, rows = part.len(), "trying less at a time");
+                        self.largest_part.store((part.len() / 2).max(1), Ordering::Relaxed);
                         patience.wait().await;
                         parts.extend(halves(part));
                     }
@@ -96,6 +100,13 @@ impl Bringing {
             }
         }
         Ok(applied)
+    }
+
+    /// A batch of so many rows, in parts that are not too large; the first comes last.
+    fn parts(&self, rows: usize) -> Vec<Range<usize>> {
+        let largest = self.largest_part.load(Ordering::Relaxed);
+        let part = |start| start..rows.min(start + largest);
+        (0..rows).step_by(largest).map(part).rev().collect()
     }
 
     /// Brings one part in one transaction.

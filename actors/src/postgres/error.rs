@@ -118,6 +118,11 @@ impl Fault {
         self.sqlstate.as_deref().is_some_and(|sqlstate| sqlstate.starts_with("53")) && !self.is_full()
     }
 
+    /// Whether less at a time may get through.
+    pub fn is_too_slow(&self) -> bool {
+        self.code == "cancelled"
+    }
+
     /// Whether another record can make this one acceptable, so that it is worth trying again: constraints between
     /// rows, and triggers, see one record before the other.
     pub fn may_heal(&self) -> bool {
