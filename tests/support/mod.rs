@@ -5,9 +5,11 @@ pub(crate) mod database;
 pub(crate) mod engine;
 pub(crate) mod model;
 pub(crate) mod node;
-pub(crate) mod scripted;
 pub(crate) mod proxy;
+pub(crate) mod scripted;
 pub(crate) mod setup;
+pub(crate) mod small_disk;
+pub(crate) mod status;
 
 use std::time::{Duration, Instant};
 
