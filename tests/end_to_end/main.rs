@@ -6,7 +6,11 @@ mod support;
 
 mod backfill_and_live;
 mod chaos;
+mod contention;
 mod contract;
+mod faults_of_record;
+mod faults_of_table;
+mod faults_of_target;
 mod interleavings;
 mod isolation;
 mod late_commits;
