@@ -60,10 +60,11 @@ pub(crate) enum ConsumerMessage {
 
 /// What happens in an attempt.
 pub(crate) enum Happening {
-    Loaded(Result<(Progress, Quarantine), LoadError>),
-    Counted(Quarantine),
+    Loaded(Result<(Progress, Arc<Quarantine>), LoadError>),
+    Counted(Arc<Quarantine>),
     Prepared(Result<Prepared, PrepareError>),
     VerifiedAgain(Vec<Finding>),
+    Diagnosed(Fault, Vec<Finding>),
     PageRead(ReadPage),
     ReadFailed(ReadError),
     Reported(WriterReport),
@@ -191,6 +192,7 @@ impl Actor for ConsumerActor {
                 Happening::Counted(quarantine) => state.counted(quarantine),
                 Happening::Prepared(prepared) => state.prepared(prepared).await?,
                 Happening::VerifiedAgain(findings) => state.verified_again(&findings),
+                Happening::Diagnosed(fault, findings) => state.diagnosed(&fault, &findings),
                 Happening::PageRead(page) => state.page_read(page),
                 Happening::ReadFailed(error) => state.read_failed(&error),
                 Happening::Reported(report) => state.reported(report),

@@ -10,7 +10,6 @@ use axum::{
     response::Response,
 };
 use chrono::{DateTime, Utc};
-use futures_util::future::try_join_all;
 use sequin_actors::{
     model::{Consumer, Desired, QuarantineKey, Quarantined},
     store::{DocumentsError, StoreError, Versioned},
@@ -25,9 +24,6 @@ use super::{
     problem::Problem,
     resources::{List, PageParams, check_if_match, find},
 };
-
-/// How many records are discarded at once: those share a commit.
-const DISCARDED_AT_ONCE: usize = 100;
 
 /// How often a consumer is asked that somebody else changes at the same moment.
 const ASKED_AT_MOST: usize = 10;
@@ -115,13 +111,7 @@ pub(super) async fn discard_all(
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let found = find_at(&api, &consumer, &headers).await?;
-    let mut after = None;
-    loop {
-        let page = api.documents.list_of::<Quarantined>(found.value.id, after, DISCARDED_AT_ONCE).await?;
-        let Some(last) = page.last() else { break };
-        after = Some(last.value.key);
-        try_join_all(page.iter().map(|entry| api.documents.delete::<Quarantined>(entry.value.key, None))).await?;
-    }
+    api.documents.delete_all_of::<Quarantined>(found.value.id).await?;
     // Also when it was empty: perhaps an earlier request got as far as this, and no further.
     have_it_read_anew(&api, found).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -27,8 +27,8 @@ use super::{
     resources::{List, PageParams, beside, check_if_match, find, with_etag},
 };
 
-/// A status that is older than this has nobody who writes it any more: twice the time from one probe to the end of the
-/// next, which is 30 s of waiting and up to 15 s of probing.
+/// A status that is older than this has nobody who writes it any more. One is written at the end of each probe, and the
+/// next takes 30 s of waiting and 10 s of probing at most: one that can't be written is no alarm yet.
 const STALE: TimeDelta = TimeDelta::seconds(90);
 
 /// A target, as it is asked for.
@@ -326,7 +326,7 @@ mod tests {
     fn a_target_that_nobody_reports_on_any_more_is_unhealthy_whatever_was_said_last() {
         let now = Utc::now();
         let status = |state, age| TargetStatus { state, reason: None, checked_at: now - age, node: "n1".into() };
-        let (longest_silence, too_long) = (TimeDelta::seconds(45), STALE + TimeDelta::seconds(1));
+        let (longest_silence, too_long) = (TimeDelta::seconds(40), STALE + TimeDelta::seconds(1));
         for state in [TargetState::Connecting, TargetState::Healthy, TargetState::Unhealthy] {
             let health = health(&target(now), Some(&status(state, too_long)), now);
             assert_eq!((health.status, health.reasons.len()), ("unhealthy", 1));

@@ -111,6 +111,9 @@ pub(super) struct Consumer {
     pub(super) lag: Option<Lag>,
     pub(super) rate: Option<Rate>,
     pub(super) applied: Option<Applied>,
+    /// How many of the upserts hold U+FFFD where the database can't hold what was there.
+    #[serde(default)]
+    pub(super) replaced_text: u64,
     #[serde(default)]
     pub(super) quarantined: u64,
 }
@@ -161,9 +164,6 @@ pub(super) struct Rate {
 pub(super) struct Applied {
     pub(super) upserts: u64,
     pub(super) deletes: u64,
-    /// How many of the upserts hold U+FFFD where the database can't hold what was there.
-    #[serde(default)]
-    pub(super) replaced_text: u64,
 }
 
 impl Consumer {

@@ -227,7 +227,7 @@ pub(super) fn show(output: Output, answer: &Answer) -> anyhow::Result<()> {
     if let Some(applied) = consumer.applied {
         let (upserts, deletes) =
             (figures::counted(applied.upserts, "upsert"), figures::counted(applied.deletes, "delete"));
-        let replaced = Some(applied.replaced_text).filter(|replaced| *replaced > 0);
+        let replaced = Some(consumer.replaced_text).filter(|replaced| *replaced > 0);
         let replaced = replaced.map(|replaced| format!(", {} with text replaced", figures::count(replaced)));
         facts.fact("applied", format_args!("{upserts}, {deletes}{}", replaced.unwrap_or_default()));
     }

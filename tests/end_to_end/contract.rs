@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::{
-    api::{Api, send},
+    api::send,
     database::{Database, SCHEMA, with_password},
     eventually, holds,
     model::{HUBSPOT, Model, Version, contact, lines, sync},
@@ -23,23 +23,6 @@ fn nowhere(name: &str) -> Value {
 
 fn draft(name: &str, target: &str) -> Value {
     json!({"name": name, "target": target, "filter": {"provider": HUBSPOT}, "schema": SCHEMA, "table": name})
-}
-
-/// Every item of a list, by pages of two.
-async fn pages(api: &Api, path: &str) -> Vec<Value> {
-    let mut items = Vec::new();
-    let mut after = String::new();
-    loop {
-        let separator = if path.contains('?') { '&' } else { '?' };
-        let page = api.get(&format!("{path}{separator}limit=2{after}")).await.expect(200);
-        let data = page["data"].as_array().expect("a list");
-        assert!(data.len() <= 2, "{page}");
-        items.extend(data.iter().cloned());
-        match page["next"].as_str() {
-            Some(next) => after = format!("&after={next}"),
-            None => return items,
-        }
-    }
 }
 
 fn names(items: &[Value]) -> Vec<&str> {
@@ -125,7 +108,7 @@ async fn a_target_is_refused_with_the_names_of_the_fields_that_are_wrong() {
     let mut mode = nowhere("app");
     mode["connection"]["tls"] = json!({"mode": "perhaps"});
     assert_eq!(node.api.post("/v1/targets", &mode).await.expect_problem(422), ["connection.tls.mode"]);
-    assert_eq!(names(&pages(&node.api, "/v1/targets").await), [""; 0]);
+    assert_eq!(names(&node.api.pages("/v1/targets").await), [""; 0]);
 }
 
 #[tokio::test]
@@ -148,8 +131,9 @@ async fn a_target_is_addressed_by_id_or_name_and_never_shows_its_password() {
     assert_eq!(node.api.post("/v1/targets", &nowhere("app")).await.expect_problem(409), ["name"]);
     let checked = node.api.act("/v1/targets/app/check").await.expect(200);
     assert_eq!(checked["ok"], false);
-    for member in ["code", "summary", "fix"] {
-        assert!(checked["reason"][member].as_str().is_some_and(|text| !text.is_empty()), "{checked}");
+    let is_text = |value: &Value| value.as_str().is_some_and(|text| !text.is_empty());
+    for member in ["code", "severity", "summary", "cause", "fix"] {
+        assert!(is_text(&checked["reason"][member]), "{checked}");
     }
     let target = eventually("the target to be unhealthy", async || {
         let target = node.api.get("/v1/targets/app").await.expect(200);
@@ -157,7 +141,11 @@ async fn a_target_is_addressed_by_id_or_name_and_never_shows_its_password() {
     })
     .await;
     assert_eq!(target["health"]["status"], "unhealthy");
-    assert_eq!(target["health"]["reasons"][0]["target"], "app");
+    let reason = &target["health"]["reasons"][0];
+    assert_eq!((&reason["target"], &reason["severity"]), (&json!("app"), &json!("error")));
+    for member in ["code", "summary", "since", "cause", "fix"] {
+        assert!(is_text(&reason[member]), "{reason}");
+    }
 
     node.api.post("/v1/consumers", &draft("forward", "app")).await.expect(201);
     node.api.delete("/v1/targets/app").await.expect_problem(409);
@@ -188,6 +176,7 @@ async fn a_consumer_is_refused_with_the_names_of_the_fields_that_are_wrong() {
         (wrong("schema", json!("")), "schema"),
         (wrong("table", json!("x".repeat(64))), "table"),
         (wrong("lag_threshold_seconds", json!(0)), "lag_threshold_seconds"),
+        (wrong("unsupported_text", json!("drop")), "unsupported_text"),
     ] {
         assert_eq!(node.api.post("/v1/consumers", &consumer).await.expect_problem(422), [field], "{consumer}");
     }
@@ -205,7 +194,8 @@ async fn a_consumer_is_shown_as_the_contract_has_it() {
         "filter": {"provider": HUBSPOT}, "schema": SCHEMA, "table": "forward", "state": "draft",
         "health": {"status": "initializing", "reasons": [], "checked_at": null},
         "backfill": null, "checkpoint": 0, "lag": {"records": 0, "seconds": 0.0},
-        "rate": {"records_per_second": 0.0}, "applied": {"upserts": 0, "deletes": 0}, "quarantined": 0,
+        "rate": {"records_per_second": 0.0}, "applied": {"upserts": 0, "deletes": 0, "replaced_text": 0},
+        "quarantined": 0, "unsupported_text": "quarantine",
         "node": null, "created_at": made["created_at"], "updated_at": made["updated_at"],
         "metadata": {"owner": "ann"},
     });
@@ -217,6 +207,9 @@ async fn a_consumer_is_shown_as_the_contract_has_it() {
     assert_eq!(node.api.get(&format!("/v1/consumers/{id}")).await.expect(200), made);
     assert_eq!(node.api.get("/v1/consumers/forward").await.expect(200), made);
     assert_eq!(node.api.post("/v1/consumers", &draft("forward", "app")).await.expect_problem(409), ["name"]);
+    let mut replacing = draft("replacing", "app");
+    replacing["unsupported_text"] = json!("replace");
+    assert_eq!(node.api.post("/v1/consumers", &replacing).await.expect(201)["unsupported_text"], "replace");
     let of_id = draft("by-id", target["id"].as_str().expect("an id"));
     assert_eq!(node.api.post("/v1/consumers", &of_id).await.expect(201)["target"]["name"], "app");
     // A draft was never started, so there is nothing to pause; its target does not answer, so it can't be started.
@@ -237,7 +230,7 @@ async fn lists_come_in_pages_and_consumers_by_what_is_asked_for() {
         }
         node.api.post("/v1/consumers", &consumer).await.expect(201);
     }
-    assert_eq!(names(&pages(&node.api, "/v1/targets").await), ["a", "b", "c", "d", "e"]);
+    assert_eq!(names(&node.api.pages("/v1/targets").await), ["a", "b", "c", "d", "e"]);
     for (query, expected) in [
         ("", &["of-a", "of-b", "of-c", "of-d", "of-e"][..]),
         ("?target=b", &["of-b"]),
@@ -248,7 +241,7 @@ async fn lists_come_in_pages_and_consumers_by_what_is_asked_for() {
         ("?state=live", &[]),
         ("?provider=stripe", &[]),
     ] {
-        assert_eq!(names(&pages(&node.api, &format!("/v1/consumers{query}")).await), expected, "{query}");
+        assert_eq!(names(&node.api.pages(&format!("/v1/consumers{query}")).await), expected, "{query}");
     }
     for query in ["limit=0", "limit=x", "after=x", "colour=red"] {
         for of in ["targets", "consumers"] {
@@ -312,11 +305,11 @@ async fn providers_and_syncs_are_what_was_published_for() {
     versions.push(Version { provider: "stripe", ..contact(sync(6), 1, json!({})) });
     versions.push(contact(sync(1), 2, json!({})));
     node.api.publish(lines(&versions)).await.expect(200);
-    assert_eq!(names(&pages(&node.api, "/v1/providers").await), ["hubspot", "stripe"]);
+    assert_eq!(names(&node.api.pages("/v1/providers").await), ["hubspot", "stripe"]);
     let ids = |syncs: &[Value]| syncs.iter().map(|sync| sync["id"].clone()).collect::<Vec<_>>();
     let all: Vec<_> = (1..=6).map(|number| json!(sync(number))).collect();
-    assert_eq!(ids(&pages(&node.api, "/v1/syncs").await), all);
-    assert_eq!(ids(&pages(&node.api, "/v1/syncs?provider=stripe").await), all[5..]);
+    assert_eq!(ids(&node.api.pages("/v1/syncs").await), all);
+    assert_eq!(ids(&node.api.pages("/v1/syncs?provider=stripe").await), all[5..]);
     node.api.get("/v1/syncs?provider=No%20Slug").await.expect_problem(422);
     let one = node.api.get(&format!("/v1/syncs/{}", sync(1))).await.expect(200);
     assert_eq!((&one["provider"], &one["records"], &one["last_updated_idx"]), (&json!(HUBSPOT), &json!(2), &json!(6)));

@@ -60,7 +60,10 @@ async fn place(api: &Api, number: usize, provider: &str) -> Place {
 
 fn versions(provider: &'static str, numbers: std::ops::Range<u128>) -> Vec<Version> {
     let payload = json!({"text": "x".repeat(1000)});
-    let of_provider = |number| Version { provider, ..contact(sync(number % 7 + 10 * provider.len() as u128), number, payload.clone()) };
+    let of_provider = |number| Version {
+        provider,
+        ..contact(sync(number % 7 + 10 * provider.len() as u128), number, payload.clone())
+    };
     numbers.map(of_provider).collect()
 }
 
@@ -111,7 +114,8 @@ async fn pace(api: &Api, model: &mut Model, well: &[Place], next: &mut u128) -> 
             publish(api, model, &versions(STRIPE, *next..*next + 1)).await;
             *next += 1;
             let idx = model.last_idx(STRIPE);
-            let is_there = format!("select exists (select from {SCHEMA}.{} where updated_idx = {idx})", names_of(place));
+            let is_there =
+                format!("select exists (select from {SCHEMA}.{} where updated_idx = {idx})", names_of(place));
             eventually("a record to be seen", async || {
                 holds(place.database.ask(&is_there).await, || "it is not".into())
             })

@@ -246,7 +246,10 @@ async fn a_constraint_that_somebody_adds_is_a_warning_before_it_bites() {
         ("unique_index", "create unique index too_narrow on sequin.whole (upstream_id)"),
         ("check_constraint", "alter table sequin.whole add constraint nothing_new check (updated_idx < 1000000)"),
         ("trigger", "create trigger slow after insert on sequin.whole execute function sequin.nothing()"),
-        ("foreign_key", "alter table sequin.whole add constraint refers foreign key (sequin_id) references sequin.other"),
+        (
+            "foreign_key",
+            "alter table sequin.whole add constraint refers foreign key (sequin_id) references sequin.other",
+        ),
     ];
     scripted
         .database

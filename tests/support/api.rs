@@ -39,12 +39,34 @@ impl Api {
         send(self.request(Method::GET, path)).await
     }
 
+    /// Every item of a list, by pages of two.
+    pub(crate) async fn pages(&self, path: &str) -> Vec<Value> {
+        let mut items = Vec::new();
+        let mut after = String::new();
+        loop {
+            let separator = if path.contains('?') { '&' } else { '?' };
+            let page = self.get(&format!("{path}{separator}limit=2{after}")).await.expect(200);
+            let data = page["data"].as_array().expect("a list");
+            assert!(data.len() <= 2, "{page}");
+            items.extend(data.iter().cloned());
+            match page["next"].as_str() {
+                Some(next) => after = format!("&after={next}"),
+                None => return items,
+            }
+        }
+    }
+
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Answer {
         send(self.request(Method::POST, path).json(body)).await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> Answer {
         send(self.request(Method::DELETE, path)).await
+    }
+
+    /// Where the node is.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
     }
 
     /// Something to do: a POST without a body.

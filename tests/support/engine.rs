@@ -6,8 +6,8 @@ use chrono::Utc;
 use sequin_actors::{
     Engine, EngineHandle, EngineSettings,
     model::{
-        Checkpoint, Connection, Consumer, ConsumerId, Desired, Filter, Metadata, Quarantined, Secret, SyncId, TableName, Target,
-        TargetId, Tls, UnsupportedText,
+        Checkpoint, Connection, Consumer, ConsumerId, Desired, Filter, Metadata, Quarantined, Secret, SyncId,
+        TableName, Target, TargetId, Tls, UnsupportedText,
     },
     store::{Documents, Keyring, SqliteStore},
     stream::{RecordStream, SqliteStream},

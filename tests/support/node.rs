@@ -97,12 +97,18 @@ impl Drop for Node {
     }
 }
 
-/// `sequin serve` with nothing of our environment's settings, its data in the folder `data` of `directory`.
-pub(crate) fn serve(directory: &Path, port: u16) -> Command {
+/// `sequin` with nothing of our environment's settings.
+pub(crate) fn sequin() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sequin"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SEQUIN_")) {
         command.env_remove(name);
     }
+    command
+}
+
+/// `sequin serve`, its data in the folder `data` of `directory`.
+pub(crate) fn serve(directory: &Path, port: u16) -> Command {
+    let mut command = sequin();
     command
         .arg("serve")
         .env("SEQUIN_LISTEN", format!("127.0.0.1:{port}"))

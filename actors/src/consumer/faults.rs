@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use super::{ConsumerState, Doubt, Happening, Mode};
 use crate::{
     model::Reason,
-    pipeline::{ReadError, reason},
-    postgres::{Fault, Verdict},
+    pipeline::{ReadError, reason, verify_again},
+    postgres::{Fault, Finding, Verdict},
 };
 
 /// A drain that something hinders is over: what was in flight is read again.
@@ -31,12 +31,27 @@ impl ConsumerState {
                 (self.arguments.tell_target)(Doubt::Failed(fault));
             }
             Verdict::Contention => self.fail(reason::contention(&fault)),
-            // Verifying says which SQL mends it.
-            Verdict::Table => {
-                let soon = self.restarts.failed(Instant::now(), fastrand::f64());
-                self.halt_for(vec![reason::of_fault(&fault)], soon);
-            }
+            Verdict::Table => self.diagnose(fault),
             Verdict::Record => self.halt(vec![reason::of_fault(&fault)]),
+        }
+    }
+
+    /// Asks which SQL mends the table.
+    fn diagnose(&mut self, fault: Fault) {
+        self.tear_down(Mode::Preparing);
+        let Ok(pool) = self.arguments.pool.clone() else { return self.begin() };
+        let table = self.arguments.consumer.table.clone();
+        self.attempt(async move {
+            let findings = verify_again(pool, table).await;
+            Happening::Diagnosed(fault, findings.unwrap_or_default())
+        });
+    }
+
+    pub(super) fn diagnosed(&mut self, fault: &Fault, findings: &[Finding]) {
+        if self.accept(findings) {
+            // Nothing that verifying knows of: it may be over, too.
+            let soon = self.restarts.failed(Instant::now(), fastrand::f64());
+            self.halt_for(vec![reason::of_fault(fault)], soon);
         }
     }
 

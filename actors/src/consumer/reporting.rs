@@ -122,8 +122,8 @@ impl ConsumerState {
         });
     }
 
-    pub(super) fn counted(&mut self, quarantine: Quarantine) {
-        self.quarantine = Some(Arc::new(quarantine));
+    pub(super) fn counted(&mut self, quarantine: Arc<Quarantine>) {
+        self.quarantine = Some(quarantine);
         self.write_status();
     }
 

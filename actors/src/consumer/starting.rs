@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use super::{ConsumerArguments, ConsumerState, Happening, Mode, pipeline::Pipeline, tell};
 use crate::{
+    context::Context,
     flow::progress::Progress,
     model::Severity,
     pipeline::{LoadError, Preparation, PrepareError, Prepared, Quarantine, load, reason},
@@ -16,14 +17,17 @@ use crate::{
 impl ConsumerState {
     pub(super) fn load(&mut self) {
         let (context, consumer) = (Arc::clone(&self.arguments.context), Arc::clone(&self.arguments.consumer));
-        self.attempt(async move { Happening::Loaded(load(&consumer, &context).await) });
+        self.attempt(async move {
+            let Context { documents, stream, settings, .. } = &*context;
+            Happening::Loaded(load(&consumer, documents, &**stream, settings.refusal_limit).await)
+        });
     }
 
-    pub(super) fn loaded(&mut self, loaded: Result<(Progress, Quarantine), LoadError>) {
+    pub(super) fn loaded(&mut self, loaded: Result<(Progress, Arc<Quarantine>), LoadError>) {
         match loaded {
             Ok((progress, quarantine)) => {
                 self.progress = Some(progress);
-                self.quarantine = Some(Arc::new(quarantine));
+                self.quarantine = Some(quarantine);
                 self.begin();
             }
             Err(error) => self.fail(reason::trying_again(error.to_string())),
@@ -62,7 +66,6 @@ impl ConsumerState {
             Err(PrepareError::Database(fault)) => self.judge(fault),
             Err(PrepareError::Documents(error)) => self.fail(reason::trying_again(error.to_string())),
             Ok(Prepared { findings, quarantine }) => {
-                let quarantine = Arc::new(quarantine);
                 self.quarantine = Some(Arc::clone(&quarantine));
                 if self.accept(&findings) {
                     self.run(&quarantine).await?;
@@ -75,7 +78,9 @@ impl ConsumerState {
     /// Remembers what may become wrong with the table, and halts if something is.
     pub(super) fn accept(&mut self, findings: &[Finding]) -> bool {
         let mut reasons: Vec<_> = findings.iter().map(reason::of_finding).collect();
-        reasons.iter_mut().for_each(|reason| self.keep_since(reason));
+        for reason in &mut reasons {
+            self.keep_since(reason);
+        }
         let (wrong, warnings): (Vec<_>, _) = reasons.into_iter().partition(|reason| reason.severity == Severity::Error);
         self.warnings = warnings;
         let is_accepted = wrong.is_empty();

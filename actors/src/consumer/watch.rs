@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{ConsumerState, Happening, Mode, reporting::TICK, tell};
 use crate::{
     context::EngineSettings,
+    flow::progress::Progress,
     model::Lag,
     pipeline::{reason, verify_again},
     postgres::Finding,
@@ -118,7 +119,7 @@ impl ConsumerState {
     /// Time is counted in ticks: a process that was stopped for a while has not stalled.
     fn look_for_a_stall(&mut self) {
         let Mode::Running(pipeline) = &self.mode else { return };
-        let has_work = !pipeline.is_settled() || self.progress.as_ref().is_some_and(|progress| progress.has_lag());
+        let has_work = !pipeline.is_settled() || self.progress.as_ref().is_some_and(Progress::has_lag);
         let moves = pipeline.moves();
         if !has_work || moves != self.watch.moved {
             (self.watch.moved, self.watch.still) = (moves, Duration::ZERO);

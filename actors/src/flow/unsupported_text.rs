@@ -116,7 +116,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_left_is_json_that_any_reader_takes(units in prop::collection::vec(any::<u16>(), 0..20), text in ".*") {
-            let escapes: String = units.iter().map(|unit| format!("\\u{unit:04x}")).collect();
+            let escapes = units.iter().map(|unit| format!("\\u{unit:04x}")).collect::<Vec<_>>().concat();
             let quoted = serde_json::to_string(&text).expect("JSON");
             let json = format!("[{quoted},\"{escapes}\"]");
             let replaced = in_json(&json);

@@ -25,9 +25,15 @@ pub struct Entry {
 }
 
 impl Page {
-    /// A page that has read up to `read_to`, and found nothing so far. It takes `bytes` of envelopes without growing.
-    pub fn new(read_to: Idx, bytes: usize) -> Self {
-        Self { bytes: Vec::with_capacity(bytes), read_to, ..Self::default() }
+    /// A page that has read up to `read_to`, and found nothing so far.
+    pub fn new(read_to: Idx) -> Self {
+        Self { read_to, ..Self::default() }
+    }
+
+    /// Gives back the memory that it has taken ahead of what came.
+    pub fn shrink_to_fit(&mut self) {
+        self.bytes.shrink_to_fit();
+        self.entries.shrink_to_fit();
     }
 
     /// Adds the next version.

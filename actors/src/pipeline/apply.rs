@@ -72,7 +72,8 @@ impl Bringing {
     async fn bring_in_parts(&self, envelopes: &Envelopes<'_>) -> Result<Applied, BringError> {
         let mut applied = Applied { replaced_text: envelopes.replaced.len() as u64, ..Applied::default() };
         let mut patience = Patience::new();
-        let mut parts: Vec<Range<usize>> = vec![0..envelopes.batch.len()];
+        let whole = 0..envelopes.batch.len();
+        let mut parts = vec![whole];
         while let Some(part) = parts.pop() {
             let outcome = self.attempt(envelopes, part.clone()).await;
             self.attempts.fetch_add(1, Ordering::Relaxed);

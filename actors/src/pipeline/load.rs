@@ -1,13 +1,14 @@
 //! Loading: where a consumer goes on.
 
+use std::sync::Arc;
+
 use chrono::Utc;
 
 use super::Quarantine;
 use crate::{
-    context::Context,
-    flow::progress::Progress,
+    flow::{progress::Progress, refusals::RefusalLimit},
     model::{Backfill, Checkpoint, Consumer, Filter, Idx},
-    store::DocumentsError,
+    store::{Documents, DocumentsError},
     stream::{RecordStream, StreamError},
 };
 
@@ -21,15 +22,19 @@ pub(crate) enum LoadError {
 }
 
 /// Loads the checkpoint and the quarantine; a consumer that has no checkpoint begins its backfill.
-pub(crate) async fn load(consumer: &Consumer, context: &Context) -> Result<(Progress, Quarantine), LoadError> {
-    let Context { documents, stream, settings, .. } = context;
+pub(crate) async fn load(
+    consumer: &Consumer,
+    documents: &Documents,
+    stream: &dyn RecordStream,
+    refusal_limit: RefusalLimit,
+) -> Result<(Progress, Arc<Quarantine>), LoadError> {
     let saved = documents.get::<Checkpoint>(consumer.id).await?;
     let mut checkpoint = saved.map(|saved| saved.value).unwrap_or_default();
     if checkpoint.backfill.is_none() {
-        checkpoint.backfill = Some(begin_backfill(&consumer.filter, &**stream).await?);
+        checkpoint.backfill = Some(begin_backfill(&consumer.filter, stream).await?);
         documents.put(consumer.id, &checkpoint).await?;
     }
-    let quarantine = Quarantine::load(consumer.id, documents, settings.refusal_limit).await?;
+    let quarantine = Quarantine::load(consumer.id, documents, refusal_limit).await?;
     Ok((Progress::resume(checkpoint), quarantine))
 }
 

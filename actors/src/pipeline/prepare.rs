@@ -1,5 +1,7 @@
 //! Preparing: what must be so before a pipeline starts.
 
+use std::sync::Arc;
+
 use tokio_util::task::TaskTracker;
 
 use super::Quarantine;
@@ -13,7 +15,7 @@ use crate::{
 /// What was found.
 pub(crate) struct Prepared {
     pub(crate) findings: Vec<Finding>,
-    pub(crate) quarantine: Quarantine,
+    pub(crate) quarantine: Arc<Quarantine>,
 }
 
 /// Why a pipeline can't be prepared.

@@ -7,7 +7,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -89,7 +89,7 @@ impl Quarantine {
         consumer: ConsumerId,
         documents: &Documents,
         limit: RefusalLimit,
-    ) -> Result<Self, DocumentsError> {
+    ) -> Result<Arc<Self>, DocumentsError> {
         let now = Instant::now();
         let hold = |found: Versioned<Quarantined>| {
             let retry = next(found.value.retry_at, now);
@@ -97,7 +97,7 @@ impl Quarantine {
         };
         let held = documents.all_of::<Quarantined>(consumer).await?.into_iter().map(hold).collect();
         let inner = Mutex::new(Inner { held, refusals: Refusals::new(limit) });
-        Ok(Self { consumer, documents: documents.clone(), inner, refused: Notify::new() })
+        Ok(Arc::new(Self { consumer, documents: documents.clone(), inner, refused: Notify::new() }))
     }
 
     /// Tries everything again that is in it, now.

@@ -59,7 +59,8 @@ impl Reading {
     pub(crate) async fn run(mut self, mut deliver: impl FnMut(ReadPage)) -> Result<Infallible, ReadError> {
         let quarantine = Arc::clone(&self.quarantine);
         let mut page_number = 0;
-        let mut deliver = |read_to, page: Page, mut permit: Permit, writers| {
+        let mut deliver = |read_to, mut page: Page, mut permit: Permit, writers| {
+            page.shrink_to_fit();
             permit.shrink_to(page.size() + page.entries().len() * ROW_BYTES);
             let rows = split(&page, writers)?;
             let page = Arc::new(PageInFlight::new(page, permit));

@@ -45,9 +45,10 @@ pub(crate) fn unreadable_record(message: String) -> Reason {
 
 /// Records are in quarantine.
 pub(crate) fn quarantined(records: usize, since: DateTime<Utc>, last: &str) -> Reason {
-    let summary = format!("{records} records are in quarantine, which the database refused, the last with: {last}");
+    let summary = format!("in quarantine, since the database refused them: {records}, the last with: {last}");
     let fix = "see why in the quarantine; mend the cause and retry, or discard the records";
-    Reason { since, ..reason("records_quarantined", summary, fix) }
+    let cause = "the table, or PostgreSQL itself, can't take them as they are";
+    Reason { since, cause: Some(cause.into()), ..reason("records_quarantined", summary, fix) }
 }
 
 /// So many records were refused that something else must be wrong.

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sequin_actors::model::{
-    Applied, Backfill, Consumer, ConsumerStatus, Desired, Filter, Metadata, RunState, Severity, Target, UnsupportedText,
+    Backfill, Consumer, ConsumerStatus, Desired, Filter, Metadata, RunState, Severity, Target, UnsupportedText,
 };
 use serde::Serialize;
 use uuid::Uuid;
@@ -27,7 +27,9 @@ pub(in super::super) struct ConsumerView {
     checkpoint: u64,
     lag: LagView,
     rate: RateView,
-    applied: Applied,
+    applied: AppliedView,
+    /// Records upserted with U+FFFD in place of text that the database can't hold.
+    replaced_text: u64,
     quarantined: u64,
     node: Option<String>,
     unsupported_text: UnsupportedText,
@@ -66,6 +68,12 @@ struct LagView {
 }
 
 #[derive(Serialize)]
+struct AppliedView {
+    upserts: u64,
+    deletes: u64,
+}
+
+#[derive(Serialize)]
 struct RateView {
     records_per_second: f64,
 }
@@ -79,6 +87,7 @@ impl ConsumerView {
     ) -> Self {
         let seconds = |from: DateTime<Utc>| (now - from).to_std().unwrap_or_default().as_secs_f64();
         let rate = status.as_ref().map_or(0.0, |status| status.records_per_second);
+        let applied = status.as_ref().map(|status| status.applied).unwrap_or_default();
         let lag = status.as_ref().map(|status| status.lag).unwrap_or_default();
         let backfill = status.as_ref().and_then(|status| status.backfill.as_ref());
         Self {
@@ -89,7 +98,8 @@ impl ConsumerView {
             checkpoint: status.as_ref().map_or(0, |status| status.checkpoint.0),
             lag: LagView { records: lag.records, seconds: lag.oldest_published_at.map_or(0.0, seconds) },
             rate: RateView { records_per_second: rate },
-            applied: status.as_ref().map(|status| status.applied).unwrap_or_default(),
+            applied: AppliedView { upserts: applied.upserts, deletes: applied.deletes },
+            replaced_text: applied.replaced_text,
             quarantined: status.as_ref().map_or(0, |status| status.quarantined),
             node: status.map(|status| status.node),
             name: consumer.name,
@@ -175,6 +185,8 @@ impl BackfillView {
 #[cfg(test)]
 mod tests {
     use sequin_actors::model::{ConsumerId, Idx, Lag, Reason, SyncId, TableName, TargetId};
+
+    use sequin_actors::model::Applied;
 
     use super::*;
 

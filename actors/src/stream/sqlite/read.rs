@@ -84,9 +84,9 @@ fn place(connection: &Connection, filter: &Filter) -> rusqlite::Result<Option<Pl
 /// Returns a page, and whether it reaches the end of the stream.
 fn read_page(connection: &Connection, filter: &Filter, after: Idx, limit: PageLimit) -> rusqlite::Result<(Page, bool)> {
     let Some(place) = place(connection, filter)?.filter(|place| place.last_idx > after) else {
-        return Ok((Page::new(after, 0), true));
+        return Ok((Page::new(after), true));
     };
-    let mut page = Page::new(after, limit.bytes);
+    let mut page = Page::new(after);
     let mut select = select_from(connection, &place, "position, published_at, envelope", IN_ORDER)?;
     let mut rows = select.query(params_from_iter(bounds(&place, after)))?;
     while let Some(row) = rows.next()? {
