@@ -152,7 +152,9 @@ const TOO_LONG: &str = match str::from_utf8(&[b'\n'; 451]) {
 
 fn is_actor(file: &File) -> bool {
     let inner = file.path.strip_prefix("actors/src/");
-    inner.is_some_and(|name| !name.contains('/') || name.starts_with("consumer/"))
+    inner.is_some_and(|name| {
+        !name.contains('/') || ["consumer/", "target/"].iter().any(|folder| name.starts_with(folder))
+    })
 }
 
 fn has_part(file: &File, is: impl FnMut(&str) -> bool) -> bool {

@@ -6,40 +6,26 @@
 //! would find, such as a full disk, opens the breaker by itself. Consumers that end otherwise than by draining are
 //! started again, with backoff.
 
+mod health;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use chrono::Utc;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     consumer::{ConsumerActor, ConsumerArguments, ConsumerMessage, Doubt},
     context::Context,
-    flow::{
-        breaker::{Breaker, Circuit},
-        restarts::Restarts,
-    },
-    model::{
-        Checkpoint, Consumer, ConsumerId, ConsumerStatus, Desired, Quarantined, Reason, Target, TargetState,
-        TargetStatus,
-    },
+    flow::{breaker::Breaker, restarts::Restarts},
+    model::{Checkpoint, Consumer, ConsumerId, ConsumerStatus, Desired, Quarantined, Reason, Target, TargetStatus},
     pipeline::reason,
     postgres::{Fault, LiveSessions, Pool, TlsError},
 };
-
-/// How often a target that answers is asked again.
-const PROBE_INTERVAL: Duration = Duration::from_secs(30);
-
-/// A probe that takes longer has failed.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// A database that has answered this recently is not asked because of an answer that is slow to come.
-const ANSWER_HOLDS: Duration = Duration::from_secs(5);
 
 /// What a target is told.
 pub(crate) enum TargetMessage {
@@ -82,6 +68,9 @@ pub(crate) struct TargetActorState {
     failed: HashSet<ConsumerId>,
     consumers: HashMap<ConsumerId, Child>,
     is_draining: bool,
+    written: Option<(TargetStatus, Instant)>,
+    /// Writes the status, after those before.
+    writing: Option<JoinHandle<()>>,
     tasks: JoinSet<()>,
 }
 
@@ -126,6 +115,8 @@ impl Actor for TargetActor {
             failed: HashSet::new(),
             consumers: HashMap::new(),
             is_draining: false,
+            written: None,
+            writing: None,
             tasks: JoinSet::new(),
         };
         state.probe_now();
@@ -171,134 +162,9 @@ fn make_pool(context: &Context, target: &Target, sessions: &Arc<LiveSessions>) -
 }
 
 impl TargetActorState {
-    // The database.
-
-    fn probe_now(&mut self) {
-        self.probe += 1;
-        self.is_probing = true;
-        self.breaker.probing();
-        let (number, pool, myself) = (self.probe, self.pool.clone(), self.myself.clone());
-        self.tasks.spawn(async move {
-            let outcome = tokio::time::timeout(PROBE_TIMEOUT, pool.probe()).await;
-            let outcome = outcome.unwrap_or_else(|_| Err(Fault::timed_out("the probe")));
-            let _ = myself.cast(TargetMessage::Probed(number, outcome));
-        });
-    }
-
-    fn probe_after(&mut self, wait: Duration) {
-        self.probe += 1;
-        self.is_probing = false;
-        let number = self.probe;
-        self.myself.send_after(wait, move || TargetMessage::ProbeDue(number));
-    }
-
-    fn doubted(&mut self, consumer: ConsumerId, doubt: Doubt) -> Result<(), TlsError> {
-        match doubt {
-            Doubt::Slow => {
-                let was_asked = self.answered_at.is_some_and(|answered| answered.elapsed() < ANSWER_HOLDS);
-                if self.is_closed() && !self.is_probing && !was_asked {
-                    self.probe_now();
-                }
-            }
-            Doubt::Failed(fault) => {
-                tracing::warn!(target_name = %self.target.name, %consumer, %fault, "the database failed a consumer");
-                let is_first = self.failed.is_empty();
-                self.failed.insert(consumer);
-                if !self.is_closed() {
-                    // It waits for the probe that is to come.
-                } else if fault.is_beyond_a_probe() {
-                    self.open(&fault)?;
-                } else if is_first {
-                    // A database that answers a probe, but fails what comes after, is not asked in a tight loop.
-                    let wait = self.failures.failed(Instant::now(), fastrand::f64());
-                    self.probe_after(wait);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn is_closed(&self) -> bool {
-        self.breaker.circuit() == Circuit::Closed
-    }
-
-    fn probed(&mut self, outcome: Result<(), Fault>) -> Result<(), TlsError> {
-        self.is_probing = false;
-        match outcome {
-            Ok(()) => self.close(),
-            // It works, and only has no room for one more session.
-            Err(fault) if fault.is_full() && self.is_closed() && !self.sessions.is_empty() => self.close(),
-            Err(fault) => self.open(&fault)?,
-        }
-        Ok(())
-    }
-
-    /// The database answers: whoever waits goes on.
-    fn close(&mut self) {
-        let was_closed = self.is_closed();
-        if !was_closed {
-            tracing::info!(target_name = %self.target.name, "healthy");
-        }
-        let now = Instant::now();
-        self.breaker.answered(now);
-        (self.reason, self.answered_at) = (None, Some(now));
-        let failed = std::mem::take(&mut self.failed);
-        if !failed.is_empty() {
-            self.failures.started(now);
-        }
-        for (id, actor) in self.actors() {
-            if !was_closed || failed.contains(id) {
-                let _ = actor.cast(ConsumerMessage::TargetAvailable(self.pool.clone()));
-            }
-        }
-        self.probe_after(PROBE_INTERVAL);
-        self.write_status();
-    }
-
-    /// The database can't be used: everybody waits until a probe is answered.
-    fn open(&mut self, fault: &Fault) -> Result<(), TlsError> {
-        let mut reason = reason::target_unhealthy(&self.target.name, fault);
-        if let Some(before) = &self.reason {
-            reason.since = before.since;
-        } else {
-            // What the old sessions were connected to is not what will answer.
-            self.pool = make_pool(&self.context, &self.target, &self.sessions)?;
-        }
-        if self.reason.as_ref() != Some(&reason) {
-            tracing::warn!(target_name = %self.target.name, %fault, "unhealthy");
-            for (_, actor) in self.actors() {
-                let _ = actor.cast(ConsumerMessage::TargetUnavailable(reason.clone()));
-            }
-            self.reason = Some(reason);
-        }
-        let wait = self.breaker.failed(Instant::now(), fastrand::f64());
-        self.probe_after(wait);
-        self.write_status();
-        Ok(())
-    }
-
-    fn write_status(&mut self) {
-        let reason = self.reason.clone();
-        let state = match reason {
-            _ if self.is_closed() => TargetState::Healthy,
-            Some(_) => TargetState::Unhealthy,
-            None => TargetState::Connecting,
-        };
-        let node = self.context.settings.node.clone();
-        let status = TargetStatus { state, reason, checked_at: Utc::now(), node };
-        let (context, id) = (Arc::clone(&self.context), self.target.id);
-        self.tasks.spawn(async move {
-            if let Err(error) = context.documents.put(id, &status).await {
-                tracing::warn!(target = %id, %error, "the status was not written");
-            }
-        });
-    }
-
     fn actors(&self) -> impl Iterator<Item = (&ConsumerId, &ActorRef<ConsumerMessage>)> {
         self.consumers.iter().filter_map(|(id, child)| child.actor.as_ref().map(|actor| (id, actor)))
     }
-
-    // The consumers.
 
     async fn reconcile(&mut self, target: Arc<Target>, consumers: Vec<Arc<Consumer>>) -> Result<(), TlsError> {
         let is_elsewhere = target.connection != self.target.connection || target.pool_size != self.target.pool_size;

@@ -80,7 +80,7 @@ enum Next {
     Never,
     At(Instant),
     /// It is on its way to its writer.
-    Now,
+    UnderWay,
 }
 
 impl Quarantine {
@@ -216,7 +216,13 @@ impl Quarantine {
 
     /// Removes a record: it is in the table as it should be, or nowhere any more.
     pub(crate) async fn forget(&self, record: SequinId) -> Result<(), DocumentsError> {
-        self.documents.delete::<Quarantined>(QuarantineKey { consumer: self.consumer, record }, None).await?;
+        let Some(revision) = self.lock().held.get(&record).map(|held| held.revision) else { return Ok(()) };
+        let key = QuarantineKey { consumer: self.consumer, record };
+        match self.documents.delete::<Quarantined>(key, Some(revision)).await {
+            // Somebody has discarded it meanwhile.
+            Ok(()) | Err(DocumentsError::Store(StoreError::Conflict { .. })) => {}
+            Err(error) => return Err(error),
+        }
         self.lock().held.remove(&record);
         Ok(())
     }
@@ -229,7 +235,7 @@ impl Quarantine {
 impl Inner {
     /// Whether this version is set aside, and not being tried again: it is passed over, or was just refused.
     fn holds(&self, row: &Row) -> bool {
-        self.held.get(&row.sequin_id).is_some_and(|held| held.entry.idx == row.idx && held.retry != Next::Now)
+        self.held.get(&row.sequin_id).is_some_and(|held| held.entry.idx == row.idx && held.retry != Next::UnderWay)
     }
 
     /// What is due, and when something will be.
@@ -237,7 +243,7 @@ impl Inner {
         let time = |held: &Held| if let Next::At(time) = held.retry { Some(time) } else { None };
         let due = self.held.values_mut().filter(|held| time(held).is_some_and(|time| time <= now)).take(RETRIES);
         let take = |held: &mut Held| {
-            held.retry = Next::Now;
+            held.retry = Next::UnderWay;
             Retry { sync: held.entry.sync_id, record: held.entry.key.record, idx: held.entry.idx }
         };
         (due.map(take).collect(), self.held.values().filter_map(time).min())

@@ -78,6 +78,11 @@ impl Fault {
         Self::new(kinds::TIMEOUT, None, format!("{what} timed out"))
     }
 
+    /// Something on our side broke.
+    pub fn internal(summary: &str) -> Self {
+        Self::new(kinds::INTERNAL, None, summary)
+    }
+
     /// Every session of the pool was busy for too long.
     pub fn pool_exhausted() -> Self {
         Self::new(kinds::POOL_EXHAUSTED, None, "all sessions of the target were busy")

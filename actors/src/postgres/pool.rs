@@ -2,8 +2,8 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use bb8::{ManageConnection, PooledConnection, RunError};
-use tokio::sync::watch;
+use bb8::{ManageConnection, PooledConnection, QueueStrategy, RunError};
+use tokio::{sync::watch, time::timeout};
 
 use super::{
     error::Fault,
@@ -15,6 +15,9 @@ use crate::model::Target;
 
 /// How long to wait for a session that others use.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long an idle session may take to answer before it is not believed to.
+const IDLE_PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a session may lie idle before it is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -44,6 +47,8 @@ impl Pool {
             .retry_connection(false)
             .connection_timeout(BUSY_TIMEOUT)
             .idle_timeout(IDLE_TIMEOUT)
+            // Those that are not needed stay idle, and are closed.
+            .queue_strategy(QueueStrategy::Lifo)
             .build_unchecked(Sessions { opener, failed });
         Ok(Self { sessions, failures })
     }
@@ -70,10 +75,21 @@ impl Pool {
         }
     }
 
-    /// Asks the database, in a session of its own, whether it takes writes: the others may all be busy.
+    /// Asks the database whether it takes writes.
+    ///
+    /// An idle session is enough to hear that it does. To hear that it does not, it takes a session of its own: others may
+    /// be busy, or broken.
     pub async fn probe(&self) -> Result<(), Fault> {
+        let is_idle = self.sessions.state().idle_connections > 0;
+        if is_idle && matches!(timeout(IDLE_PROBE_TIMEOUT, self.probe_idle()).await, Ok(Ok(()))) {
+            return Ok(());
+        }
         let session = self.sessions.dedicated_connection().await?;
         session.probe().await
+    }
+
+    async fn probe_idle(&self) -> Result<(), Fault> {
+        self.get().await?.probe().await
     }
 }
 

@@ -35,6 +35,8 @@ pub(super) const SESSION_CLOSED: Kind = kind(
     "the server, or something on the way to it, closed the connection",
     "nothing: another one is opened",
 );
+pub(super) const INTERNAL: Kind =
+    kind(Target, "internal_fault", "a fault of this program", "nothing, unless it stays: then look at this node's log");
 pub(super) const POOL_EXHAUSTED: Kind = kind(
     Contention,
     "pool_exhausted",

@@ -1,0 +1,167 @@
+//! Whether a target's database is well: the probes, the breaker, and what the consumers and the store hear of it.
+
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use chrono::Utc;
+use futures_util::FutureExt;
+
+use super::{TargetActorState, TargetMessage, make_pool};
+use crate::{
+    consumer::{ConsumerMessage, Doubt},
+    flow::breaker::Circuit,
+    model::{ConsumerId, TargetState, TargetStatus},
+    pipeline::reason,
+    postgres::{Fault, TlsError},
+};
+
+/// How often a target that answers is asked again.
+const PROBE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A status that does not change is written this often all the same, to show that somebody watches.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// A probe that takes longer has failed.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A database that has answered this recently is not asked because of an answer that is slow to come.
+const ANSWER_HOLDS: Duration = Duration::from_secs(5);
+
+impl TargetActorState {
+    pub(super) fn probe_now(&mut self) {
+        self.probe += 1;
+        self.is_probing = true;
+        self.breaker.probing();
+        let (number, pool, myself) = (self.probe, self.pool.clone(), self.myself.clone());
+        self.tasks.spawn(async move {
+            let probe = AssertUnwindSafe(tokio::time::timeout(PROBE_TIMEOUT, pool.probe())).catch_unwind();
+            let outcome = match probe.await {
+                Ok(answered) => answered.unwrap_or_else(|_| Err(Fault::timed_out("the probe"))),
+                Err(_) => Err(Fault::internal("the probe panicked")),
+            };
+            let _ = myself.cast(TargetMessage::Probed(number, outcome));
+        });
+    }
+
+    fn probe_after(&mut self, wait: Duration) {
+        self.probe += 1;
+        self.is_probing = false;
+        let number = self.probe;
+        self.myself.send_after(wait, move || TargetMessage::ProbeDue(number));
+    }
+
+    pub(super) fn doubted(&mut self, consumer: ConsumerId, doubt: Doubt) -> Result<(), TlsError> {
+        match doubt {
+            Doubt::Slow => {
+                let was_asked = self.answered_at.is_some_and(|answered| answered.elapsed() < ANSWER_HOLDS);
+                if self.is_closed() && !self.is_probing && !was_asked {
+                    self.probe_now();
+                }
+            }
+            Doubt::Failed(fault) => {
+                tracing::warn!(target_name = %self.target.name, %consumer, %fault, "the database failed a consumer");
+                let is_first = self.failed.is_empty();
+                self.failed.insert(consumer);
+                if !self.is_closed() {
+                    // It waits for the probe that is to come.
+                } else if fault.is_beyond_a_probe() {
+                    self.open(&fault)?;
+                } else if is_first {
+                    // A database that answers a probe, but fails what comes after, is not asked in a tight loop.
+                    let wait = self.failures.failed(Instant::now(), fastrand::f64());
+                    self.probe_after(wait);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.breaker.circuit() == Circuit::Closed
+    }
+
+    pub(super) fn probed(&mut self, outcome: Result<(), Fault>) -> Result<(), TlsError> {
+        self.is_probing = false;
+        match outcome {
+            Ok(()) => self.close(),
+            // It works, and only has no room for one more session.
+            Err(fault) if fault.is_full() && self.is_closed() && !self.sessions.is_empty() => self.close(),
+            Err(fault) => self.open(&fault)?,
+        }
+        Ok(())
+    }
+
+    /// The database answers: whoever waits goes on.
+    fn close(&mut self) {
+        let was_closed = self.is_closed();
+        if !was_closed {
+            tracing::info!(target_name = %self.target.name, "healthy");
+        }
+        let now = Instant::now();
+        self.breaker.answered(now);
+        (self.reason, self.answered_at) = (None, Some(now));
+        let failed = std::mem::take(&mut self.failed);
+        if !failed.is_empty() {
+            self.failures.started(now);
+        }
+        for (id, actor) in self.actors() {
+            if !was_closed || failed.contains(id) {
+                let _ = actor.cast(ConsumerMessage::TargetAvailable(self.pool.clone()));
+            }
+        }
+        self.probe_after(PROBE_INTERVAL);
+        self.write_status();
+    }
+
+    /// The database can't be used: everybody waits until a probe is answered.
+    fn open(&mut self, fault: &Fault) -> Result<(), TlsError> {
+        let mut reason = reason::target_unhealthy(&self.target.name, fault);
+        if let Some(before) = &self.reason {
+            reason.since = before.since;
+        } else {
+            // What the old sessions were connected to is not what will answer.
+            self.pool = make_pool(&self.context, &self.target, &self.sessions)?;
+        }
+        if self.reason.as_ref() != Some(&reason) {
+            tracing::warn!(target_name = %self.target.name, %fault, "unhealthy");
+            for (_, actor) in self.actors() {
+                let _ = actor.cast(ConsumerMessage::TargetUnavailable(reason.clone()));
+            }
+            self.reason = Some(reason);
+        }
+        let wait = self.breaker.failed(Instant::now(), fastrand::f64());
+        self.probe_after(wait);
+        self.write_status();
+        Ok(())
+    }
+
+    fn write_status(&mut self) {
+        let reason = self.reason.clone();
+        let state = match reason {
+            _ if self.is_closed() => TargetState::Healthy,
+            Some(_) => TargetState::Unhealthy,
+            None => TargetState::Connecting,
+        };
+        let node = self.context.settings.node.clone();
+        let status = TargetStatus { state, reason, checked_at: Utc::now(), node };
+        let is_news = self.written.as_ref().is_none_or(|(written, at)| {
+            (written.state, &written.reason) != (status.state, &status.reason) || at.elapsed() >= HEARTBEAT
+        });
+        if !is_news {
+            return;
+        }
+        self.written = Some((status.clone(), Instant::now()));
+        let (context, id, earlier) = (Arc::clone(&self.context), self.target.id, self.writing.take());
+        self.writing = Some(tokio::spawn(async move {
+            if let Some(earlier) = earlier {
+                let _ = earlier.await;
+            }
+            if let Err(error) = context.documents.put(id, &status).await {
+                tracing::warn!(target = %id, %error, "the status was not written");
+            }
+        }));
+    }
+}
