@@ -19,6 +19,7 @@ mod network;
 mod outages;
 mod payloads;
 mod publishing;
+mod quarantine;
 mod quarantine_api;
 mod restarts;
 mod supervision;

@@ -9,6 +9,7 @@ use crate::support::{
     database::{Database, slow_writes},
     eventually, eventually_within, holds,
     model::{HUBSPOT, Model, Version, contact, no_contact, sync},
+    proxy::Mode,
     setup::Setup,
 };
 
@@ -155,6 +156,29 @@ async fn what_is_published_during_a_pause_arrives_after_it() {
     }
     setup.hubspot_is(&model).await;
     setup.state_is(HUBSPOT, "live").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_resume_while_the_target_is_probed_waits_for_the_answer() {
+    let (setup, proxy) = Setup::by_proxy(Database::create().await).await;
+    let mut model = Model::default();
+    setup.start_hubspot().await;
+    setup.publish(&mut model, &contacts(0..100, "before")).await;
+    setup.hubspot_is(&model).await;
+    proxy.set(Mode::BlackHole);
+    setup.publish(&mut model, &contacts(50..150, "meanwhile")).await;
+    setup.state_is(HUBSPOT, "waiting").await;
+    // From now on a probe is under way nearly all of the time, and not answered.
+    for action in ["resume", "pause", "resume", "resume", "pause", "resume"] {
+        setup.act(HUBSPOT, action).await;
+        setup.publish(&mut model, &contacts(100..200, action)).await;
+    }
+    let waits = |consumer: &Value| consumer["state"] == "waiting" && consumer["lag"]["records"].as_u64() > Some(100);
+    let consumer = setup.consumer_is(HUBSPOT, "waiting, and falling behind", waits).await;
+    assert_eq!(consumer["health"]["reasons"][0]["code"], "target_unhealthy", "{consumer}");
+    proxy.set(Mode::Pass);
+    setup.hubspot_is(&model).await;
+    setup.consumer_is(HUBSPOT, "well", |consumer| consumer["health"]["status"] == "healthy").await;
 }
 
 #[tokio::test]
