@@ -168,20 +168,6 @@ async fn a_schema_that_is_dropped_is_made_again_with_its_table_and_the_rights_on
 }
 
 #[tokio::test]
-async fn a_right_to_the_schema_that_is_revoked_is_granted_again() {
-    let setup = Setup::new().await;
-    let mut model = Model::default();
-    let patient = Patient::new(&setup, "t".into()).await;
-    setup.publish(&mut model, &contacts(0..100, "before")).await;
-    patient.is_well(&model).await;
-    patient.run("revoke usage on schema sequin from USER").await;
-    setup.publish(&mut model, &contacts(50..150, "after")).await;
-    patient.halts("schema_privilege_missing").await;
-    patient.is_mended_in_rounds().await;
-    patient.is_well(&model).await;
-}
-
-#[tokio::test]
 async fn what_is_found_says_why_such_a_thing_happens() {
     let setup = Setup::new().await;
     let mut model = Model::default();

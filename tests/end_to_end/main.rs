@@ -22,5 +22,6 @@ mod publishing;
 mod quarantine;
 mod quarantine_api;
 mod restarts;
+mod secrets;
 mod supervision;
 mod wrong_tables;
