@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use sequin::demo::postgres::Stop;
-
 use crate::support::{
     database::{Database, slow_writes},
     eventually, eventually_within, holds,
@@ -20,26 +18,6 @@ const SOON: Duration = Duration::from_secs(30);
 
 fn contacts(numbers: std::ops::Range<u128>, state: &str) -> Vec<Version> {
     numbers.map(|number| contact(sync(number % 7), number, json!(state))).collect()
-}
-
-/// Stops the server as a crash does.
-fn crash(database: &Database) {
-    tokio::task::block_in_place(|| database.server.stop(Stop::Immediate));
-}
-
-/// Starts the server again; the customer opens a new session.
-async fn recover(database: &mut Database) {
-    tokio::task::block_in_place(|| database.server.start_again()).expect("the server again");
-    database.owner = database.connect().await;
-}
-
-/// Waits until a target is in a state.
-async fn target_is(setup: &Setup, name: &str, state: &str) -> Value {
-    eventually(&format!("target {name} to be {state}"), async || {
-        let target = setup.node.api.get(&format!("/v1/targets/{name}")).await.expect(200);
-        holds(target["state"] == state, || format!("it is {target}")).map(|()| target)
-    })
-    .await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -58,18 +36,18 @@ async fn a_backfill_waits_for_a_database_that_is_down_and_then_goes_on() {
             holds(rows > had, || format!("there are {rows} rows"))
         })
         .await;
-        crash(&setup.database);
+        setup.database.crash();
         let consumer = setup.state_is(HUBSPOT, "waiting").await;
         let reason = &consumer["health"]["reasons"][0];
         assert_eq!(consumer["health"]["status"], "unhealthy", "{consumer}");
         assert_eq!((&reason["code"], &reason["target"]), (&json!("target_unhealthy"), &json!("app")), "{consumer}");
         assert!(reason["summary"].as_str().is_some_and(|summary| summary.contains("app")), "{consumer}");
-        let target = target_is(&setup, "app", "unhealthy").await;
+        let target = setup.node.api.target_state_is("app", "unhealthy").await;
         assert_eq!(target["health"]["status"], "unhealthy");
         assert_eq!(target["health"]["reasons"][0]["target"], "app");
         // Whoever waits does not hinder publishers.
         setup.publish(&mut model, &contacts(100..200, "meanwhile")).await;
-        recover(&mut setup.database).await;
+        setup.database.recover().await;
         setup.state_is(HUBSPOT, "backfilling").await;
     }
     setup.database.run("drop trigger slow on sequin.hubspot").await;
@@ -77,7 +55,7 @@ async fn a_backfill_waits_for_a_database_that_is_down_and_then_goes_on() {
     setup.hubspot_is(&model).await;
     let consumer = setup.state_is(HUBSPOT, "live").await;
     assert_eq!(consumer["health"]["status"], "healthy", "{consumer}");
-    target_is(&setup, "app", "healthy").await;
+    setup.node.api.target_state_is("app", "healthy").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -88,7 +66,7 @@ async fn a_live_consumer_notices_at_its_next_record_that_its_database_is_down_an
     setup.publish(&mut model, &contacts(0..100, "before")).await;
     setup.hubspot_is(&model).await;
     for round in ["first", "second"] {
-        crash(&setup.database);
+        setup.database.crash();
         setup.publish(&mut model, &contacts(50..150, round)).await;
         // Well before anything that waits for a busy session would give up.
         eventually_within(SOON, "the consumer to wait for its target", async || {
@@ -96,7 +74,7 @@ async fn a_live_consumer_notices_at_its_next_record_that_its_database_is_down_an
             holds(consumer["state"] == "waiting", || format!("it is {consumer}"))
         })
         .await;
-        recover(&mut setup.database).await;
+        setup.database.recover().await;
         setup.hubspot_is(&model).await;
     }
 }
@@ -105,7 +83,7 @@ async fn a_live_consumer_notices_at_its_next_record_that_its_database_is_down_an
 async fn a_target_that_is_down_delays_no_other() {
     let setup = Setup::new().await;
     let mut model = Model::default();
-    let other = Database::on_own_server().await;
+    let mut other = Database::on_own_server().await;
     other.make_table("theirs").await;
     let target = json!({"name": "other", "connection": other.connection()});
     setup.node.api.post("/v1/targets", &target).await.expect(201);
@@ -114,7 +92,7 @@ async fn a_target_that_is_down_delays_no_other() {
     setup.act("theirs", "start").await;
     setup.start_hubspot().await;
     setup.state_is("theirs", "live").await;
-    crash(&other);
+    other.crash();
     setup.publish(&mut model, &contacts(0..5000, "one")).await;
     setup.hubspot_is(&model).await;
     let consumer = setup.state_is("theirs", "waiting").await;
@@ -122,8 +100,7 @@ async fn a_target_that_is_down_delays_no_other() {
     setup.publish(&mut model, &contacts(4000..6000, "two")).await;
     setup.hubspot_is(&model).await;
     assert_eq!(setup.consumer(HUBSPOT).await["health"]["status"], "healthy");
-    let mut other = other;
-    recover(&mut other).await;
+    other.recover().await;
     setup.reached("theirs", model.last_idx(HUBSPOT)).await;
     assert_eq!(other.table("theirs").await, model.of_provider(HUBSPOT));
 }
@@ -133,14 +110,10 @@ async fn sessions_that_the_database_ends_are_replaced() {
     let setup = Setup::new().await;
     let mut model = Model::default();
     setup.start_hubspot().await;
-    let end_them = format!(
-        "select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = '{}'",
-        setup.database.user
-    );
     let mut ended = 0;
     for round in 0..8u128 {
         setup.publish(&mut model, &contacts(round * 500..round * 500 + 3000, &round.to_string())).await;
-        ended += setup.database.ask::<i64>(&end_them).await;
+        ended += setup.database.end_our_sessions().await;
         let deleted: Vec<_> = (0..20).map(|n| no_contact(sync((round * 500 + n) % 7), round * 500 + n)).collect();
         setup.publish(&mut model, &deleted).await;
         if round % 4 == 3 {

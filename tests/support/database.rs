@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use sequin::demo::postgres::ThrowawayPostgres;
+use sequin::demo::postgres::{Stop, ThrowawayPostgres};
 use sequin_actors::{
     model::TableName,
     postgres::{create_table_sql, setup_sql},
@@ -38,10 +38,10 @@ pub(crate) fn slow_writes(table: &str, seconds: &str) -> String {
 pub(crate) type Written = HashMap<(Uuid, i64), SystemTime>;
 
 /// The server that all tests of this process share, each with databases of its own.
-static SHARED: LazyLock<Arc<ThrowawayPostgres>> = LazyLock::new(|| Arc::new(start_server()));
+static SHARED: LazyLock<Arc<ThrowawayPostgres>> = LazyLock::new(|| start_server(&[]));
 
-fn start_server() -> ThrowawayPostgres {
-    ThrowawayPostgres::start().expect("a PostgreSQL server")
+fn start_server(settings: &[(&str, &str)]) -> Arc<ThrowawayPostgres> {
+    Arc::new(ThrowawayPostgres::with_settings(settings).expect("a PostgreSQL server"))
 }
 
 /// A database of a customer who followed the set-up: with a schema for us, and a user with the rights of the set-up.
@@ -62,7 +62,12 @@ impl Database {
 
     /// A new database on a server that no other test has.
     pub(crate) async fn on_own_server() -> Self {
-        Self::create_on(Arc::new(start_server())).await
+        Self::on_server_with(&[]).await
+    }
+
+    /// The same, with further settings, name and value.
+    pub(crate) async fn on_server_with(settings: &[(&str, &str)]) -> Self {
+        Self::create_on(start_server(settings)).await
     }
 
     async fn create_on(server: Arc<ThrowawayPostgres>) -> Self {
@@ -87,14 +92,37 @@ impl Database {
         })
     }
 
+    /// Stops the server as a crash does.
+    pub(crate) fn crash(&self) {
+        tokio::task::block_in_place(|| self.server.stop(Stop::Immediate));
+    }
+
+    /// Starts the server again; the customer opens a new session.
+    pub(crate) async fn recover(&mut self) {
+        tokio::task::block_in_place(|| self.server.start_again()).expect("the server again");
+        self.owner = self.connect().await;
+    }
+
     /// Another session of the customer.
     pub(crate) async fn connect(&self) -> Client {
-        connect(&self.server.url(&self.name)).await
+        self.connect_to(&self.name).await
+    }
+
+    /// A session of the customer with another database of the server.
+    pub(crate) async fn connect_to(&self, database: &str) -> Client {
+        connect(&self.server.url(database)).await
     }
 
     /// Runs the customer's statements.
     pub(crate) async fn run(&self, sql: &str) {
         self.owner.batch_execute(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    }
+
+    /// Ends the sessions that the user whom we connect as has there; returns how many there were.
+    pub(crate) async fn end_our_sessions(&self) -> i64 {
+        let user = &self.user;
+        let end = format!("select count(pg_terminate_backend(pid)) from pg_stat_activity where usename = '{user}'");
+        self.ask(&end).await
     }
 
     /// Makes a table in our schema as it should be.

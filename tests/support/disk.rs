@@ -1,8 +1,10 @@
 //! A disk that fills up: small, real, and gone afterwards.
 
-use std::{fs, io::Write, path::Path, process::Command};
+use std::{fs, io::Write, os::unix::fs::MetadataExt, path::Path, process::Command};
 
 use tempfile::TempDir;
+
+use super::database::Database;
 
 /// A file system in memory, of which a test may take all the room.
 pub(crate) struct SmallDisk {
@@ -13,9 +15,22 @@ pub(crate) struct SmallDisk {
 impl SmallDisk {
     /// `None`, and a word about it, where this process may not mount one.
     pub(crate) fn mount(mebibytes: u32) -> Option<Self> {
+        Self::mount_with(&format!("size={mebibytes}m"))
+    }
+
+    /// As the tablespace `small` of the database's server: enough when empty, and for some thousands of records.
+    pub(crate) async fn as_tablespace_of(database: &Database) -> Option<Self> {
+        let data: String = database.ask("show data_directory").await;
+        let owner = fs::metadata(data).expect("the server's data").uid();
+        let disk = Self::mount_with(&format!("size=6m,mode=0700,uid={owner}"))?;
+        database.run(&format!("create tablespace small location '{}'", disk.directory.path().display())).await;
+        Some(disk)
+    }
+
+    fn mount_with(options: &str) -> Option<Self> {
         let directory = tempfile::tempdir().expect("a directory");
-        let size = format!("size={mebibytes}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(directory.path()).output();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(directory.path()).output();
         match mounted {
             Ok(output) if output.status.success() => Some(Self { directory }),
             other => {

@@ -10,6 +10,7 @@ pub(crate) mod node;
 pub(crate) mod proxy;
 pub(crate) mod scripted;
 pub(crate) mod setup;
+pub(crate) mod status;
 
 use std::time::{Duration, Instant};
 

@@ -145,7 +145,7 @@ pub(crate) async fn refuse_to_start(directory: &Path, settings: &[(&str, &str)])
     Refusal { status: output.status.code(), lines }
 }
 
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("its address").port()
 }

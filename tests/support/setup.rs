@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     database::{Database, SCHEMA},
-    eventually, holds,
+    eventually,
     model::{HUBSPOT, Model, Table, Version, compare, lines},
     node::Node,
     proxy::Proxy,
@@ -75,7 +75,7 @@ impl Setup {
 
     /// The consumer as it is now.
     pub(crate) async fn consumer(&self, name: &str) -> Value {
-        self.node.api.get(&format!("/v1/consumers/{name}")).await.expect(200)
+        self.node.api.consumer(name).await
     }
 
     /// Publishes the versions, to the node and to the model.
@@ -89,11 +89,7 @@ impl Setup {
 
     /// Waits until a consumer is as `is` wants it; `what` says how that is.
     pub(crate) async fn consumer_is(&self, name: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
-        eventually(&format!("consumer {name} to be {what}"), async || {
-            let consumer = self.consumer(name).await;
-            holds(is(&consumer), || format!("it is {consumer}")).map(|()| consumer)
-        })
-        .await
+        self.node.api.consumer_is(name, what, is).await
     }
 
     /// Waits until a consumer is in a state.

@@ -1,0 +1,140 @@
+//! Secrets stay in: whatever goes wrong, nothing that a node says, logs or writes holds a password or a token.
+
+use std::{fs, path::Path};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use serde_json::{Value, json};
+
+use crate::support::{
+    api::{Api, TOKEN},
+    database::{PASSWORD, SCHEMA},
+    eventually, holds,
+    model::{HUBSPOT, Model, contact, sync},
+    node::free_port,
+    setup::Setup,
+};
+
+/// A password that is not the right one is a secret too: it may be that of something else.
+const WRONG_PASSWORD: &str = "the-one-for-production-4711";
+
+/// The forms in which a secret may come out.
+fn forms(secret: &str) -> Vec<Vec<u8>> {
+    let percent = secret.bytes().map(|byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    });
+    let json = json!(secret).to_string();
+    let forms = [
+        secret.to_owned(),
+        json.trim_matches('"').to_owned(),
+        secret.replace('\'', "''"),
+        percent.collect(),
+        STANDARD.encode(secret).trim_end_matches('=').to_owned(),
+    ];
+    forms.into_iter().map(String::into_bytes).collect()
+}
+
+/// Whoever says this must not say a secret.
+fn holds_no_secret(who: &str, said: &[u8]) {
+    for secret in [PASSWORD, WRONG_PASSWORD, TOKEN] {
+        for form in forms(secret) {
+            let is_there = said.windows(form.len()).any(|part| part == form);
+            assert!(!is_there, "{who} holds the secret {secret}, as {}", String::from_utf8_lossy(&form));
+        }
+    }
+}
+
+fn files_hold_no_secret(directory: &Path) {
+    for entry in fs::read_dir(directory).expect("a directory").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            files_hold_no_secret(&path);
+        } else {
+            // One that is gone meanwhile holds nothing.
+            holds_no_secret(&path.display().to_string(), &fs::read(&path).unwrap_or_default());
+        }
+    }
+}
+
+/// A consumer whose table somebody makes such that something goes wrong.
+async fn consumer(setup: &Setup, name: &str, sql: &str) {
+    setup.start(name, &json!({"provider": HUBSPOT})).await;
+    setup.node.api.is_well(name).await;
+    setup.database.run(sql).await;
+}
+
+/// A target that can't be reached, and whose setting says why.
+async fn target(setup: &Setup, setting: &str, value: Value) {
+    let mut connection = setup.database.connection();
+    connection[setting] = value;
+    setup.node.api.post("/v1/targets", &json!({"name": setting, "connection": connection})).await.expect(201);
+}
+
+/// All that can be asked, of all that is there.
+async fn ask_everything(api: &Api) {
+    let lists = ["/v1/targets", "/v1/consumers", "/v1/providers", "/v1/syncs"];
+    let also = ["/v1/nodes", "/v1/incidents", "/v1/alerting", "/v1/tokens", "/openapi.json", "/docs", "/readyz", "/"];
+    let mut paths: Vec<String> = lists.into_iter().chain(also).map(str::to_owned).collect();
+    let mut actions = Vec::new();
+    for (list, views, acts) in
+        [("targets", ["setup-sql", ""], "check"), ("consumers", ["create-table-sql", "quarantine"], "verify")]
+    {
+        let found = api.get(&format!("/v1/{list}")).await.expect(200);
+        for name in found["data"].as_array().expect("a list").iter().filter_map(|one| one["name"].as_str()) {
+            paths.push(format!("/v1/{list}/{name}"));
+            paths.extend(views.map(|view| format!("/v1/{list}/{name}/{view}")));
+            actions.push(format!("/v1/{list}/{name}/{acts}"));
+        }
+    }
+    for path in paths {
+        let answer = api.get(&path).await;
+        holds_no_secret(&path, answer.body.to_string().as_bytes());
+    }
+    for path in actions {
+        let answer = api.act(&path).await.expect(200);
+        holds_no_secret(&path, answer.to_string().as_bytes());
+    }
+}
+
+#[tokio::test]
+async fn no_fault_brings_a_password_or_a_token_into_the_log_an_answer_or_a_file() {
+    let setup = Setup::new().await;
+    let api = &setup.node.api;
+    let mut model = Model::default();
+    consumer(&setup, "of_table", "alter table sequin.of_table drop constraint of_table_pkey").await;
+    consumer(&setup, "of_record", "alter table sequin.of_record add constraint never check (payload <> '1')").await;
+    let in_the_way = "
+        create function sequin.in_the_way() returns trigger language plpgsql as
+          $$ begin raise 'not now' using errcode = '40001'; end $$;
+        create trigger in_the_way before insert on sequin.contended execute function sequin.in_the_way()";
+    consumer(&setup, "contended", in_the_way).await;
+    target(&setup, "password", json!(WRONG_PASSWORD)).await;
+    target(&setup, "username", json!("nobody")).await;
+    target(&setup, "database", json!("nothing")).await;
+    target(&setup, "host", json!("nowhere.invalid")).await;
+    target(&setup, "port", json!(free_port())).await;
+    target(&setup, "tls", json!({"mode": "require"})).await;
+    setup.publish(&mut model, &[contact(sync(1), 1, json!(1))]).await;
+
+    for name in ["password", "username", "database", "host", "port", "tls"] {
+        api.target_state_is(name, "unhealthy").await;
+    }
+    setup.state_is("of_table", "halted").await;
+    setup.consumer_is("of_record", "one with a quarantine", |consumer| consumer["quarantined"] == 1).await;
+    eventually("the contention to be logged", async || {
+        holds(setup.node.log().contains("not now"), || "it is not".into())
+    })
+    .await;
+    // What is refused at the door may be quoted to whoever knocks, and to nobody else.
+    let misplaced = json!({"name": PASSWORD, "connection": {"host": PASSWORD, "password": {"is": PASSWORD}}});
+    api.post("/v1/targets", &misplaced).await.expect_problem(422);
+    let wrong_token = api.anonymous(reqwest::Method::GET, "/v1/targets").bearer_auth(WRONG_PASSWORD);
+    assert_eq!(wrong_token.send().await.expect("an answer").status(), 401);
+
+    ask_everything(api).await;
+    holds_no_secret("the log", setup.node.log().as_bytes());
+    files_hold_no_secret(&setup.node.data());
+    let tables =
+        setup.database.ask::<i64>(&format!("select count(*) from pg_tables where schemaname = '{SCHEMA}'")).await;
+    assert_eq!(tables, 3, "the target holds nothing of ours but the tables");
+}
