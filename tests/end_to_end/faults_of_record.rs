@@ -311,10 +311,12 @@ async fn a_unique_value_that_one_record_hands_on_to_another_arrives_whoever_come
 }
 
 #[tokio::test]
-async fn unique_values_that_two_records_swap_arrive() {
+async fn records_that_swap_unique_values_wait_in_quarantine_until_the_index_goes() {
     let mut model = Model::default();
     let setup = with_unique_emails(&mut model).await;
     setup.publish(&mut model, &[with_email("a", "2"), with_email("b", "1")]).await;
+    setup.has_in_quarantine(HUBSPOT, 2, &model).await;
+    setup.database.run("drop index sequin.email").await;
     setup.has_everything(HUBSPOT, &model).await;
 }
 

@@ -1,12 +1,15 @@
 //! A pipeline: one run of a consumer, from its checkpoint on.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::{
+    task::{AbortHandle, JoinSet},
+    time::Instant,
+};
 
 use super::{ConsumerArguments, Doubt, Happening};
 use crate::{
@@ -57,6 +60,7 @@ impl Pipeline {
             is_slow: Box::new(move || tell_target(Doubt::Slow)),
             attempts: AtomicU64::new(0),
             largest_part: AtomicUsize::new(MAX_ROWS),
+            verified_at: Mutex::new(Instant::now()),
         });
         let mut writers = Vec::new();
         for _ in 0..context.settings.writers {

@@ -143,6 +143,18 @@ pub struct Checkpoint {
     pub applied: Applied,
     /// How far the backfill is; `None` before the first start.
     pub backfill: Option<Backfill>,
+    /// The table that it was brought to; `None` before the first start.
+    #[serde(default)]
+    pub table: Option<TableId>,
+}
+
+/// A table as the server knows it: one that is dropped and made again is another, which holds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableId {
+    /// The database's object identifier.
+    pub database: u32,
+    /// The table's.
+    pub relation: u32,
 }
 
 /// How a target is.

@@ -11,7 +11,7 @@ use std::{
     ops::Range,
     pin::pin,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -19,11 +19,11 @@ use std::{
 
 use tokio::time::{Instant, timeout};
 
-use super::quarantine::{Quarantine, RefuseError};
+use super::quarantine::Quarantine;
 use crate::{
     flow::{backoff::Backoff, coalesce::Batch, refusals::TooManyRefusals, unsupported_text::ReplacedText},
-    model::{Applied, Idx, Op, Record, TableName, UnsupportedText, decode, encode},
-    postgres::{ApplyError, Change, Fault, Pool, Tombstone, Verdict, apply},
+    model::{Applied, Idx, Op, Record, SequinId, Severity, TableName, UnsupportedText, decode, encode},
+    postgres::{ApplyError, Change, Fault, Finding, Pool, Tombstone, Verdict, apply},
     store::DocumentsError,
 };
 
@@ -34,6 +34,12 @@ const CONTENTION_LIMIT: Duration = Duration::from_secs(30);
 /// takes longer has lost its server.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(150);
 
+/// How many refused records the store is told of at once: what a crash then makes one look for again.
+const SAVED_AT_ONCE: usize = 64;
+
+/// For how long a table that was verified counts as verified while it refuses records.
+const VERIFIED_FOR: Duration = Duration::from_secs(1);
+
 /// An attempt that takes longer makes one ask whether the server is there at all.
 const SLOW: Duration = Duration::from_secs(3);
 
@@ -43,7 +49,9 @@ pub(crate) enum BringError {
     #[error(transparent)]
     Apply(#[from] ApplyError),
     #[error("{error}, the last with: {fault}")]
-    TooManyRefusals { error: TooManyRefusals, fault: Fault },
+    TooManyRefusals { error: TooManyRefusals, fault: Box<Fault> },
+    #[error("the table is not as it should be")]
+    WrongTable(Vec<Finding>),
     #[error("the quarantine can't be kept: {0}")]
     Quarantine(#[from] DocumentsError),
 }
@@ -60,6 +68,8 @@ pub(crate) struct Bringing {
     pub(crate) attempts: AtomicU64,
     /// How many rows are tried at once: fewer while that takes too long.
     pub(crate) largest_part: AtomicUsize,
+    /// When the table was last known to be as it should be.
+    pub(crate) verified_at: Mutex<Instant>,
 }
 
 impl Bringing {
@@ -67,12 +77,20 @@ impl Bringing {
     pub(crate) async fn bring(&self, batch: &mut Batch) -> Result<Applied, BringError> {
         self.quarantine.begin(batch);
         let envelopes = Envelopes::of(batch, self.unsupported_text)?;
-        let applied = self.bring_in_parts(&envelopes).await?;
-        self.quarantine.brought(batch).await?;
+        let mut refused = Vec::new();
+        let applied = self.bring_in_parts(&envelopes, &mut refused).await;
+        // Also what was refused before something else went wrong.
+        self.quarantine.save(refused.chunks(SAVED_AT_ONCE).last().unwrap_or_default()).await?;
+        let applied = applied?;
+        self.quarantine.brought(batch, &refused).await?;
         Ok(applied)
     }
 
-    async fn bring_in_parts(&self, envelopes: &Envelopes<'_>) -> Result<Applied, BringError> {
+    async fn bring_in_parts(
+        &self,
+        envelopes: &Envelopes<'_>,
+        refused: &mut Vec<SequinId>,
+    ) -> Result<Applied, BringError> {
         let mut applied = Applied { replaced_text: envelopes.replaced.len() as u64, ..Applied::default() };
         let mut patience = Patience::new();
         let mut parts = self.parts(envelopes.batch.len());
@@ -86,7 +104,13 @@ impl Bringing {
                     self.largest_part.fetch_max(part.len().saturating_mul(2), Ordering::Relaxed);
                 }
                 Err(ApplyError::Database(fault)) => match fault.verdict {
-                    Verdict::Record if part.len() == 1 => self.refuse(envelopes, part.start, fault).await?,
+                    Verdict::Record if part.len() == 1 => {
+                        self.verify_table().await?;
+                        refused.push(self.refuse(envelopes, part.start, fault)?);
+                        if refused.len().is_multiple_of(SAVED_AT_ONCE) {
+                            self.quarantine.save(&refused[refused.len() - SAVED_AT_ONCE..]).await?;
+                        }
+                    }
                     Verdict::Record => parts.extend(halves(part)),
                     Verdict::Contention if patience.lasts() || (fault.is_too_slow() && part.len() > 1) => {
                         tracing::debug!(%fault, table = %self.table, rows = part.len(), "trying less at a time");
@@ -125,13 +149,33 @@ impl Bringing {
         outcome.unwrap_or_else(|_| Err(Fault::timed_out("a transaction").into()))
     }
 
-    async fn refuse(&self, envelopes: &Envelopes<'_>, number: usize, fault: Fault) -> Result<(), BringError> {
+    /// No record is to blame for a table that is not as it should be.
+    async fn verify_table(&self) -> Result<(), BringError> {
+        let is_due = {
+            let mut verified_at = self.verified_at.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_due = verified_at.elapsed() > VERIFIED_FOR;
+            if is_due {
+                *verified_at = Instant::now();
+            }
+            is_due
+        };
+        if is_due {
+            let findings = self.pool.get().await.map_err(ApplyError::from)?.verify(&self.table).await;
+            let findings = findings.map_err(ApplyError::from)?;
+            if findings.iter().any(|finding| finding.severity == Severity::Error) {
+                return Err(BringError::WrongTable(findings));
+            }
+        }
+        Ok(())
+    }
+
+    fn refuse(&self, envelopes: &Envelopes<'_>, number: usize, fault: Fault) -> Result<SequinId, BringError> {
         let (idx, record) = envelopes.record(number)?;
         tracing::debug!(%fault, table = %self.table, record = %record.sequin_id, "refused");
-        self.quarantine.refuse(&record, idx, &fault).await.map_err(|error| match error {
-            RefuseError::TooMany(error) => BringError::TooManyRefusals { error, fault },
-            RefuseError::Documents(error) => BringError::Quarantine(error),
-        })
+        match self.quarantine.refuse(&record, idx, &fault) {
+            Ok(()) => Ok(record.sequin_id),
+            Err(error) => Err(BringError::TooManyRefusals { error, fault: Box::new(fault) }),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
+use futures_util::future::try_join_all;
 use tokio::{
     sync::Notify,
     time::{Instant, timeout_at},
@@ -49,15 +50,6 @@ pub(crate) struct Retry {
     pub(crate) idx: Idx,
 }
 
-/// Why a refused version was not set aside.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RefuseError {
-    #[error(transparent)]
-    TooMany(#[from] TooManyRefusals),
-    #[error(transparent)]
-    Documents(#[from] DocumentsError),
-}
-
 /// The quarantine of one consumer.
 pub(crate) struct Quarantine {
     consumer: ConsumerId,
@@ -76,7 +68,8 @@ struct Inner {
 
 struct Held {
     entry: Quarantined,
-    revision: Revision,
+    /// Where the store has it, or an earlier form of it.
+    revision: Option<Revision>,
     retry: Next,
 }
 
@@ -102,7 +95,7 @@ impl Quarantine {
             match found {
                 Ok(found) => {
                     let retry = next(found.value.retry_at, now);
-                    let (record, revision) = (found.value.key.record, found.revision);
+                    let (record, revision) = (found.value.key.record, Some(found.revision));
                     held.insert(record, Held { entry: found.value, revision, retry });
                 }
                 Err(entry) => {
@@ -149,19 +142,17 @@ impl Quarantine {
         }
     }
 
-    /// Sets a version aside, unless that makes too many.
-    pub(crate) async fn refuse(&self, record: &Record<'_>, idx: Idx, fault: &Fault) -> Result<(), RefuseError> {
-        let (mut entry, revision) = {
-            let mut inner = self.lock();
-            let before = inner.held.get(&record.sequin_id);
-            let revision = before.map(|held| held.revision);
-            match before.filter(|held| held.entry.idx == idx) {
-                Some(again) => (again.entry.clone(), revision),
-                None => {
-                    let others = inner.len() - usize::from(inner.has(record.sequin_id));
-                    inner.refusals.refused(others)?;
-                    (first_refusal(self.consumer, record, idx), revision)
-                }
+    /// Sets a version aside, unless that makes too many. The store hears of it by [`Quarantine::save`].
+    pub(crate) fn refuse(&self, record: &Record<'_>, idx: Idx, fault: &Fault) -> Result<(), TooManyRefusals> {
+        let mut inner = self.lock();
+        let before = inner.held.get(&record.sequin_id);
+        let revision = before.and_then(|held| held.revision);
+        let mut entry = match before.filter(|held| held.entry.idx == idx) {
+            Some(again) => again.entry.clone(),
+            None => {
+                let others = inner.len() - usize::from(inner.has(record.sequin_id));
+                inner.refusals.refused(others)?;
+                first_refusal(self.consumer, record, idx)
             }
         };
         entry.attempts += 1;
@@ -172,45 +163,51 @@ impl Quarantine {
         let wait = fault.may_heal().then(|| retry_in(entry.attempts));
         entry.retry_at = wait.map(|wait| entry.last_failed_at + wait);
         let retry = wait.map_or(Next::Never, |wait| Next::At(Instant::now() + wait));
-        let saved = self.save(&entry, revision).await?;
-        let mut inner = self.lock();
-        match saved {
-            Some(revision) => {
-                inner.remove(record.sequin_id);
-                inner.held.insert(record.sequin_id, Held { entry, revision, retry });
-            }
-            None => inner.remove(record.sequin_id),
-        }
+        inner.remove(record.sequin_id);
+        inner.held.insert(record.sequin_id, Held { entry, revision, retry });
+        drop(inner);
         self.refused.notify_one();
         Ok(())
     }
 
-    /// `None` if somebody has discarded the entry meanwhile.
-    async fn save(&self, entry: &Quarantined, revision: Option<Revision>) -> Result<Option<Revision>, DocumentsError> {
+    /// Tells the store of records that were refused, all at once: they share its commit.
+    pub(crate) async fn save(&self, refused: &[SequinId]) -> Result<(), DocumentsError> {
+        try_join_all(refused.iter().map(|&record| self.save_one(record))).await?;
+        Ok(())
+    }
+
+    async fn save_one(&self, record: SequinId) -> Result<(), DocumentsError> {
+        let unsaved = self.lock().held.get(&record).map(|held| (held.entry.clone(), held.revision));
+        let Some((entry, revision)) = unsaved else { return Ok(()) };
         let saved = match revision {
-            None => self.documents.put(entry.key, entry).await,
-            Some(revision) => self.documents.update(entry.key, entry, revision).await,
+            None => self.documents.put(entry.key, &entry).await,
+            Some(revision) => self.documents.update(entry.key, &entry, revision).await,
         };
         match saved {
-            Err(DocumentsError::Store(StoreError::Conflict { .. })) => Ok(None),
-            saved => saved.map(Some),
+            Ok(revision) => {
+                if let Some(held) = self.lock().held.get_mut(&record) {
+                    held.revision = Some(revision);
+                }
+                Ok(())
+            }
+            // Somebody has discarded the entry meanwhile.
+            Err(DocumentsError::Store(StoreError::Conflict { .. })) => {
+                self.lock().remove(record);
+                Ok(())
+            }
+            Err(error) => Err(error),
         }
     }
 
-    /// A batch was brought, but for what was refused of it.
-    pub(crate) async fn brought(&self, batch: &Batch) -> Result<(), DocumentsError> {
-        if self.len() == 0 {
-            return Ok(());
-        }
-        for (row, _) in batch.rows() {
-            let is_done = {
-                let inner = self.lock();
-                inner.has(row.sequin_id) && !inner.holds(row)
-            };
-            if is_done {
-                self.forget(row.sequin_id).await?;
-            }
-        }
+    /// A batch was brought, but for what was `refused` of it.
+    pub(crate) async fn brought(&self, batch: &Batch, refused: &[SequinId]) -> Result<(), DocumentsError> {
+        let refused: HashSet<_> = refused.iter().collect();
+        let done: Vec<_> = {
+            let inner = self.lock();
+            let records = batch.rows().map(|(row, _)| row.sequin_id).filter(|_| inner.len() > 0);
+            records.filter(|record| inner.has(*record) && !refused.contains(record)).collect()
+        };
+        try_join_all(done.into_iter().map(|record| self.forget(record))).await?;
         Ok(())
     }
 
@@ -242,7 +239,7 @@ impl Quarantine {
             match inner.held.get(&record).map(|held| held.revision) {
                 // That of an entry that can't be read does not matter: whatever it says is superseded.
                 None if !inner.has(record) => return Ok(()),
-                revision => revision,
+                revision => revision.flatten(),
             }
         };
         let key = QuarantineKey { consumer: self.consumer, record };
@@ -278,7 +275,7 @@ impl Inner {
         }
     }
 
-    /// Whether this version is set aside, and not being tried again: it is passed over, or was just refused.
+    /// Whether this version is set aside, and not being tried again.
     fn holds(&self, row: &Row) -> bool {
         self.held.get(&row.sequin_id).is_some_and(|held| held.entry.idx == row.idx && held.retry != Next::UnderWay)
     }

@@ -165,14 +165,32 @@ fn on_table(relation: &Row, table: &TableName) -> Vec<Finding> {
     findings
 }
 
+/// Rows that are there can't be without a value where there has to be one.
+fn add_column(table: &str, column: &str, sql_type: &str, nullable: bool) -> String {
+    if nullable {
+        return format!("alter table {table} add column {column} {sql_type};");
+    }
+    let placeholder = match sql_type {
+        "uuid" => "'00000000-0000-0000-0000-000000000000'",
+        "jsonb" => "'{}'",
+        "bigint" => "0",
+        "text" => "''",
+        _ => "now()",
+    };
+    format!(
+        "-- rows that are there hold a placeholder until their records come again\n\
+         alter table {table} add column {column} {sql_type} not null default {placeholder};\n\
+         alter table {table} alter column {column} drop default;"
+    )
+}
+
 fn on_columns(rows: &[Row], table: &TableName) -> Vec<Finding> {
     let name = readable_table(table);
     let ours = |column: &str| COLUMNS.iter().find(|ours| ours.name == column);
     let mut findings = Vec::new();
     for Column { name: column, sql_type, nullable } in &COLUMNS {
         let Some(row) = rows.iter().find(|row| row.get::<_, &str>(0) == *column) else {
-            let constraint = if *nullable { "" } else { " not null" };
-            let fix = format!("alter table {name} add column {column} {sql_type}{constraint};");
+            let fix = add_column(&name, column, sql_type, *nullable);
             findings.push(error("column_missing", format!("{name} has no column {column}"), fix));
             continue;
         };
