@@ -346,8 +346,11 @@ async fn a_record_whose_parent_comes_later_or_goes_earlier_waits_for_that() {
 const NO_BAD_ONES: &str =
     "alter table sequin.hubspot add constraint good check (payload->>'state' is distinct from 'bad')";
 
+/// Does so too, in a way that is not tried again by itself.
+const NO_WORDS_FOR_NUMBERS: &str = "create index good on sequin.hubspot (((payload->>'number')::integer))";
+
 fn bad(numbers: Range<u128>) -> Vec<Version> {
-    numbers.map(|number| odd(&number.to_string(), json!({"state": "bad"}))).collect()
+    numbers.map(|number| odd(&number.to_string(), json!({"state": "bad", "number": "none"}))).collect()
 }
 
 async fn has_halted(setup: &Setup) -> Value {
@@ -380,7 +383,7 @@ async fn a_quarantine_that_is_full_halts_the_consumer_however_many_others_are_go
     let setup = Setup::new().await;
     let mut model = Model::default();
     setup.start_hubspot().await;
-    setup.database.run(NO_BAD_ONES).await;
+    setup.database.run(NO_WORDS_FOR_NUMBERS).await;
     for round in 0..2u128 {
         setup.publish(&mut model, &bad(480 * round..480 * (round + 1))).await;
         setup.publish(&mut model, &contacts(0..10_000, &round.to_string())).await;
@@ -390,7 +393,7 @@ async fn a_quarantine_that_is_full_halts_the_consumer_however_many_others_are_go
     setup.publish(&mut model, &bad(960..1010)).await;
     let consumer = has_halted(&setup).await;
     assert_eq!(consumer["quarantined"], 1000, "{consumer}");
-    setup.database.run("alter table sequin.hubspot drop constraint good").await;
+    setup.database.run("drop index sequin.good").await;
     setup.act(HUBSPOT, "resume").await;
     setup.has_everything(HUBSPOT, &model).await;
 }

@@ -1,9 +1,9 @@
-//! What an API sends arrives as it is, whatever it is; and what PostgreSQL can't hold is not passed over in silence.
+//! What an API sends arrives as it is, whatever it is (`faults_of_record` has what PostgreSQL can't hold).
 
 use serde_json::{Value, json};
 
 use crate::support::{
-    model::{HUBSPOT, Model, contact, lines, sync},
+    model::{HUBSPOT, contact, lines, sync},
     setup::Setup,
 };
 
@@ -177,29 +177,5 @@ async fn a_schema_and_a_table_may_have_any_name() {
         let count =
             format!(r#"select count(*) from "{}"."{}""#, schema.replace('"', "\"\""), name.replace('"', "\"\""));
         assert_eq!(setup.database.ask::<i64>(&count).await, 3000, "{name}");
-    }
-}
-
-#[tokio::test]
-async fn a_record_that_the_table_can_t_hold_is_set_aside_until_a_newer_version_takes_its_place() {
-    let setup = Setup::new().await;
-    let mut model = Model::default();
-    setup.start_hubspot().await;
-    let too_deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
-    for (number, payload) in [r#""\u0000""#, r#"{"\u0000":1}"#, r#""\ud800""#, "1e200000", &too_deep].iter().enumerate()
-    {
-        setup.node.api.publish(line(&json!("contact"), &json!("bad"), payload)).await.expect(200);
-        let is_set_aside = |consumer: &Value| consumer["quarantined"] == 1 && consumer["state"] == "live";
-        let consumer = setup.consumer_is(HUBSPOT, "live, with a record in quarantine", is_set_aside).await;
-        assert_eq!(consumer["health"]["status"], "unhealthy");
-        let reason = &consumer["health"]["reasons"][0];
-        assert_eq!(reason["code"], "records_quarantined", "payload {number}: {consumer}");
-        for member in ["summary", "since", "fix"] {
-            assert!(reason[member].as_str().is_some_and(|text| !text.is_empty()), "payload {number}: {reason}");
-        }
-        model.publish(&[contact(sync(1), "bad", json!(null))]);
-        setup.publish(&mut model, &[contact(sync(1), "bad", json!(number)), contact(sync(1), number, json!(0))]).await;
-        setup.hubspot_is(&model).await;
-        setup.consumer_is(HUBSPOT, "well", |consumer| consumer["health"]["status"] == "healthy").await;
     }
 }

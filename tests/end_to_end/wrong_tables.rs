@@ -170,43 +170,6 @@ async fn what_may_break_a_consumer_is_a_warning_and_does_not_keep_it_from_starti
     assert_eq!(verify(&setup).await, json!({"ok": true, "findings": []}));
 }
 
-#[tokio::test]
-async fn a_table_that_goes_wrong_later_halts_its_consumer_until_it_is_mended() {
-    let setup = Setup::new().await;
-    let mut model = Model::default();
-    setup.start("t", &json!({"provider": HUBSPOT})).await;
-    setup.start("healthy", &json!({"provider": HUBSPOT})).await;
-    setup.state_is("t", "live").await;
-    let user = &setup.database.user;
-    for (wrong, code) in [
-        ("alter table sequin.t rename column payload to body".to_owned(), "column_missing"),
-        ("alter table sequin.t rename to gone".into(), "table_missing"),
-        (format!("revoke insert on sequin.t from {user}"), "table_privilege_missing"),
-        ("alter table sequin.t drop constraint t_pkey".into(), "primary_key_missing"),
-    ] {
-        setup.database.run(&wrong).await;
-        setup.publish(&mut model, &[contact(sync(1), &wrong, json!(code))]).await;
-        let has_reason =
-            |consumer: &Value| consumer["state"] == "halted" && consumer["health"]["reasons"][0]["code"] == code;
-        let consumer = setup.consumer_is("t", &format!("halted for {code}"), has_reason).await;
-        assert_eq!(consumer["health"]["status"], "unhealthy");
-        let fix = consumer["health"]["reasons"][0]["fix"].as_str().expect("SQL").to_owned();
-        setup.table_is("healthy", &model.of_provider(HUBSPOT)).await;
-        // What was renamed is better renamed back than made again.
-        setup
-            .database
-            .run(match code {
-                "column_missing" => "alter table sequin.t rename column body to payload",
-                "table_missing" => "alter table sequin.gone rename to t",
-                _ => &fix,
-            })
-            .await;
-        setup.act("t", "resume").await;
-        setup.table_is("t", &model.of_provider(HUBSPOT)).await;
-        setup.state_is("t", "live").await;
-    }
-}
-
 /// Everything works: a backfill in large batches, and a live create, update and delete.
 async fn forwards(setup: &Setup) {
     let mut model = Model::default();
