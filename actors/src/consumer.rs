@@ -61,6 +61,8 @@ pub(crate) enum ConsumerMessage {
 /// What happens in an attempt.
 pub(crate) enum Happening {
     Loaded(Result<(Progress, Arc<Quarantine>), LoadError>),
+    /// The store has a checkpoint from which everything is brought again.
+    StartedOver,
     Counted(Arc<Quarantine>),
     Prepared(Result<Prepared, PrepareError>),
     VerifiedAgain(Vec<Finding>),
@@ -189,6 +191,7 @@ impl Actor for ConsumerActor {
             ConsumerMessage::Saved(saved) => state.saved(saved),
             ConsumerMessage::Happened(generation, happening) if generation == state.generation => match happening {
                 Happening::Loaded(loaded) => state.loaded(loaded),
+                Happening::StartedOver => state.load(),
                 Happening::Counted(quarantine) => state.counted(quarantine),
                 Happening::Prepared(prepared) => state.prepared(prepared).await?,
                 Happening::VerifiedAgain(findings) => state.verified_again(&findings),

@@ -59,6 +59,10 @@ pub(crate) struct TargetActorState {
     breaker: Breaker,
     /// Why the breaker is not closed; `None` while nothing is known.
     reason: Option<Reason>,
+    /// Whether that is something that no probe sees.
+    is_beyond_probes: bool,
+    /// Why it was not closed before, until it has proved itself.
+    on_trial: Option<Reason>,
     answered_at: Option<Instant>,
     /// The number of the last probe that was begun or put off; what an earlier one says is not heard.
     probe: u64,
@@ -108,6 +112,8 @@ impl Actor for TargetActor {
             pool,
             breaker: Breaker::new(Instant::now()),
             reason: None,
+            is_beyond_probes: false,
+            on_trial: None,
             answered_at: None,
             probe: 0,
             is_probing: false,

@@ -1,14 +1,14 @@
 //! A pipeline: one run of a consumer, from its checkpoint on.
 
 use std::sync::{
-    Arc, Mutex,
+    Arc,
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
 use tokio::{
+    sync::Mutex,
     task::{AbortHandle, JoinSet},
-    time::Instant,
 };
 
 use super::{ConsumerArguments, Doubt, Happening};
@@ -60,7 +60,8 @@ impl Pipeline {
             is_slow: Box::new(move || tell_target(Doubt::Slow)),
             attempts: AtomicU64::new(0),
             largest_part: AtomicUsize::new(MAX_ROWS),
-            verified_at: Mutex::new(Instant::now()),
+            queue: Mutex::new(()),
+            verified_at: Mutex::new(None),
         });
         let mut writers = Vec::new();
         for _ in 0..context.settings.writers {

@@ -9,7 +9,7 @@ use super::{ConsumerArguments, ConsumerState, Happening, Mode, pipeline::Pipelin
 use crate::{
     context::Context,
     flow::progress::Progress,
-    model::Severity,
+    model::{Checkpoint, Severity},
     pipeline::{LoadError, Preparation, PrepareError, Prepared, Quarantine, load, reason},
     postgres::Finding,
 };
@@ -65,14 +65,33 @@ impl ConsumerState {
         match prepared {
             Err(PrepareError::Database(fault)) => self.judge(fault),
             Err(PrepareError::Documents(error)) => self.fail(reason::trying_again(error.to_string())),
-            Ok(Prepared { findings, quarantine }) => {
+            Ok(Prepared { findings, table, quarantine }) => {
                 self.quarantine = Some(Arc::clone(&quarantine));
                 if self.accept(&findings) {
-                    self.run(&quarantine).await?;
+                    let again = table.zip(self.progress.as_mut()).and_then(|(table, progress)| progress.goes_to(table));
+                    match again {
+                        Some(from_the_start) => self.start_over(from_the_start),
+                        None => self.run(&quarantine).await?,
+                    }
                 }
             }
         }
         Ok(())
+    }
+
+    /// The table was dropped and made again: it gets everything again.
+    fn start_over(&mut self, from_the_start: Checkpoint) {
+        tracing::warn!(consumer = %self.arguments.consumer.name, "the table was made again, and is backfilled again");
+        self.progress = None;
+        self.saving.abort_all();
+        self.tear_down(Mode::Loading);
+        let (context, consumer) = (Arc::clone(&self.arguments.context), self.arguments.consumer.id);
+        self.attempt(async move {
+            match context.documents.put(consumer, &from_the_start).await {
+                Ok(_) => Happening::StartedOver,
+                Err(error) => Happening::Loaded(Err(error.into())),
+            }
+        });
     }
 
     /// Remembers what may become wrong with the table, and halts if something is.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::rate::Rate;
-use crate::model::{Applied, Backfill, Checkpoint, ConsumerStatus, Idx, Lag, Reason, RunState, Severity};
+use crate::model::{Applied, Backfill, Checkpoint, ConsumerStatus, Idx, Lag, Reason, RunState, Severity, TableId};
 
 /// How far a consumer is, across all its pipelines.
 #[derive(Debug)]
@@ -22,6 +22,16 @@ impl Progress {
     /// Goes on from what the store holds.
     pub fn resume(checkpoint: Checkpoint) -> Self {
         Self { saved: checkpoint.clone(), checkpoint, lag: Lag::default(), rate: Rate::default(), recently: 0 }
+    }
+
+    /// It is this table that the records go to. Returns where to begin again if it is another than so far.
+    pub fn goes_to(&mut self, table: TableId) -> Option<Checkpoint> {
+        match self.checkpoint.table.replace(table) {
+            Some(before) if before != table => {
+                Some(Checkpoint { idx: Idx::START, backfill: None, ..self.checkpoint.clone() })
+            }
+            _ => None,
+        }
     }
 
     /// A batch was committed.
@@ -182,6 +192,17 @@ mod tests {
         assert!(progress.behind(Duration::from_secs(u32::MAX.into()), long_after).is_some());
         progress.measured(Lag::default(), 0);
         assert_eq!(progress.behind(Duration::ZERO, long_after), None);
+    }
+
+    #[test]
+    fn a_table_that_was_made_again_gets_everything_from_the_start() {
+        let table = |relation| TableId { database: 1, relation };
+        let mut progress = backfilling(100, 100);
+        progress.reached(Idx(100), Utc::now());
+        assert_eq!(progress.goes_to(table(7)), None, "the first is not another");
+        assert_eq!(progress.goes_to(table(7)), None);
+        let again = progress.goes_to(table(8)).expect("another");
+        assert_eq!((again.idx, again.backfill, again.table), (Idx::START, None, Some(table(8))));
     }
 
     #[test]

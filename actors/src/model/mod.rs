@@ -21,7 +21,7 @@ pub use quarantine::{QuarantineKey, Quarantined};
 pub use record::{Op, Record, RecordFields};
 pub use secret::Secret;
 pub use status::{
-    Applied, Backfill, Checkpoint, ConsumerStatus, Lag, Reason, RunState, Severity, TargetState, TargetStatus,
+    Applied, Backfill, Checkpoint, ConsumerStatus, Lag, Reason, RunState, Severity, TableId, TargetState, TargetStatus,
 };
 pub use sync::Sync;
 pub use target::{Connection, Target, Tls, TlsMode};

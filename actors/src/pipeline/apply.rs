@@ -11,13 +11,16 @@ use std::{
     ops::Range,
     pin::pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
 use super::quarantine::Quarantine;
 use crate::{
@@ -68,8 +71,10 @@ pub(crate) struct Bringing {
     pub(crate) attempts: AtomicU64,
     /// How many rows are tried at once: fewer while that takes too long.
     pub(crate) largest_part: AtomicUsize,
-    /// When the table was last known to be as it should be.
-    pub(crate) verified_at: Mutex<Instant>,
+    /// Those of its writers that wait for others.
+    pub(crate) queue: Mutex<()>,
+    /// When the table was last found to be as it should be, since it refuses records.
+    pub(crate) verified_at: Mutex<Option<Instant>>,
 }
 
 impl Bringing {
@@ -95,7 +100,10 @@ impl Bringing {
         let mut patience = Patience::new();
         let mut parts = self.parts(envelopes.batch.len());
         while let Some(part) = parts.pop() {
+            // Who waits for others holds one session, and leaves the rest to those who need not wait.
+            let alone = if patience.has_waited { Some(self.queue.lock().await) } else { None };
             let outcome = self.attempt(envelopes, part.clone()).await;
+            drop(alone);
             self.attempts.fetch_add(1, Ordering::Relaxed);
             match outcome {
                 Ok(more) => {
@@ -151,21 +159,16 @@ impl Bringing {
 
     /// No record is to blame for a table that is not as it should be.
     async fn verify_table(&self) -> Result<(), BringError> {
-        let is_due = {
-            let mut verified_at = self.verified_at.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_due = verified_at.elapsed() > VERIFIED_FOR;
-            if is_due {
-                *verified_at = Instant::now();
-            }
-            is_due
-        };
-        if is_due {
-            let findings = self.pool.get().await.map_err(ApplyError::from)?.verify(&self.table).await;
-            let findings = findings.map_err(ApplyError::from)?;
-            if findings.iter().any(|finding| finding.severity == Severity::Error) {
-                return Err(BringError::WrongTable(findings));
-            }
+        let mut verified_at = self.verified_at.lock().await;
+        if verified_at.is_some_and(|verified_at| verified_at.elapsed() < VERIFIED_FOR) {
+            return Ok(());
         }
+        let session = self.pool.get().await.map_err(ApplyError::from)?;
+        let findings = session.verify(&self.table).await.map_err(ApplyError::from)?;
+        if findings.iter().any(|finding| finding.severity == Severity::Error) {
+            return Err(BringError::WrongTable(findings));
+        }
+        *verified_at = Some(Instant::now());
         Ok(())
     }
 
@@ -189,11 +192,13 @@ fn halves(part: Range<usize>) -> impl Iterator<Item = Range<usize>> {
 struct Patience {
     since: Instant,
     backoff: Backoff,
+    has_waited: bool,
 }
 
 impl Patience {
     fn new() -> Self {
-        Self { since: Instant::now(), backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)) }
+        let backoff = Backoff::new(Duration::from_millis(20), Duration::from_secs(5));
+        Self { since: Instant::now(), backoff, has_waited: false }
     }
 
     fn lasts(&self) -> bool {
@@ -201,6 +206,7 @@ impl Patience {
     }
 
     async fn wait(&mut self) {
+        self.has_waited = true;
         tokio::time::sleep(self.backoff.next(fastrand::f64())).await;
     }
 }

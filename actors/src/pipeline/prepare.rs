@@ -7,7 +7,7 @@ use tokio_util::task::TaskTracker;
 use super::Quarantine;
 use crate::{
     flow::refusals::RefusalLimit,
-    model::{ConsumerId, TableName},
+    model::{ConsumerId, TableId, TableName},
     postgres::{Fault, Finding, Pool},
     store::{Documents, DocumentsError},
 };
@@ -15,6 +15,8 @@ use crate::{
 /// What was found.
 pub(crate) struct Prepared {
     pub(crate) findings: Vec<Finding>,
+    /// Which table it is, if it is there.
+    pub(crate) table: Option<TableId>,
     pub(crate) quarantine: Arc<Quarantine>,
 }
 
@@ -44,9 +46,10 @@ impl Preparation {
         earlier.wait().await;
         let session = self.pool.get().await?;
         session.end_strays().await?;
+        let table = session.table_id(&self.table).await?;
         let findings = session.verify(&self.table).await?;
         let quarantine = Quarantine::load(self.consumer, &self.documents, self.refusal_limit).await?;
-        Ok(Prepared { findings, quarantine })
+        Ok(Prepared { findings, table, quarantine })
     }
 }
 

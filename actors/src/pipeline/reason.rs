@@ -30,7 +30,9 @@ pub(crate) fn of_fault(fault: &Fault) -> Reason {
 
 /// The table is not as it should be.
 pub(crate) fn of_finding(finding: &Finding) -> Reason {
-    Reason { severity: finding.severity, ..reason(finding.code, finding.message.clone(), &finding.fix_sql) }
+    let cause = "the table is not, or no longer, as the create-table statement makes it";
+    let reason = reason(finding.code, finding.message.clone(), &finding.fix_sql);
+    Reason { severity: finding.severity, cause: Some(cause.into()), ..reason }
 }
 
 /// Others hold the table or its rows, and do not let go.
@@ -62,7 +64,8 @@ pub(crate) fn quarantine_unreadable(entries: usize, since: DateTime<Utc>) -> Rea
 /// So many records were refused that something else must be wrong.
 pub(crate) fn quarantine_full(message: String) -> Reason {
     let fix = "mend what the refusals in the quarantine have in common, then resume: they are tried again";
-    reason("quarantine_full", message, fix)
+    let cause = "a constraint, a trigger or a publisher that was changed, rather than single records";
+    Reason { cause: Some(cause.into()), ..reason("quarantine_full", message, fix) }
 }
 
 /// Something on our side failed, and is tried again.

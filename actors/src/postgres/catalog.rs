@@ -110,11 +110,12 @@ impl Statements {
         let arrays = arrays.map(|(n, column)| format!("${}::{}[]", n + 1, column.sql_type));
         let arrays = arrays.collect::<Vec<_>>().join(", ");
         let upsert = |source: &str| {
+            // The cast is nothing to a bigint, and fails for a column that was changed to text, which orders otherwise.
             format!(
                 "insert into {table} as t ({columns}, inserted_at, updated_at) \
                  select {columns}, now(), now() from {source} \
                  on conflict (sequin_id) do update set {updates}, updated_at = now() \
-                 where t.updated_idx < excluded.updated_idx"
+                 where t.updated_idx < excluded.updated_idx::bigint"
             )
         };
         Self {

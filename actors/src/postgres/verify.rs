@@ -8,7 +8,7 @@ use super::{
     identifier::{readable, readable_table},
     session::{Session, connect},
 };
-use crate::model::{Connection, Severity, TableName};
+use crate::model::{Connection, Severity, TableId, TableName};
 
 /// One thing that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,18 @@ const PRIMARY_KEY: &str = "
     join pg_catalog.pg_attribute a on a.attrelid = con.conrelid and a.attnum = k.attnum
     where con.conrelid = $1 and con.contype = 'p' group by con.conname, con.condeferrable";
 
+const TABLE_ID: &str = "
+    select d.oid, c.oid from pg_catalog.pg_database d, pg_catalog.pg_class c
+    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+    where d.datname = pg_catalog.current_database() and n.nspname = $1 and c.relname = $2";
+
 impl Session {
+    /// Which table it is, if it is there.
+    pub async fn table_id(&self, table: &TableName) -> Result<Option<TableId>, Fault> {
+        let row = self.client.query_opt(TABLE_ID, &[&table.schema, &table.table]).await?;
+        Ok(row.map(|row| TableId { database: row.get(0), relation: row.get(1) }))
+    }
+
     /// Compares the table with what it should be.
     pub async fn verify(&self, table: &TableName) -> Result<Vec<Finding>, Fault> {
         let relation = self.client.query_opt(RELATION, &[&table.schema, &table.table]).await?;

@@ -102,7 +102,9 @@ impl TargetActorState {
         }
         let now = Instant::now();
         self.breaker.answered(now);
-        (self.reason, self.answered_at) = (None, Some(now));
+        // A fault that no probe sees has not passed because one was answered: that takes a while without it.
+        self.on_trial = self.reason.take().filter(|_| self.is_beyond_probes);
+        self.answered_at = Some(now);
         let failed = std::mem::take(&mut self.failed);
         if !failed.is_empty() {
             self.failures.started(now);
@@ -119,12 +121,14 @@ impl TargetActorState {
     /// The database can't be used: everybody waits until a probe is answered.
     fn open(&mut self, fault: &Fault) -> Result<(), TlsError> {
         let mut reason = reason::target_unhealthy(&self.target.name, fault);
-        if let Some(before) = &self.reason {
+        if let Some(before) = self.reason.as_ref().or(self.on_trial.as_ref()) {
             reason.since = before.since;
-        } else {
+        }
+        if self.reason.is_none() {
             // What the old sessions were connected to is not what will answer.
             self.pool = make_pool(&self.context, &self.target, &self.sessions)?;
         }
+        self.is_beyond_probes = fault.is_beyond_a_probe();
         if self.reason.as_ref() != Some(&reason) {
             tracing::warn!(target_name = %self.target.name, %fault, "unhealthy");
             for (_, actor) in self.actors() {
@@ -139,10 +143,10 @@ impl TargetActorState {
     }
 
     fn write_status(&mut self) {
-        let reason = self.reason.clone();
+        let reason = self.reason.as_ref().or(self.on_trial.as_ref()).cloned();
         let state = match reason {
-            _ if self.is_closed() => TargetState::Healthy,
             Some(_) => TargetState::Unhealthy,
+            None if self.is_closed() => TargetState::Healthy,
             None => TargetState::Connecting,
         };
         let node = self.context.settings.node.clone();

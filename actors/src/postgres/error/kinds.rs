@@ -18,6 +18,8 @@ const fn kind(verdict: Verdict, code: &'static str, cause: &'static str, fix: &'
 }
 
 const PASSES: &str = "nothing, unless it stays: then look for long transactions and locks on the table";
+const UNSUPPORTED_TEXT: &str = "the record holds text that PostgreSQL can't, such as \\u0000";
+const REPLACE_TEXT: &str = "mend the record upstream, or set the consumer's unsupported_text to replace";
 const AS_VERIFY_SAYS: &str =
     "run the SQL that verify shows; the consumer goes on by itself, or at once when it is resumed";
 
@@ -129,11 +131,13 @@ pub(super) fn of_sqlstate(sqlstate: &str) -> Kind {
             "a check on the table forbids the record",
             "relax the check, then retry the quarantine",
         ),
-        "22P05" | "22P02" | "22021" => kind(
+        "22P05" | "22021" => kind(Record, "unsupported_text", UNSUPPORTED_TEXT, REPLACE_TEXT),
+        "22P02" => kind(
             Record,
-            "unsupported_text",
-            "the record holds text that PostgreSQL can't, such as \\u0000 or half of a surrogate pair",
-            "mend the record upstream, or set the consumer's unsupported_text to replace",
+            "invalid_text",
+            "the record holds text that PostgreSQL can't, such as half of a surrogate pair, or that a cast in an index, a \
+             generated column or a constraint can't read",
+            "mend the record upstream, set the consumer's unsupported_text to replace, or drop what casts it",
         ),
         "22003" | "22008" => kind(
             Record,
