@@ -52,6 +52,9 @@ const CONSUMERS: [&str; 2] = [HUBSPOT, ONE_SYNC];
 
 const SYNCS: u8 = 3;
 
+/// How many records each sync has, roughly.
+const RECORDS: u32 = 1000;
+
 /// What goes wrong.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
@@ -67,7 +70,7 @@ enum Fault {
 }
 
 /// What comes before anything comes again. What is here more than once comes more often.
-const DECK: [Fault; 35] = [
+const DECK: [Fault; 38] = [
     Fault::Network(Mode::Pass),
     Fault::Network(Mode::Pass),
     Fault::Network(Mode::Pass),
@@ -102,6 +105,9 @@ const DECK: [Fault; 35] = [
     Fault::KillNode,
     Fault::KillNode,
     Fault::KillNode,
+    Fault::KillNode,
+    Fault::KillNode,
+    Fault::KillNode,
     Fault::StopNode,
 ];
 
@@ -112,7 +118,7 @@ async fn chaos_ends_in_tables_that_equal_the_model() {
     eprintln!("CHAOS_SEED={seed} CHAOS_SECONDS={seconds}");
     let mut rng = Rng::with_seed(seed);
     let (mut chaos, api) = Chaos::prepare(rng.fork()).await;
-    let mut publisher = Publisher { model: Model::default(), rng, api };
+    let mut publisher = Publisher { model: Model::default(), rng, api, busy_from: 0, deletes_in_10: 0 };
     let mut left = seconds;
     while left > 0 {
         let round = chaos.rng.u64(ROUND_SECONDS).min(left);
@@ -120,9 +126,11 @@ async fn chaos_ends_in_tables_that_equal_the_model() {
         publisher = chaos.round(Duration::from_secs(round), publisher).await;
     }
     let published = publisher.model.last_idx(HUBSPOT);
-    let (faults, counts) = (chaos.faults, chaos.proxy.counts());
-    eprintln!("{faults} faults, {published} versions published, the longest heal {:?}, {counts:?}", chaos.longest_heal);
-    assert!(!chaos.setup.node.log().contains("panicked"), "something panicked in the node");
+    let (faults, counts, log) = (chaos.faults, chaos.proxy.counts(), chaos.setup.node.log());
+    let pipelines = log.matches("running").count();
+    eprintln!("{faults} faults, {published} versions published, {pipelines} pipelines, {counts:?}");
+    eprintln!("the longest heal took {:?}", chaos.longest_heal);
+    assert!(!log.contains("panicked"), "something panicked in the node");
     let met_something = counts.held > 0 && counts.cut > 0 && counts.cut_before_commit + counts.unheard_commits > 0;
     assert!(met_something || seconds < SECONDS, "the faults met nothing: {counts:?}");
 }
@@ -155,8 +163,8 @@ impl Chaos {
         setup.start_hubspot().await;
         setup.start(ONE_SYNC, &json!({"sync": sync(1)})).await;
         for table in CONSUMERS {
-            // So that faults meet transactions that are under way.
-            setup.database.run(&slow_writes(table, "0.1 * random() ^ 2")).await;
+            // So that faults meet transactions that are under way, some of which outlive those who wait for them.
+            setup.database.run(&slow_writes(table, "2.5 * (random() < 0.15)::int * random()")).await;
         }
         let (api, of_publisher) = watch::channel(setup.node.api.clone());
         let chaos = Self {
@@ -183,12 +191,21 @@ impl Chaos {
             let fault = self.draw();
             eprintln!("{:>8.3} s: {fault:?}", self.begun.elapsed().as_secs_f64());
             self.inflict(fault).await;
-            let lull = self.rng.u64(LULL_MILLISECONDS);
-            self.watch_rows(Duration::from_millis(lull)).await;
+            self.lull().await;
+            // Of two faults, one lasts while others join it.
+            if self.rng.bool() {
+                self.end_faults().await;
+                self.lull().await;
+            }
         }
         let publisher = publishing.await.expect("a publisher that is not refused");
         self.heal(&publisher.model).await;
         publisher
+    }
+
+    async fn lull(&mut self) {
+        let long = self.rng.u64(LULL_MILLISECONDS);
+        self.watch_rows(Duration::from_millis(long)).await;
     }
 
     fn draw(&mut self) -> Fault {
@@ -280,13 +297,17 @@ impl Chaos {
         }
     }
 
-    /// Makes an end of all faults, and waits until all is well.
-    async fn heal(&mut self, model: &Model) {
+    async fn end_faults(&mut self) {
         self.start_server().await;
         self.proxy.set(Mode::Pass);
         for consumer in std::mem::take(&mut self.paused) {
             self.setup.act(consumer, "resume").await;
         }
+    }
+
+    /// Waits until all is well, once no fault is left.
+    async fn heal(&mut self, model: &Model) {
+        self.end_faults().await;
         let healing = Instant::now();
         eventually_within(HEALED_WITHIN, "all to be well", async || self.is_well(model).await).await;
         let took = healing.elapsed();
@@ -315,15 +336,27 @@ struct Publisher {
     model: Model,
     rng: Rng,
     api: watch::Receiver<Api>,
+    /// Where the few records begin that are just now changed again and again. Later they are left alone, and what was
+    /// done to them wrongly stays to be seen.
+    busy_from: u32,
+    /// At times all records are there, or none: a batch that only inserts or only deletes is a single statement, which
+    /// commits by itself, without the node.
+    deletes_in_10: u8,
 }
 
 impl Publisher {
     async fn publish_until(mut self, until: Instant) -> Self {
         while Instant::now() < until {
-            // Mostly little, of so few records that most operations meet earlier ones; at times enough for large batches.
-            let (records, versions) = match self.rng.u8(..12) {
+            if self.rng.u8(..30) == 0 {
+                self.busy_from = self.rng.u32(..RECORDS);
+            }
+            if self.rng.u8(..10) == 0 {
+                self.deletes_in_10 = self.rng.choice([0, 0, 3, 9]).expect("one of four");
+            }
+            // Mostly little; at times enough for large batches.
+            let (records, versions) = match self.rng.u8(..60) {
                 0 => (500, self.rng.usize(1000..3000)),
-                _ => (8, self.rng.usize(1..40)),
+                _ => (5, self.rng.usize(1..40)),
             };
             let versions: Vec<_> = (0..versions).map(|_| self.version(records)).collect();
             self.publish(&versions).await;
@@ -332,9 +365,11 @@ impl Publisher {
         self
     }
 
+    /// The next version of one of so many records of any sync.
     fn version(&mut self, records: u32) -> Version {
-        let (sync, record) = (sync(self.rng.u8(..SYNCS).into()), self.rng.u32(..records));
-        if self.rng.u8(..3) == 0 {
+        let sync = sync(self.rng.u8(..SYNCS).into());
+        let record = self.busy_from + self.rng.u32(..records);
+        if self.rng.u8(..10) < self.deletes_in_10 {
             return no_contact(sync, record);
         }
         contact(sync, record, json!({"number": self.rng.u32(..), "text": "x".repeat(self.rng.usize(..200))}))
