@@ -26,14 +26,14 @@ use crate::support::{
     setup::Setup,
 };
 
-/// How long faults come, in seconds, unless `CHAOS_SECONDS` says otherwise: until each has come once, and mostly twice.
+/// How long faults come, in seconds, unless `CHAOS_SECONDS` says otherwise: until each has come about once.
 const SECONDS: u64 = 40;
 
 /// How long faults come, in seconds, until everything is allowed to heal.
 const ROUND_SECONDS: std::ops::Range<u64> = 4..16;
 
 /// How long everything stays as a fault has left it, until the next comes, in milliseconds.
-const LULL_MILLISECONDS: std::ops::Range<u64> = 10..1000;
+const LULL_MILLISECONDS: std::ops::Range<u64> = 10..800;
 
 /// How long it may take until all is well once the faults are over: a consumer that has failed many times waits for up
 /// to half a minute before it tries again, and so does a target.
@@ -69,46 +69,27 @@ enum Fault {
     StopNode,
 }
 
-/// What comes before anything comes again. What is here more than once comes more often.
-const DECK: [Fault; 38] = [
-    Fault::Network(Mode::Pass),
-    Fault::Network(Mode::Pass),
-    Fault::Network(Mode::Pass),
-    Fault::Network(Mode::Pass),
-    Fault::Network(Mode::Refuse),
-    Fault::Network(Mode::Delay(Duration::from_millis(10))),
-    Fault::Network(Mode::Delay(Duration::from_millis(300))),
-    Fault::Network(Mode::BlackHole),
-    Fault::Network(Mode::BlackHole),
-    Fault::Network(Mode::HoldAnswers),
-    Fault::Network(Mode::HoldAnswers),
-    Fault::Network(Mode::HoldAnswers),
-    Fault::Network(Mode::LoseServer),
-    Fault::Network(Mode::LoseServer),
-    Fault::Network(Mode::CutBeforeCommit),
-    Fault::Network(Mode::CutAfterCommit),
-    Fault::Network(Mode::CutAfterCommit),
-    Fault::Cut(Ending::Close),
-    Fault::Cut(Ending::Reset),
-    Fault::Cut(Ending::Reset),
-    Fault::StopServer(Stop::Fast),
-    Fault::StopServer(Stop::Immediate),
-    Fault::StartServer,
-    Fault::StartServer,
-    Fault::StartServer,
-    Fault::EndSessions,
-    Fault::EndSessions,
-    Fault::PauseOrResume(HUBSPOT),
-    Fault::PauseOrResume(HUBSPOT),
-    Fault::PauseOrResume(ONE_SYNC),
-    Fault::PauseOrResume(ONE_SYNC),
-    Fault::KillNode,
-    Fault::KillNode,
-    Fault::KillNode,
-    Fault::KillNode,
-    Fault::KillNode,
-    Fault::KillNode,
-    Fault::StopNode,
+/// The faults, and how often each comes before all are shuffled anew.
+const DECK: [(usize, Fault); 19] = [
+    (2, Fault::Network(Mode::Pass)),
+    (1, Fault::Network(Mode::Refuse)),
+    (1, Fault::Network(Mode::Delay(Duration::from_millis(10)))),
+    (1, Fault::Network(Mode::Delay(Duration::from_millis(300)))),
+    (2, Fault::Network(Mode::BlackHole)),
+    (3, Fault::Network(Mode::HoldAnswers)),
+    (2, Fault::Network(Mode::LoseServer)),
+    (2, Fault::Network(Mode::CutBeforeCommit)),
+    (3, Fault::Network(Mode::CutAfterCommit)),
+    (1, Fault::Cut(Ending::Close)),
+    (2, Fault::Cut(Ending::Reset)),
+    (1, Fault::StopServer(Stop::Fast)),
+    (1, Fault::StopServer(Stop::Immediate)),
+    (3, Fault::StartServer),
+    (2, Fault::EndSessions),
+    (2, Fault::PauseOrResume(HUBSPOT)),
+    (2, Fault::PauseOrResume(ONE_SYNC)),
+    (6, Fault::KillNode),
+    (1, Fault::StopNode),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -116,12 +97,13 @@ async fn chaos_ends_in_tables_that_equal_the_model() {
     let seed = setting("CHAOS_SEED").unwrap_or_else(|| fastrand::u64(..));
     let seconds = setting("CHAOS_SECONDS").unwrap_or(SECONDS);
     eprintln!("CHAOS_SEED={seed} CHAOS_SECONDS={seconds}");
+    // Each draws from a seed of its own, so that none depends on how far another has come.
     let mut rng = Rng::with_seed(seed);
     let (mut chaos, api) = Chaos::prepare(rng.fork()).await;
-    let mut publisher = Publisher { model: Model::default(), rng, api, busy_from: 0, deletes_in_10: 0 };
+    let mut publisher = Publisher { model: Model::default(), rng: rng.fork(), api, busy_from: 0, deletes_in_10: 0 };
     let mut left = seconds;
     while left > 0 {
-        let round = chaos.rng.u64(ROUND_SECONDS).min(left);
+        let round = rng.u64(ROUND_SECONDS).min(left);
         left -= round;
         publisher = chaos.round(Duration::from_secs(round), publisher).await;
     }
@@ -131,7 +113,7 @@ async fn chaos_ends_in_tables_that_equal_the_model() {
     eprintln!("{faults} faults, {published} versions published, {pipelines} pipelines, {counts:?}");
     eprintln!("the longest heal took {:?}", chaos.longest_heal);
     assert!(!log.contains("panicked"), "something panicked in the node");
-    let met_something = counts.held > 0 && counts.cut > 0 && counts.cut_before_commit + counts.unheard_commits > 0;
+    let met_something = counts.held > 0 && counts.cut > 0;
     assert!(met_something || seconds < SECONDS, "the faults met nothing: {counts:?}");
 }
 
@@ -210,7 +192,7 @@ impl Chaos {
 
     fn draw(&mut self) -> Fault {
         if self.deck.is_empty() {
-            self.deck = DECK.to_vec();
+            self.deck = DECK.iter().flat_map(|(times, fault)| std::iter::repeat_n(*fault, *times)).collect();
             self.rng.shuffle(&mut self.deck);
         }
         self.faults += 1;
