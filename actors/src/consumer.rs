@@ -328,6 +328,8 @@ impl ConsumerState {
     fn tear_down(&mut self, next: Mode) {
         self.generation += 1;
         self.tasks.abort_all();
+        // A measurement that was under way has ended with them, and would be waited for.
+        self.watch.measure_soon();
         if let Some(pipeline) = self.pipeline() {
             pipeline.stop();
         }
