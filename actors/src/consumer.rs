@@ -112,6 +112,8 @@ pub(crate) struct ConsumerState {
     progress: Option<Progress>,
     /// As the pipeline has it, or as it was last read.
     quarantine: Option<Arc<Quarantine>>,
+    /// Why the target was not available, until something is brought to it again.
+    outage: Option<Reason>,
     /// Whether somebody wants everything in quarantine to be tried again.
     is_asked_to_retry: bool,
     /// What may become wrong with the table.
@@ -160,6 +162,7 @@ impl Actor for ConsumerActor {
             generation: 0,
             progress: None,
             quarantine: None,
+            outage: None,
             is_asked_to_retry: false,
             warnings: Vec::new(),
             unsaved: None,
@@ -250,7 +253,8 @@ impl ConsumerState {
     }
 
     fn target_available(&mut self, pool: Pool) {
-        self.arguments.pool = Ok(pool);
+        let before = std::mem::replace(&mut self.arguments.pool, Ok(pool));
+        self.outage = before.err().filter(|reason| reason.code == reason::TARGET_UNHEALTHY).or(self.outage.take());
         // A pipeline that is there uses an earlier pool.
         if matches!(self.mode, Mode::Waiting(_) | Mode::Preparing | Mode::Running(_)) && !self.is_draining() {
             self.begin();
@@ -279,6 +283,7 @@ impl ConsumerState {
             WriterReport::Applied { pages, applied, records } => {
                 let Some(pipeline) = self.pipeline() else { return };
                 pipeline.completed(&pages);
+                self.outage = None;
                 if let Some(progress) = &mut self.progress {
                     progress.applied(applied, records);
                 }

@@ -21,7 +21,7 @@ const DOWN: usize = 3;
 const CONSUMERS_A_TARGET: usize = 5;
 
 /// How many records one round brings to each consumer that is well.
-const ROUND: u128 = 1000;
+const ROUND: u128 = 400;
 
 /// How many records wait for each of the others: together more than a node may have in flight.
 const WAITING: u128 = 12_000;

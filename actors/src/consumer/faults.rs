@@ -26,7 +26,10 @@ impl ConsumerState {
         tracing::warn!(consumer = %self.arguments.consumer.name, %fault, verdict = ?fault.verdict, "stopped");
         match fault.verdict {
             Verdict::Target => {
-                let reason = reason::target_unhealthy(&self.arguments.target_name, &fault);
+                let mut reason = reason::target_unhealthy(&self.arguments.target_name, &fault);
+                if let Some(outage) = self.outage.take() {
+                    reason.since = outage.since;
+                }
                 self.target_unavailable(reason);
                 (self.arguments.tell_target)(Doubt::Failed(fault));
             }

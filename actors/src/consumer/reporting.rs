@@ -132,6 +132,8 @@ impl ConsumerState {
             return (RunState::Paused, Vec::new());
         }
         match &self.mode {
+            // A target that answers may still take nothing.
+            Mode::Running(_) if let Some(outage) = &self.outage => (RunState::Waiting, vec![outage.clone()]),
             Mode::Running(_) => (self.progress.as_ref().map_or(RunState::Waiting, Progress::run_state), Vec::new()),
             Mode::Waiting(reason) => (RunState::Waiting, vec![reason.clone()]),
             Mode::Halted(reasons) => (RunState::Halted, reasons.clone()),

@@ -63,6 +63,7 @@ impl Watch {
 impl ConsumerState {
     pub(super) fn look(&mut self, now: Instant) {
         self.measure(now);
+        self.look_whether_an_outage_is_over();
         self.look_for_a_stall();
         self.look_for_drift(now);
     }
@@ -112,6 +113,14 @@ impl ConsumerState {
         }
         // The next tick is soon enough, unless measuring is expensive.
         self.watch.measure_at = Instant::now() + (took * MEASURE_SHARE).saturating_sub(TICK);
+    }
+
+    /// It is over when there is nothing to bring, too.
+    fn look_whether_an_outage_is_over(&mut self) {
+        let has_lag = self.progress.as_ref().is_some_and(Progress::has_lag);
+        if !has_lag && matches!(&self.mode, Mode::Running(pipeline) if pipeline.is_settled()) {
+            self.outage = None;
+        }
     }
 
     /// Starts a pipeline again that has work and does not get on, whatever the reason.

@@ -7,10 +7,13 @@ use crate::{
     postgres::{Fault, Finding},
 };
 
+/// The code of a reason that is a target's.
+pub(crate) const TARGET_UNHEALTHY: &str = "target_unhealthy";
+
 /// The target can't be reached or can't work.
 pub(crate) fn target_unhealthy(target: &str, fault: &Fault) -> Reason {
     Reason {
-        code: "target_unhealthy".into(),
+        code: TARGET_UNHEALTHY.into(),
         summary: format!("target {target} is unhealthy: {fault}"),
         target: Some(target.into()),
         ..of_fault(fault)
