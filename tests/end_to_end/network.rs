@@ -16,8 +16,8 @@ use crate::support::{
 /// How soon a consumer goes on once its target can be reached again.
 const SOON: Duration = Duration::from_secs(20);
 
-/// How long a transaction is waited for whose server says nothing more, and somewhat more for a busy machine.
-const GIVEN_UP_WITHIN: Duration = Duration::from_secs(180);
+/// How long a transaction is waited for whose session the server has lost, and somewhat more for a busy machine.
+const GIVEN_UP_WITHIN: Duration = Duration::from_secs(30);
 
 /// How many records there are: some for each writer.
 const RECORDS: u128 = 90;

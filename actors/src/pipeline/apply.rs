@@ -11,7 +11,7 @@ use std::{
     ops::Range,
     pin::pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -26,7 +26,7 @@ use super::quarantine::Quarantine;
 use crate::{
     flow::{backoff::Backoff, coalesce::Batch, refusals::TooManyRefusals, unsupported_text::ReplacedText},
     model::{Applied, Idx, Op, Record, SequinId, Severity, TableName, UnsupportedText, decode, encode},
-    postgres::{ApplyError, Change, Fault, Finding, Pool, Tombstone, Verdict, apply},
+    postgres::{ApplyError, Backend, Change, Fault, Finding, Pool, Tombstone, Verdict, apply},
     store::DocumentsError,
 };
 
@@ -144,8 +144,10 @@ impl Bringing {
     /// Brings one part in one transaction.
     async fn attempt(&self, envelopes: &Envelopes<'_>, part: Range<usize>) -> Result<Applied, ApplyError> {
         let (changes, tombstones) = envelopes.changes(part);
+        let backend = OnceLock::new();
         let attempt = async {
             let mut session = self.pool.get().await?;
+            let _ = backend.set(session.backend());
             apply(&mut session, &self.table, &changes, &tombstones).await
         };
         let mut attempt = pin!(attempt);
@@ -153,8 +155,24 @@ impl Bringing {
             return outcome;
         }
         (self.is_slow)();
-        let outcome = timeout(ATTEMPT_TIMEOUT, attempt).await;
-        outcome.unwrap_or_else(|_| Err(Fault::timed_out("a transaction").into()))
+        tokio::select! {
+            outcome = timeout(ATTEMPT_TIMEOUT, attempt) => {
+                outcome.unwrap_or_else(|_| Err(Fault::timed_out("a transaction").into()))
+            }
+            () = self.is_lost(&backend) => Err(Fault::session_closed().into()),
+        }
+    }
+
+    /// Waits until the server no longer knows the session of an attempt, which then waits for nobody.
+    async fn is_lost(&self, backend: &OnceLock<Backend>) {
+        loop {
+            tokio::time::sleep(SLOW).await;
+            if let Some(&backend) = backend.get()
+                && self.pool.has_lost(backend).await
+            {
+                return;
+            }
+        }
     }
 
     /// No record is to blame for a table that is not as it should be.

@@ -98,8 +98,8 @@ impl Fault {
         Self::new(kinds::BAD_SETTINGS, None, summary)
     }
 
-    /// The session was closed while nobody used it.
-    pub(super) fn session_closed() -> Self {
+    /// The session was closed, and we heard nothing of it.
+    pub fn session_closed() -> Self {
         Self::new(kinds::SESSION_CLOSED, None, "the server closed the session")
     }
 

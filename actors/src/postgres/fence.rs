@@ -30,10 +30,14 @@ const END_STRAYS: &str = "
     where application_name = pg_catalog.current_setting('application_name') and usename = session_user
       and datname = pg_catalog.current_database() and not pid = any($1)";
 
+/// A session's process on the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Backend(i32);
+
 /// The sessions that this process has with one target, whichever pool they belong to.
 #[derive(Debug, Default)]
 pub struct LiveSessions {
-    backends: Mutex<HashSet<i32>>,
+    backends: Mutex<HashSet<Backend>>,
     /// Held for reading while a session is being opened: the server knows of it before we do.
     opening: RwLock<()>,
 }
@@ -42,7 +46,7 @@ pub struct LiveSessions {
 #[derive(Debug)]
 pub(super) struct Alive {
     sessions: Arc<LiveSessions>,
-    backend: i32,
+    pub(super) backend: Backend,
 }
 
 impl LiveSessions {
@@ -51,11 +55,17 @@ impl LiveSessions {
         self.backends.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
+    fn known(&self) -> Vec<i32> {
+        let backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        backends.iter().map(|backend| backend.0).collect()
+    }
+
     pub(super) async fn opening(&self) -> RwLockReadGuard<'_, ()> {
         self.opening.read().await
     }
 
     pub(super) fn add(self: &Arc<Self>, backend: i32) -> Alive {
+        let backend = Backend(backend);
         self.backends.lock().unwrap_or_else(PoisonError::into_inner).insert(backend);
         Alive { sessions: Arc::clone(self), backend }
     }
@@ -65,7 +75,7 @@ impl LiveSessions {
         let _none_is_opening = self.opening.write().await;
         let deadline = Instant::now() + END_TIMEOUT;
         loop {
-            let live: Vec<i32> = self.backends.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect();
+            let live = self.known();
             let strays: i64 = client.query_one(END_STRAYS, &[&live]).await?.try_get(0)?;
             if strays == 0 {
                 return Ok(());
@@ -76,6 +86,12 @@ impl LiveSessions {
             tokio::time::sleep(END_POLL).await;
         }
     }
+}
+
+/// Whether the server no longer has a process for a session of ours.
+pub(super) async fn is_gone(client: &Client, backend: Backend) -> Result<bool, Fault> {
+    const IS_GONE: &str = "select not exists (select from pg_catalog.pg_stat_activity where pid = $1)";
+    Ok(client.query_one(IS_GONE, &[&backend.0]).await?.try_get(0)?)
 }
 
 impl Drop for Alive {

@@ -14,7 +14,7 @@ mod verify;
 pub use apply::{ApplyError, Change, Tombstone, apply};
 pub use catalog::{create_table_sql, setup_sql};
 pub use error::{Fault, Verdict};
-pub use fence::LiveSessions;
+pub use fence::{Backend, LiveSessions};
 pub use pool::{Pool, Sessions};
 pub use session::{CheckReport, Session, check};
 pub use tls::{TlsError, check as check_tls};

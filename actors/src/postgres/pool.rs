@@ -3,11 +3,14 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use bb8::{ManageConnection, PooledConnection, QueueStrategy, RunError};
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{Mutex, watch},
+    time::timeout,
+};
 
 use super::{
     error::Fault,
-    fence::LiveSessions,
+    fence::{Backend, LiveSessions},
     session::{Opener, Session},
     tls::TlsError,
 };
@@ -28,6 +31,8 @@ pub struct Pool {
     sessions: bb8::Pool<Sessions>,
     /// Why the last session that could not be opened could not.
     failures: watch::Receiver<Option<Fault>>,
+    /// Held by who opens a session to ask after another.
+    asking: Arc<Mutex<()>>,
 }
 
 /// Opens sessions, and says when that fails.
@@ -50,7 +55,7 @@ impl Pool {
             // Those that are not needed stay idle, and are closed.
             .queue_strategy(QueueStrategy::Lifo)
             .build_unchecked(Sessions { opener, failed });
-        Ok(Self { sessions, failures })
+        Ok(Self { sessions, failures, asking: Arc::default() })
     }
 
     /// Takes a session, or says why there is none.
@@ -86,6 +91,13 @@ impl Pool {
         }
         let session = self.sessions.dedicated_connection().await?;
         session.probe().await
+    }
+
+    /// Whether the server answers, and says that it no longer has this session: what waits for it waits in vain.
+    pub async fn has_lost(&self, backend: Backend) -> bool {
+        let _one_at_a_time = self.asking.lock().await;
+        let Ok(session) = self.sessions.dedicated_connection().await else { return false };
+        matches!(timeout(IDLE_PROBE_TIMEOUT, session.is_gone(backend)).await, Ok(Ok(true)))
     }
 
     async fn probe_idle(&self) -> Result<(), Fault> {

@@ -14,7 +14,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::{
     catalog::{COPY_TO_STAGE, Statements, create_stage},
     error::{Fault, Verdict},
-    fence::{Alive, LiveSessions},
+    fence::{self, Alive, Backend, LiveSessions},
     tls::{self, TlsError},
 };
 use crate::model::{Connection, TableName, TlsMode};
@@ -40,7 +40,7 @@ pub struct Session {
     /// Whether a batch is under way; one that was dropped half way leaves this set, and the session is not used again.
     pub(super) is_writing: bool,
     sessions: Arc<LiveSessions>,
-    _alive: Alive,
+    alive: Alive,
 }
 
 /// Whether a session has a stage: a temporary table, which takes the right to make one.
@@ -100,7 +100,7 @@ impl Opener {
             staged: HashMap::new(),
             is_writing: false,
             sessions: Arc::clone(&self.live),
-            _alive: alive,
+            alive,
         })
     }
 }
@@ -166,6 +166,16 @@ impl Session {
         let staged = Arc::new(Staged { copy, upsert });
         self.staged.insert(table.clone(), Arc::clone(&staged));
         Ok(Some(staged))
+    }
+
+    /// Its process on the server.
+    pub fn backend(&self) -> Backend {
+        self.alive.backend
+    }
+
+    /// Whether the server no longer has another session's process.
+    pub(super) async fn is_gone(&self, backend: Backend) -> Result<bool, Fault> {
+        fence::is_gone(&self.client, backend).await
     }
 
     /// Ends the sessions of earlier runs: what they have under way can't take effect any more.
