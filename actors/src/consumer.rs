@@ -29,7 +29,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     context::Context,
     flow::{progress::Progress, restarts::Restarts},
-    model::{Checkpoint, Consumer, ConsumerStatus, Desired, Lag, Reason},
+    model::{Checkpoint, Consumer, ConsumerStatus, Desired, Lag, Reason, RunState},
     pipeline::{BringError, LoadError, PrepareError, Prepared, Quarantine, ReadError, ReadPage, reason},
     postgres::{ApplyError, Fault, Finding, Pool},
     writer::WriterReport,
@@ -123,6 +123,8 @@ pub(crate) struct ConsumerState {
     restarts: Restarts,
     watch: Watch,
     ticked_at: Instant,
+    /// What was last seen of it, written or not.
+    observed: (RunState, Vec<Reason>),
     written: Option<(ConsumerStatus, Instant)>,
     /// The tasks of this attempt; a new attempt ends them.
     tasks: JoinSet<()>,
@@ -169,6 +171,7 @@ impl Actor for ConsumerActor {
             restarts: Restarts::new(now.into_std()),
             watch: Watch::begin(now),
             ticked_at: now,
+            observed: (RunState::Waiting, Vec::new()),
             written: None,
             tasks: JoinSet::new(),
             saving: JoinSet::new(),

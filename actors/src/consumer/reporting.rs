@@ -73,6 +73,7 @@ impl ConsumerState {
 
     /// Writes the status, if it says something new or has not been written for a while.
     pub(super) fn write_status(&mut self) {
+        self.observed = self.observe();
         while self.writing.try_join_next().is_some() {}
         if !self.writing.is_empty() {
             return;
@@ -97,7 +98,7 @@ impl ConsumerState {
 
     fn status(&self) -> ConsumerStatus {
         let now = Utc::now();
-        let (state, mut reasons) = self.observed();
+        let (state, mut reasons) = self.observe();
         let nothing_yet = Progress::resume(Checkpoint::default());
         let progress = self.progress.as_ref().unwrap_or(&nothing_yet);
         let threshold = Duration::from_secs(self.arguments.consumer.lag_threshold_seconds.into());
@@ -127,7 +128,7 @@ impl ConsumerState {
         self.write_status();
     }
 
-    fn observed(&self) -> (RunState, Vec<Reason>) {
+    fn observe(&self) -> (RunState, Vec<Reason>) {
         if !self.should_run() {
             return (RunState::Paused, Vec::new());
         }
@@ -138,10 +139,7 @@ impl ConsumerState {
             Mode::Waiting(reason) => (RunState::Waiting, vec![reason.clone()]),
             Mode::Halted(reasons) => (RunState::Halted, reasons.clone()),
             // What was last observed holds until it is known what comes next.
-            Mode::Loading | Mode::Preparing | Mode::Paused | Mode::Finishing => match &self.written {
-                Some((written, _)) => (written.state, written.reasons.clone()),
-                None => (RunState::Waiting, Vec::new()),
-            },
+            Mode::Loading | Mode::Preparing | Mode::Paused | Mode::Finishing => self.observed.clone(),
         }
     }
 
