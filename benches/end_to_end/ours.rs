@@ -1,10 +1,6 @@
 //! Ours: a stream and a store as one machine has them, and an engine on top.
 
-use std::{
-    path::Path,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use chrono::Utc;
 use sequin::demo::{crm::PROVIDER, postgres::ThrowawayPostgres};
@@ -38,15 +34,11 @@ impl Ours {
         Self { stream, documents, target: target.id }
     }
 
-    /// Publishes the rows; returns how long the stream took, apart from the making of the rows.
-    pub(crate) async fn publish(&mut self, rows: &mut Rows) -> Duration {
-        let mut took = Duration::ZERO;
-        while let Some(publication) = rows.publication() {
-            let began = Instant::now();
+    /// Publishes the rows.
+    pub(crate) async fn publish(&mut self, rows: Rows<'_>) {
+        for publication in rows {
             self.stream.publish(publication).await.expect("published");
-            took += began.elapsed();
         }
-        took
     }
 
     /// Brings all that the stream holds to the table, by an engine and a consumer of its own; returns what the consumer

@@ -1,20 +1,13 @@
-//! The rows: records of a CRM as publications for our stream and, line for line, as text for the yardstick.
+//! The rows: records of a CRM, as publications for our stream and, one by one, for whoever loads them otherwise.
 
-use std::{
-    borrow::Cow,
-    fs::File,
-    io::{BufWriter, Write},
-    path::Path,
-};
+use std::borrow::Cow;
 
-use chrono::{DateTime, SecondsFormat, Utc};
+use chrono::{DateTime, Utc};
 use sequin::demo::crm::{Crm, PROVIDER};
 use sequin_actors::model::{Op, Provider, Publication, Record, RecordFields, SyncId};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
-
-use super::{SYNCS, copy_file, yardstick};
 
 /// How many records one publication has.
 const PUBLICATION: u64 = 5000;
@@ -23,13 +16,11 @@ const PUBLICATION: u64 = 5000;
 const SEED: u64 = 42;
 
 /// The records of one stage, made as they are asked for.
-pub(crate) struct Rows {
+pub(crate) struct Rows<'a> {
     lines: Box<dyn Iterator<Item = String>>,
     provider: Provider,
     number: u64,
-    /// A file for each connection of the yardstick; none where it has nothing to load.
-    files: Vec<BufWriter<File>>,
-    copied: u64,
+    also: Box<dyn FnMut(&Record<'_>, u64) + 'a>,
 }
 
 /// What a line of the CRM says.
@@ -50,31 +41,25 @@ struct Line<'a> {
     upstream_updated_at: DateTime<Utc>,
 }
 
-fn backfill(records: u64) -> Box<dyn Iterator<Item = String>> {
-    let mut crm = Crm::new(SEED, SYNCS);
-    Box::new((0..records).filter_map(move |_| crm.backfill(1).next()))
+/// The lines of so many records, each a JSON object.
+pub(crate) fn lines(records: u64, syncs: u32) -> impl Iterator<Item = String> {
+    let mut crm = Crm::new(SEED, syncs);
+    (0..records).filter_map(move |_| crm.backfill(1).next())
 }
 
-impl Rows {
-    /// New records, which are written down for the yardstick too.
-    pub(crate) fn create(directory: &Path, records: u64) -> Self {
-        let file = |number| BufWriter::new(File::create(copy_file(directory, number)).expect("a file"));
-        Self { files: (0..yardstick::CONNECTIONS).map(file).collect(), ..Self::update(records) }
-    }
-
-    /// The same records once more: to the stream and the table, each is a new version.
-    pub(crate) fn update(records: u64) -> Self {
+impl<'a> Rows<'a> {
+    /// The same records whenever they are asked for: to the stream and the table, each is a new version. `also` gets
+    /// every record too, with its number from 1.
+    pub(crate) fn new(records: u64, syncs: u32, also: impl FnMut(&Record<'_>, u64) + 'a) -> Self {
         let provider = Provider::parse(PROVIDER).expect("a slug");
-        Self { lines: backfill(records), provider, number: 0, files: Vec::new(), copied: 0 }
+        Self { lines: Box::new(lines(records, syncs)), provider, number: 0, also: Box::new(also) }
     }
+}
 
-    /// How many bytes the yardstick has to load.
-    pub(crate) fn copied_bytes(&self) -> u64 {
-        self.copied
-    }
+impl Iterator for Rows<'_> {
+    type Item = Publication;
 
-    /// The next publication.
-    pub(crate) fn publication(&mut self) -> Option<Publication> {
+    fn next(&mut self) -> Option<Publication> {
         let mut publication = Publication::default();
         for _ in 0..PUBLICATION {
             let Some(line) = self.lines.next() else { break };
@@ -82,43 +67,10 @@ impl Rows {
             let line: Line<'_> = serde_json::from_str(&line).expect("a record");
             let (_, record) = line.fields().check(Utc::now()).expect("a good record");
             publication.push(&self.provider, &record).expect("a sync of this provider");
-            self.write_down(&record);
-        }
-        for file in &mut self.files {
-            file.flush().expect("written");
+            (self.also)(&record, self.number);
         }
         (!publication.records().is_empty()).then_some(publication)
     }
-
-    /// The row as COPY takes it: <https://www.postgresql.org/docs/current/sql-copy.html>, "Text Format".
-    fn write_down(&mut self, record: &Record<'_>) {
-        if self.files.is_empty() {
-            return;
-        }
-        let time = |time: DateTime<Utc>| time.to_rfc3339_opts(SecondsFormat::Micros, true);
-        let row = [
-            record.sequin_id.to_string(),
-            record.sync_id.to_string(),
-            record.sync_external_id.map_or_else(|| "\\N".into(), escaped),
-            escaped(record.sync_metadata),
-            escaped(record.collection_id),
-            escaped(record.upstream_id),
-            escaped(record.payload),
-            self.number.to_string(),
-            time(record.upstream_updated_at),
-            time(record.upstream_created_at),
-            time(Utc::now()),
-            time(Utc::now()),
-        ];
-        let row = row.join("\t") + "\n";
-        self.copied += row.len() as u64;
-        let file = usize::try_from(self.number).expect("fits") % self.files.len();
-        self.files[file].write_all(row.as_bytes()).expect("written");
-    }
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r")
 }
 
 impl Line<'_> {
