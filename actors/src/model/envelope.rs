@@ -244,7 +244,7 @@ mod tests {
             assert!(matches!(decode(&whole[..end]), Err(EnvelopeError::Malformed(_))), "cut at {end}");
         }
         let not_text: Vec<u8> = whole.iter().map(|&byte| if byte == b'"' { 0xff } else { byte }).collect();
-        assert!(matches!(decode(&not_text), Err(EnvelopeError::Malformed("payload"))));
+        assert!(matches!(decode(&not_text), Err(EnvelopeError::Malformed("metadata"))));
         assert_eq!(decode_routing(&not_text).expect("what routes it").sequin_id, record.sequin_id);
     }
 

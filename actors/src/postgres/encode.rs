@@ -29,7 +29,7 @@ pub(super) fn copy_trailer(out: &mut BytesMut) {
 }
 
 /// Appends a row of binary COPY: the columns that come from the record, in their order.
-pub(super) fn copy_row(record: &Record<'_>, idx: Idx, out: &mut BytesMut) {
+pub fn copy_row(record: &Record<'_>, idx: Idx, out: &mut BytesMut) {
     out.put_i16(i16::try_from(FROM_RECORD).expect("ten columns"));
     field(out, record.sequin_id.0.as_bytes());
     field(out, record.sync_id.0.as_bytes());
