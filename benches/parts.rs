@@ -152,13 +152,13 @@ fn rows(criterion: &mut Criterion) {
     let payload = payload();
     let record = record(1, "101", &payload);
     let mut chunk = BytesMut::new();
-    copy_row(&record, Idx(1), &mut chunk);
+    copy_row(&record, Idx(1), None, &mut chunk);
     let mut group = criterion.benchmark_group("row");
     group.throughput(Throughput::Bytes(chunk.len() as u64));
     group.bench_function("encode for COPY", |bencher| {
         bencher.iter(|| {
             chunk.clear();
-            copy_row(black_box(&record), black_box(Idx(1)), &mut chunk);
+            copy_row(black_box(&record), black_box(Idx(1)), None, &mut chunk);
         });
     });
     group.finish();

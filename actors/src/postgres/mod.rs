@@ -6,6 +6,7 @@ mod encode;
 mod error;
 mod fence;
 mod identifier;
+mod novelty;
 mod pool;
 mod session;
 mod tls;
