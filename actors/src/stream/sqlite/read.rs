@@ -22,15 +22,15 @@ pub(super) struct SqliteReader {
     changes: watch::Receiver<()>,
     filter: Filter,
     after: Idx,
-    /// How much the last page took, in bytes: the next is likely to take as much.
-    page_size: usize,
+    /// Whether the last page was full, as the next then is likely to be.
+    was_full: bool,
     /// Whether the last read found everything there was.
     exhausted: bool,
 }
 
 impl SqliteReader {
     pub(super) fn new(file: Arc<SqliteFile>, changes: watch::Receiver<()>, filter: Filter, after: Idx) -> Self {
-        Self { file, changes, filter, after, page_size: 0, exhausted: false }
+        Self { file, changes, filter, after, was_full: false, exhausted: false }
     }
 }
 
@@ -49,11 +49,12 @@ impl RecordReader for SqliteReader {
         // Before the read: a publication that the read does not see is still to come.
         self.changes.mark_unchanged();
         let filter = self.filter.clone();
-        let empty = Page::with_capacity(self.after, self.page_size.min(limit.bytes));
+        // A page that grows by the way is copied a dozen times.
+        let empty = Page::with_capacity(self.after, if self.was_full { limit.bytes } else { 0 });
         let read = self.file.read(move |connection| fill(empty, connection, &filter, limit));
         let (page, exhausted) = read.await?;
         self.after = page.read_to();
-        self.page_size = page.size();
+        self.was_full = !exhausted;
         self.exhausted = exhausted;
         Ok(page)
     }
