@@ -12,6 +12,8 @@ mod bulk;
 mod cpu;
 #[path = "end_to_end/ours.rs"]
 mod ours;
+#[path = "end_to_end/peers.rs"]
+mod peers;
 #[path = "end_to_end/psql.rs"]
 mod psql;
 #[path = "end_to_end/report.rs"]
@@ -25,6 +27,10 @@ use std::{path::PathBuf, process::exit};
 
 use report::{Figure, Report};
 
+/// The program's own allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How many records, when it is not said.
 const RECORDS: u64 = 300_000;
 
@@ -35,7 +41,8 @@ const ROUNDS: usize = 3;
 const SYNCS: u32 = 2000;
 
 /// What is measured together, by name.
-const CHAPTERS: &[(&str, Chapter)] = &[("bulk", |size| Box::pin(bulk::measure(size)))];
+const CHAPTERS: &[(&str, Chapter)] =
+    &[("bulk", |size| Box::pin(bulk::measure(size))), ("peers", |size| Box::pin(peers::measure(size)))];
 
 /// One round of a chapter: the same figures each time, in the same order.
 type Chapter = fn(Size) -> std::pin::Pin<Box<dyn Future<Output = Vec<Figure>>>>;

@@ -17,7 +17,7 @@ const SEED: u64 = 42;
 
 /// The records of one stage, made as they are asked for.
 pub(crate) struct Rows<'a> {
-    lines: Box<dyn Iterator<Item = String>>,
+    lines: Box<dyn Iterator<Item = String> + 'a>,
     provider: Provider,
     number: u64,
     also: Box<dyn FnMut(&Record<'_>, u64) + 'a>,
@@ -51,8 +51,13 @@ impl<'a> Rows<'a> {
     /// The same records whenever they are asked for: to the stream and the table, each is a new version. `also` gets
     /// every record too, with its number from 1.
     pub(crate) fn new(records: u64, syncs: u32, also: impl FnMut(&Record<'_>, u64) + 'a) -> Self {
+        Self::of(lines(records, syncs), also)
+    }
+
+    /// The records of these lines.
+    pub(crate) fn of(lines: impl Iterator<Item = String> + 'a, also: impl FnMut(&Record<'_>, u64) + 'a) -> Self {
         let provider = Provider::parse(PROVIDER).expect("a slug");
-        Self { lines: Box::new(lines(records, syncs)), provider, number: 0, also: Box::new(also) }
+        Self { lines: Box::new(lines), provider, number: 0, also: Box::new(also) }
     }
 }
 

@@ -30,7 +30,7 @@ pub(super) fn copy_trailer(out: &mut BytesMut) {
 
 /// Appends a row of binary COPY: the columns that come from the record, in their order, and those that say when it was
 /// written, if that is known.
-pub(super) fn copy_row(record: &Record<'_>, idx: Idx, written_at: Option<DateTime<Utc>>, out: &mut BytesMut) {
+pub fn copy_row(record: &Record<'_>, idx: Idx, written_at: Option<DateTime<Utc>>, out: &mut BytesMut) {
     let columns = if written_at.is_some() { COLUMNS.len() } else { FROM_RECORD };
     out.put_i16(i16::try_from(columns).expect("a dozen"));
     field(out, record.sequin_id.0.as_bytes());
