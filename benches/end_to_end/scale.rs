@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use sequin::demo::crm::Crm;
-use sequin_actors::model::{Filter, SyncId};
+use sequin::demo::crm::{Crm, PROVIDER};
+use sequin_actors::model::{Filter, Provider};
 use tempfile::TempDir;
 
 use super::{
@@ -25,60 +25,46 @@ const OTHERS: u32 = 1000;
 /// One row in so many is in the small backfills, and belongs to the sync that is forwarded alone.
 const PART: u64 = 10;
 
-/// How often a small backfill is done: one alone takes less than a second, which says little.
-const REPEATED: u32 = 5;
-
 /// A stream to bring to a table.
 struct Source {
     ours: Ours,
+    filter: Filter,
+    took: Vec<Duration>,
     _directory: TempDir,
 }
 
 pub(crate) async fn measure(Size { records, round }: Size) -> Vec<Figure> {
     let server = Server::start().await;
     let few = records / PART;
-    eprintln!("publishing {records} and {few} records of one sync, of {MANY}, and of one among {OTHERS}");
-    let one_sync = Source::of(&server, lines(records, 1)).await;
-    let many_syncs = Source::of(&server, lines(records, MANY)).await;
-    let tenth = Source::of(&server, lines(few, MANY)).await;
-    let alone = Source::of(&server, own(few)).await;
-    let among = Source::of(&server, among_others(few)).await;
-    let own_sync = Filter::Sync(SyncId(parse(&own(1).next().expect("a record")).record().sync_id.0));
+    eprintln!("publishing {records} records of one sync and of {MANY}, a tenth of them, and a sync alone and among {OTHERS}");
+    let all = Filter::Provider(Provider::parse(PROVIDER).expect("a slug"));
+    let sync = Filter::Sync(parse(&own(1).next().expect("a record")).record().sync_id);
+    let mut one_sync = Source::of(&server, &all, lines(records, 1)).await;
+    let mut many_syncs = Source::of(&server, &all, lines(records, MANY)).await;
+    let mut tenth = Source::of(&server, &all, lines(few, MANY)).await;
+    let mut alone = Source::of(&server, &sync, own(few)).await;
+    let mut among = Source::of(&server, &sync, among_others(few)).await;
 
-    eprintln!("bringing them");
-    let mut took = [Duration::ZERO; 5];
-    let mut order = [0, 1, 2, 3, 4];
-    if !round.is_multiple_of(2) {
-        order.reverse();
-    }
+    eprintln!("bringing them there, and the same backwards");
+    let pair = |a, b| if round.is_multiple_of(2) { [a, b] } else { [b, a] };
+    let mut order = [pair(0, 1), [2; 2], [2; 2], pair(3, 4), pair(3, 4)].concat();
+    order.extend(order.clone().into_iter().rev());
+    let sources = [&mut one_sync, &mut many_syncs, &mut tenth, &mut alone, &mut among];
+    // Once for the server to make the files of its log, which it uses again from then on.
+    sources[0].bring(&server).await;
+    sources[0].took.clear();
     for source in order {
-        took[source] = match source {
-            0 => one_sync.bring(&server, None, 1).await,
-            1 => many_syncs.bring(&server, None, 1).await,
-            2 => tenth.bring(&server, None, REPEATED).await,
-            3 => alone.bring(&server, Some(&own_sync), REPEATED).await,
-            _ => among.bring(&server, Some(&own_sync), REPEATED).await,
-        };
+        sources[source].bring(&server).await;
     }
-    let [one_sync, many_syncs, tenth, alone, among] = took;
+    let (all_rows, of_one_sync) = (many_syncs.rate(records), one_sync.rate(records));
     let figure = |what, ours, beside, goal| Figure { what, unit: "rows/s", ours, beside: Some(beside), goal };
     vec![
+        figure("a backfill", all_rows, ("of a tenth of the rows", tenth.rate(few)), Goal::TimesWithin(0.9, 1.1)),
+        figure("a backfill of 5,000 syncs", all_rows, ("of one", of_one_sync), Goal::TimesWithin(0.95, 1.05)),
         figure(
-            "a backfill of all rows",
-            rate(records, many_syncs),
-            ("of a tenth", rate(few, tenth)),
-            Goal::TimesWithin(0.9, 1.1),
-        ),
-        figure(
-            "a backfill of 5,000 syncs",
-            rate(records, many_syncs),
-            ("of one", rate(records, one_sync)),
-            Goal::TimesWithin(0.95, 1.05),
-        ),
-        figure(
-            "a sync of a stream of 1,000",
-            rate(few, among),
-            ("of a stream of its own", rate(few, alone)),
+            "a backfill of one sync among 1,000",
+            among.rate(few),
+            ("of one alone", alone.rate(few)),
             Goal::TimesAtLeast(0.9),
         ),
     ]
@@ -97,27 +83,24 @@ fn among_others(records: u64) -> impl Iterator<Item = String> {
 }
 
 impl Source {
-    async fn of(server: &Server, lines: impl Iterator<Item = String> + 'static) -> Self {
+    async fn of(server: &Server, filter: &Filter, lines: impl Iterator<Item = String> + 'static) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let mut ours = Ours::open(directory.path(), &server.postgres).await;
         ours.publish(Rows::of(lines)).await;
-        Self { ours, _directory: directory }
+        Self { ours, filter: filter.clone(), took: Vec::new(), _directory: directory }
     }
 
-    /// Brings it to an empty table, so many times; returns how long that took each time.
-    async fn bring(&self, server: &Server, filter: Option<&Filter>, times: u32) -> Duration {
-        let mut took = Duration::ZERO;
-        for _ in 0..times {
-            let table = server.table("ours").await;
-            server.settle().await;
-            let once = match filter {
-                Some(filter) => self.ours.backfill_some("scale", filter.clone(), &table).await,
-                None => self.ours.backfill("scale", &table).await,
-            };
-            eprintln!("  {once:?}");
-            took += once;
-            server.client.batch_execute(&format!("drop table {}", sql(&table))).await.expect("dropped");
-        }
-        took / times
+    /// Brings it to an empty table.
+    async fn bring(&mut self, server: &Server) {
+        let table = server.table("scale").await;
+        server.settle().await;
+        self.took.push(self.ours.backfill_some("scale", self.filter.clone(), &table).await);
+        server.client.batch_execute(&format!("drop table {}", sql(&table))).await.expect("dropped");
+    }
+
+    /// How fast it was brought, all times together, with so many rows each time.
+    fn rate(&self, rows: u64) -> f64 {
+        eprintln!("  {rows} rows in {:?}", self.took);
+        rate(rows * self.took.len() as u64, self.took.iter().sum())
     }
 }
