@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sequin::demo::crm::{Crm, PROVIDER};
 use sequin_actors::model::{Op, Provider, Publication, Record, RecordFields, SyncId};
@@ -13,7 +14,7 @@ use uuid::Uuid;
 const PUBLICATION: u64 = 5000;
 
 /// The same records in each run.
-const SEED: u64 = 42;
+pub(crate) const SEED: u64 = 42;
 
 /// The records of one stage, made as they are asked for.
 pub(crate) struct Rows<'a> {
@@ -25,7 +26,7 @@ pub(crate) struct Rows<'a> {
 
 /// What a line of the CRM says.
 #[derive(Deserialize)]
-struct Line<'a> {
+pub(crate) struct Line<'a> {
     sync_id: Uuid,
     #[serde(borrow)]
     sync_external_id: Cow<'a, str>,
@@ -45,6 +46,12 @@ struct Line<'a> {
 pub(crate) fn lines(records: u64, syncs: u32) -> impl Iterator<Item = String> {
     let mut crm = Crm::new(SEED, syncs);
     (0..records).filter_map(move |_| crm.backfill(1).next())
+}
+
+/// Bodies of requests that publish so many records, so many in each.
+pub(crate) fn requests(records: u64, syncs: u32, in_each: usize) -> Vec<Bytes> {
+    let lines: Vec<_> = lines(records, syncs).collect();
+    lines.chunks(in_each).map(|lines| lines.join("\n").into()).collect()
 }
 
 impl<'a> Rows<'a> {
@@ -69,8 +76,8 @@ impl Iterator for Rows<'_> {
         for _ in 0..PUBLICATION {
             let Some(line) = self.lines.next() else { break };
             self.number += 1;
-            let line: Line<'_> = serde_json::from_str(&line).expect("a record");
-            let (_, record) = line.fields().check(Utc::now()).expect("a good record");
+            let line = parse(&line);
+            let record = line.record();
             publication.push(&self.provider, &record).expect("a sync of this provider");
             (self.also)(&record, self.number);
         }
@@ -78,7 +85,17 @@ impl Iterator for Rows<'_> {
     }
 }
 
+/// Reads a line of the CRM.
+pub(crate) fn parse(line: &str) -> Line<'_> {
+    serde_json::from_str(line).expect("a record")
+}
+
 impl Line<'_> {
+    pub(crate) fn record(&self) -> Record<'_> {
+        let (_, record) = self.fields().check(Utc::now()).expect("a good record");
+        record
+    }
+
     fn fields(&self) -> RecordFields<'_> {
         RecordFields {
             op: Op::Upsert,
