@@ -6,6 +6,8 @@
 
 #[path = "end_to_end/bare.rs"]
 mod bare;
+#[path = "end_to_end/bloat.rs"]
+mod bloat;
 #[path = "end_to_end/bulk.rs"]
 mod bulk;
 #[path = "end_to_end/cpu.rs"]
@@ -53,6 +55,7 @@ const CHAPTERS: &[(&str, Chapter)] = &[
     ("bulk", |size| Box::pin(bulk::measure(size))),
     ("latency", |size| Box::pin(latency::measure(size))),
     ("publishing", |size| Box::pin(publishing::measure(size))),
+    ("bloat", |size| Box::pin(bloat::measure(size))),
     ("peers", |size| Box::pin(peers::measure(size))),
     ("scale", |size| Box::pin(scale::measure(size))),
 ];

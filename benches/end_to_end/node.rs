@@ -56,17 +56,24 @@ impl Node {
         });
         self.post("/v1/consumers", &consumer).await;
         self.post("/v1/consumers/bench/start", &Value::Null).await;
-        self.until("live", async || {
-            let consumer = self.call(Method::GET, "/v1/consumers/bench", None).await;
-            consumer.is_some_and(|consumer| consumer["state"] == "live")
-        })
-        .await;
+        self.consumer_is("live", |consumer| consumer["state"] == "live").await;
+    }
+
+    /// Waits until everything up to this position is in the table.
+    pub(crate) async fn reaches(&self, idx: i64) {
+        self.consumer_is("there", |consumer| consumer["checkpoint"].as_i64() >= Some(idx)).await;
+    }
+
+    async fn consumer_is(&self, what: &str, is: impl Fn(&Value) -> bool) {
+        let consumer = async || self.call(Method::GET, "/v1/consumers/bench", None).await;
+        self.until(what, async || consumer().await.as_ref().is_some_and(&is)).await;
     }
 
     /// Publishes lines of JSON; returns the position of the last record, once it is acknowledged.
     pub(crate) async fn publish(&self, lines: Bytes) -> i64 {
         let request = self.client.post(format!("{}/v1/records", self.url)).bearer_auth(TOKEN);
-        let answer = request.header("content-type", "application/x-ndjson").body(lines).send().await.expect("an answer");
+        let answer =
+            request.header("content-type", "application/x-ndjson").body(lines).send().await.expect("an answer");
         let answer = answer.error_for_status().expect("accepted").bytes().await.expect("a body");
         let accepted: Value = serde_json::from_slice(&answer).expect("JSON");
         accepted["last_updated_idx"].as_i64().expect("a position")
@@ -78,7 +85,7 @@ impl Node {
 
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Option<Value> {
         let request = self.client.request(method, format!("{}{path}", self.url)).bearer_auth(TOKEN);
-        let request = body.filter(|body| !body.is_null()).into_iter().fold(request, |request, body| request.json(body));
+        let request = body.filter(|body| !body.is_null()).into_iter().fold(request, reqwest::RequestBuilder::json);
         let answer = request.send().await.ok()?.error_for_status().ok()?.bytes().await.ok()?;
         Some(serde_json::from_slice(&answer).unwrap_or_default())
     }

@@ -68,9 +68,10 @@ impl Report {
         for row in &self.rows {
             let Figure { what, unit, beside, .. } = &row.first;
             let beside = beside.map_or(String::new(), |(name, _)| format!("{name}: {}", shown(median(&row.beside))));
-            let (times, range) = match row.ratios.is_empty() {
-                true => (String::new(), range(&row.ours)),
-                false => (format!("{:.2}", median(&row.ratios)), range(&row.ratios)),
+            let (times, range) = if row.ratios.is_empty() {
+                (String::new(), range(&row.ours))
+            } else {
+                (format!("{:.2}", median(&row.ratios)), range(&row.ratios))
             };
             let ours = shown(median(&row.ours));
             let _ = writeln!(table, "| {what} | {ours} {unit} | {beside} | {times} | {range} | {} |", row.verdict());

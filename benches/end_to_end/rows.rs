@@ -16,12 +16,15 @@ const PUBLICATION: u64 = 5000;
 /// The same records in each run.
 pub(crate) const SEED: u64 = 42;
 
+/// Takes a record and its number, from 1.
+type Also<'a> = dyn FnMut(&Record<'_>, u64) + 'a;
+
 /// The records of one stage, made as they are asked for.
 pub(crate) struct Rows<'a> {
     lines: Box<dyn Iterator<Item = String> + 'a>,
     provider: Provider,
     number: u64,
-    also: Box<dyn FnMut(&Record<'_>, u64) + 'a>,
+    also: Box<Also<'a>>,
 }
 
 /// What a line of the CRM says.

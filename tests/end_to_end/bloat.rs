@@ -73,7 +73,10 @@ async fn a_few_rows_that_are_there_already_among_many_new_ones_are_neither_doubl
     setup.state_is(HUBSPOT, "paused").await;
     // Older versions of some, no row of the others.
     setup.database.run("delete from sequin.hubspot where upstream_id::int % 1000 <> 7").await;
-    setup.database.run("update sequin.hubspot set updated_idx = 1, payload = '0' where upstream_id::int % 2000 = 7").await;
+    setup
+        .database
+        .run("update sequin.hubspot set updated_idx = 1, payload = '0' where upstream_id::int % 2000 = 7")
+        .await;
     // A newer version than the stream has.
     let newer = "update sequin.hubspot set updated_idx = 1000000, payload = '1' where upstream_id = '1007'";
     setup.database.run(newer).await;

@@ -269,7 +269,7 @@ impl<'a> Envelopes<'a> {
             let (row, _) = self.batch.row(number);
             match row.op {
                 Op::Upsert => {
-                    changes.push(Change { sequin_id: row.sequin_id, idx: row.idx, envelope: self.envelope(number) })
+                    changes.push(Change { sequin_id: row.sequin_id, idx: row.idx, envelope: self.envelope(number) });
                 }
                 Op::Delete => tombstones.push(Tombstone { sequin_id: row.sequin_id, idx: row.idx }),
             }

@@ -28,8 +28,11 @@ const COPY_FROM: usize = 200;
 /// How many of a batch's keys are looked up to tell whether they are new.
 const SAMPLE: usize = 32;
 
-/// How many bytes of a COPY are sent at once.
-const COPY_CHUNK: usize = 128 * 1024;
+/// How many bytes of a COPY are sent at once, about.
+const COPY_CHUNK: usize = 64 * 1024;
+
+/// A chunk, and most of the rows by which it may exceed that: one that outgrows its memory is copied.
+const COPY_BUFFER: usize = COPY_CHUNK + 8 * 1024;
 
 /// A version that a batch writes: its place in the stream, and its envelope.
 #[derive(Clone, Copy, Debug)]
@@ -182,13 +185,13 @@ async fn copy(
 ) -> Result<u64, ApplyError> {
     let sink = transaction.copy_in::<_, Bytes>(statement).await?;
     let mut sink = std::pin::pin!(sink);
-    let mut chunk = BytesMut::with_capacity(COPY_CHUNK);
+    let mut chunk = BytesMut::with_capacity(COPY_BUFFER);
     copy_header(&mut chunk);
     for change in changes {
         copy_row(&record(change)?, change.idx, written_at, &mut chunk);
         if chunk.len() >= COPY_CHUNK {
             sink.feed(chunk.split().freeze()).await?;
-            chunk.reserve(COPY_CHUNK);
+            chunk.reserve(COPY_BUFFER);
         }
     }
     copy_trailer(&mut chunk);

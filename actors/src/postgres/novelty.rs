@@ -41,7 +41,7 @@ mod tests {
     #[test]
     fn tries_in_vain_become_rare_and_one_that_succeeds_makes_them_frequent_again() {
         let novelty = Novelty::default();
-        let pause = || (0..).find(|_| novelty.is_worth_a_try()).expect("it is tried again");
+        let pause = || (0..1000).find(|_| novelty.is_worth_a_try()).expect("it is tried again");
         let pauses: Vec<_> = (0..9)
             .map(|_| {
                 let pause = pause();
