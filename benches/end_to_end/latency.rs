@@ -83,7 +83,13 @@ pub(crate) async fn measure(Size { records, round }: Size) -> Vec<Figure> {
     vec![
         figure("visible, 100 records/s: median", at_100.median, statement(bare.median), Goal::TimesAtMost(2.0)),
         figure("visible, 100 records/s: p99", at_100.p99, statement(bare.p99), Goal::TimesAtMost(4.0)),
-        Figure { what: "changes published and brought at once", unit: "records/s", ours: most, beside: None, goal: Goal::None },
+        Figure {
+            what: "changes published and brought at once",
+            unit: "records/s",
+            ours: most,
+            beside: None,
+            goal: Goal::None,
+        },
         figure("visible, half of that rate: median", at_half.median, None, Goal::None),
         figure("visible, half of that rate: p99", at_half.p99, None, Goal::AtMost(250.0)),
     ]

@@ -66,7 +66,8 @@ impl Node {
     /// Publishes lines of JSON; returns the position of the last record, once it is acknowledged.
     pub(crate) async fn publish(&self, lines: Bytes) -> i64 {
         let request = self.client.post(format!("{}/v1/records", self.url)).bearer_auth(TOKEN);
-        let answer = request.header("content-type", "application/x-ndjson").body(lines).send().await.expect("an answer");
+        let answer =
+            request.header("content-type", "application/x-ndjson").body(lines).send().await.expect("an answer");
         let answer = answer.error_for_status().expect("accepted").bytes().await.expect("a body");
         let accepted: Value = serde_json::from_slice(&answer).expect("JSON");
         accepted["last_updated_idx"].as_i64().expect("a position")

@@ -25,8 +25,7 @@ pub(crate) async fn measure(Size { records, .. }: Size) -> Vec<Figure> {
     let node = Node::start().await;
     let new = publish(&node, &requests).await;
     let replaced = publish(&node, &requests).await;
-    let figure =
-        |what, took, goal| Figure { what, unit: "records/s", ours: rate(records, took), beside: None, goal };
+    let figure = |what, took, goal| Figure { what, unit: "records/s", ours: rate(records, took), beside: None, goal };
     vec![
         figure("publishing new records over HTTP", new, Goal::AtLeast(50_000.0)),
         figure("publishing replacements over HTTP", replaced, Goal::AtLeast(30_000.0)),

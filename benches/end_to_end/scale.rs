@@ -36,7 +36,9 @@ struct Source {
 pub(crate) async fn measure(Size { records, round }: Size) -> Vec<Figure> {
     let server = Server::start().await;
     let few = records / PART;
-    eprintln!("publishing {records} records of one sync and of {MANY}, a tenth of them, and a sync alone and among {OTHERS}");
+    eprintln!(
+        "publishing {records} records of one sync and of {MANY}, a tenth of them, and a sync alone and among {OTHERS}"
+    );
     let all = Filter::Provider(Provider::parse(PROVIDER).expect("a slug"));
     let sync = Filter::Sync(parse(&own(1).next().expect("a record")).record().sync_id);
     let mut one_sync = Source::of(&server, &all, lines(records, 1)).await;
