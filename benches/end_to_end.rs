@@ -10,6 +10,10 @@ mod bare;
 mod bulk;
 #[path = "end_to_end/cpu.rs"]
 mod cpu;
+#[path = "end_to_end/footprint.rs"]
+mod footprint;
+#[path = "end_to_end/node.rs"]
+mod node;
 #[path = "end_to_end/ours.rs"]
 mod ours;
 #[path = "end_to_end/psql.rs"]
@@ -35,7 +39,8 @@ const ROUNDS: usize = 3;
 const SYNCS: u32 = 2000;
 
 /// What is measured together, by name.
-const CHAPTERS: &[(&str, Chapter)] = &[("bulk", |size| Box::pin(bulk::measure(size)))];
+const CHAPTERS: &[(&str, Chapter)] =
+    &[("bulk", |size| Box::pin(bulk::measure(size))), ("footprint", |size| Box::pin(footprint::measure(size)))];
 
 /// One round of a chapter: the same figures each time, in the same order.
 type Chapter = fn(Size) -> std::pin::Pin<Box<dyn Future<Output = Vec<Figure>>>>;

@@ -1,4 +1,4 @@
-//! CPU time, of this process and of the server's.
+//! CPU time, of this process, of the server's, and of any other.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -30,6 +30,11 @@ impl Spent {
         let (ours, server) = (self.ours - earlier.ours, self.server - earlier.server);
         100.0 * ours.as_secs_f64() / (ours + server).as_secs_f64()
     }
+}
+
+/// What a process has spent up to now, by itself.
+pub(crate) fn spent_by(pid: u32) -> Duration {
+    Process::read(pid).map_or(Duration::ZERO, |process| time(process.own))
 }
 
 fn time(ticks: u64) -> Duration {

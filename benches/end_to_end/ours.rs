@@ -72,7 +72,8 @@ impl Ours {
     }
 }
 
-fn target(server: &ThrowawayPostgres) -> Target {
+/// The server as a target.
+pub(crate) fn target(server: &ThrowawayPostgres) -> Target {
     let now = Utc::now();
     let connection = Connection {
         host: "127.0.0.1".into(),
@@ -93,7 +94,8 @@ fn target(server: &ThrowawayPostgres) -> Target {
     }
 }
 
-fn consumer(name: &str, target: TargetId, table: &TableName) -> Consumer {
+/// A consumer of everything.
+pub(crate) fn consumer(name: &str, target: TargetId, table: &TableName) -> Consumer {
     let now = Utc::now();
     Consumer {
         id: ConsumerId::generate(),

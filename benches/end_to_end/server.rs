@@ -23,7 +23,13 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start() -> Self {
-        let options = Options { durable: true, settings: SETTINGS };
+        Self::start_with(&[]).await
+    }
+
+    /// Starts one with further settings, which win.
+    pub(crate) async fn start_with(settings: &[(&str, &str)]) -> Self {
+        let settings = [SETTINGS, settings].concat();
+        let options = Options { durable: true, settings: &settings };
         let postgres = ThrowawayPostgres::with_options(&options).expect("PostgreSQL");
         let client = session(&postgres).await;
         Self { postgres, client }
