@@ -38,6 +38,9 @@ const ACTIVE: usize = 1000;
 /// Long enough that what is done once in five minutes has its part in it.
 const IDLE: Duration = Duration::from_secs(60);
 
+/// How often all are looked at: that is a lot to list.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
 /// How long after the last record it counts as idle.
 const SETTLED: Duration = Duration::from_secs(20);
 
@@ -158,7 +161,7 @@ async fn until_all(node: &Node, what: &str, is: impl Fn(&Value) -> bool) {
         if done == CONSUMERS {
             return;
         }
-        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
