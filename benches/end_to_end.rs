@@ -12,6 +12,8 @@ mod bloat;
 mod bulk;
 #[path = "end_to_end/cpu.rs"]
 mod cpu;
+#[path = "end_to_end/footprint.rs"]
+mod footprint;
 #[path = "end_to_end/latency.rs"]
 mod latency;
 #[path = "end_to_end/node.rs"]
@@ -56,6 +58,7 @@ const CHAPTERS: &[(&str, Chapter)] = &[
     ("latency", |size| Box::pin(latency::measure(size))),
     ("publishing", |size| Box::pin(publishing::measure(size))),
     ("bloat", |size| Box::pin(bloat::measure(size))),
+    ("footprint", |size| Box::pin(footprint::measure(size))),
     ("peers", |size| Box::pin(peers::measure(size))),
     ("scale", |size| Box::pin(scale::measure(size))),
 ];

@@ -19,16 +19,20 @@ mod reporting;
 mod starting;
 mod watch;
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use chrono::Utc;
+use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::{JoinHandle, JoinSet},
+    time::Instant,
+};
 use tokio_util::task::TaskTracker;
 
 use crate::{
     context::Context,
-    flow::{progress::Progress, restarts::Restarts},
+    flow::{progress::Progress, restarts::Restarts, turns::Turns},
     model::{Checkpoint, Consumer, ConsumerStatus, Desired, Lag, Reason, RunState},
     pipeline::{BringError, LoadError, PrepareError, Prepared, Quarantine, ReadError, ReadPage, reason},
     postgres::{ApplyError, Fault, Finding, Pool},
@@ -36,7 +40,6 @@ use crate::{
 };
 use {
     pipeline::{Pipeline, Then},
-    reporting::TICK,
     watch::Watch,
 };
 
@@ -75,6 +78,8 @@ pub(crate) enum Happening {
         beyond_backfill: u64,
         took: Duration,
     },
+    /// A task has panicked.
+    Panicked,
     /// It is time to try again.
     RetryDue,
     /// What is in flight has had its time.
@@ -89,6 +94,8 @@ pub(crate) struct ConsumerArguments {
     pub(crate) target_name: String,
     /// The transactions of all its pipelines.
     pub(crate) transactions: TaskTracker,
+    /// The target's, for one consumer after the other: with as few sessions as that takes.
+    pub(crate) turns: Turns,
     /// `Err` says why the target is not there.
     pub(crate) pool: Result<Pool, Reason>,
     /// Tells the target's actor of a doubt.
@@ -123,6 +130,10 @@ pub(crate) struct ConsumerState {
     restarts: Restarts,
     watch: Watch,
     ticked_at: Instant,
+    /// The next tick.
+    tick: Option<JoinHandle<()>>,
+    /// Whether that is one of those that come now and then.
+    is_at_rest: bool,
     /// What was last seen of it, written or not.
     observed: (RunState, Vec<Reason>),
     written: Option<(ConsumerStatus, Instant)>,
@@ -171,6 +182,8 @@ impl Actor for ConsumerActor {
             restarts: Restarts::new(now.into_std()),
             watch: Watch::begin(now),
             ticked_at: now,
+            tick: None,
+            is_at_rest: false,
             observed: (RunState::Waiting, Vec::new()),
             written: None,
             tasks: JoinSet::new(),
@@ -178,7 +191,7 @@ impl Actor for ConsumerActor {
             writing: JoinSet::new(),
         };
         state.load();
-        state.myself.send_after(TICK, || ConsumerMessage::Tick);
+        state.tick_soon();
         Ok(state)
     }
 
@@ -206,12 +219,14 @@ impl Actor for ConsumerActor {
                 Happening::ReadFailed(error) => state.read_failed(&error),
                 Happening::Reported(report) => state.reported(report),
                 Happening::Measured { lag, beyond_backfill, took } => state.measured(lag, beyond_backfill, took),
+                Happening::Panicked => state.fail(reason::trying_again("a task panicked".into())),
                 Happening::RetryDue => state.begin(),
                 Happening::DrainDeadline => state.end_drain(),
                 Happening::Finished => state.myself.stop(None),
             },
             ConsumerMessage::Happened(..) => {}
         }
+        state.rouse();
         Ok(())
     }
 
@@ -347,9 +362,10 @@ impl ConsumerState {
     }
 
     /// Runs `work` as a task of this attempt, and hears what comes of it.
-    fn attempt(&mut self, work: impl Future<Output = Happening> + Send + 'static) {
+    fn attempt<H: Into<Option<Happening>> + 'static>(&mut self, work: impl Future<Output = H> + Send + 'static) {
+        while self.tasks.try_join_next().is_some() {}
         let (myself, generation) = (self.myself.clone(), self.generation);
-        self.tasks.spawn(async move { tell(&myself, generation, work.await) });
+        self.tasks.spawn(hear(work, move |happening| tell(&myself, generation, happening)));
     }
 
     /// Hears `happening` after a while, if the attempt still goes on.
@@ -384,6 +400,14 @@ impl ConsumerState {
             Some(Then::Pause) => self.begin(),
             None => {}
         }
+    }
+}
+
+/// Does `work`, and tells what comes of it. A panic would end it without a word.
+async fn hear<H: Into<Option<Happening>>>(work: impl Future<Output = H>, tell: impl Fn(Happening)) {
+    let heard = AssertUnwindSafe(work).catch_unwind().await.map_or(Some(Happening::Panicked), Into::into);
+    if let Some(happening) = heard {
+        tell(happening);
     }
 }
 

@@ -2,13 +2,22 @@
 
 use std::{sync::Arc, time::Duration};
 
+use tokio::time::Instant;
+
 use crate::{
-    flow::{budget::NodeBudget, refusals::RefusalLimit},
+    flow::{budget::NodeBudget, refusals::RefusalLimit, turns::Turns},
     model::TargetId,
     store::Documents,
     stream::RecordStream,
 };
 use chrono::TimeDelta;
+
+/// How many consumers and targets begin at once, in a turn each: enough that those far away do not keep a node of many
+/// from starting, few enough that the store answers others meanwhile.
+const BEGINNING_AT_ONCE: usize = 64;
+
+/// What is done now and then is done in steps of this.
+const STEP: Duration = Duration::from_secs(1);
 
 /// How an engine runs.
 #[derive(Clone, Debug)]
@@ -70,11 +79,23 @@ pub(crate) struct Context {
     pub(crate) settings: EngineSettings,
     /// The bytes that all consumers of the node together may have in flight.
     pub(crate) budget: NodeBudget,
+    /// For whatever begins: a node that starts has all of it to begin at the same time.
+    pub(crate) turns: Turns,
+    started_at: Instant,
 }
 
 impl Context {
     pub(crate) fn new(settings: EngineSettings, stream: Arc<dyn RecordStream>, documents: Documents) -> Self {
         let budget = NodeBudget::new(settings.node_budget_bytes);
-        Self { stream, documents, settings, budget }
+        let turns = Turns::new(BEGINNING_AT_ONCE);
+        Self { stream, documents, settings, budget, turns, started_at: Instant::now() }
+    }
+
+    /// When to look again after `wait`, about: at a step that all who look now and then have in common. What they write is
+    /// then written together, with one commit, and not each for itself.
+    pub(crate) fn in_step(&self, wait: Duration) -> Instant {
+        let since = (Instant::now() + wait - self.started_at).as_millis();
+        let steps = since.div_ceil(STEP.as_millis());
+        self.started_at + STEP * u32::try_from(steps).unwrap_or(u32::MAX)
     }
 }

@@ -46,7 +46,8 @@ pub(crate) enum SupervisorMessage {
 pub(crate) struct SupervisorState {
     myself: ActorRef<SupervisorMessage>,
     context: Arc<Context>,
-    consumers: HashMap<ConsumerId, Arc<Consumer>>,
+    /// Of each target, also of one that is not known.
+    consumers: HashMap<TargetId, HashMap<ConsumerId, Arc<Consumer>>>,
     /// Whether all that the store holds of them has been told.
     knows_consumers: bool,
     knows_targets: bool,
@@ -216,11 +217,12 @@ impl SupervisorState {
     async fn consumer_event(&mut self, event: DocumentEvent<Consumer, ConsumerId>) {
         let target = match event {
             DocumentEvent::Put(id, consumer) => {
+                self.forget(id);
                 let target = consumer.value.target;
-                self.consumers.insert(id, Arc::new(consumer.value));
+                self.consumers.entry(target).or_default().insert(id, Arc::new(consumer.value));
                 Some(target)
             }
-            DocumentEvent::Deleted(id) => self.consumers.remove(&id).map(|consumer| consumer.target),
+            DocumentEvent::Deleted(id) => self.forget(id),
             DocumentEvent::Unreadable(..) => None,
             DocumentEvent::Current => {
                 self.knows_consumers = true;
@@ -230,6 +232,12 @@ impl SupervisorState {
         if let Some(target) = target {
             self.reconcile(target).await;
         }
+    }
+
+    /// Returns which target the consumer was of.
+    fn forget(&mut self, id: ConsumerId) -> Option<TargetId> {
+        let mut targets = self.consumers.iter_mut();
+        targets.find_map(|(target, consumers)| consumers.remove(&id).map(|_| *target))
     }
 
     async fn reconcile_all(&mut self) {
@@ -245,7 +253,7 @@ impl SupervisorState {
         if !(self.knows_targets && self.knows_consumers) || self.is_draining {
             return;
         }
-        let consumers = self.consumers.values().filter(|consumer| consumer.target == id).cloned().collect();
+        let consumers = self.consumers.get(&id).into_iter().flat_map(HashMap::values).cloned().collect();
         let Some(child) = self.targets.get_mut(&id) else { return };
         let Some(target) = child.target.clone() else { return };
         if let Some(actor) = &child.actor {

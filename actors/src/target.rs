@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     consumer::{ConsumerActor, ConsumerArguments, ConsumerMessage, Doubt},
     context::Context,
-    flow::{breaker::Breaker, restarts::Restarts},
+    flow::{breaker::Breaker, restarts::Restarts, turns::Turns},
     model::{Checkpoint, Consumer, ConsumerId, ConsumerStatus, Desired, Quarantined, Reason, Target, TargetStatus},
     pipeline::reason,
     postgres::{Fault, LiveSessions, Pool, TlsError},
@@ -71,6 +71,8 @@ pub(crate) struct TargetActorState {
     /// Those that the database failed, and that wait for the outcome of a probe.
     failed: HashSet<ConsumerId>,
     consumers: HashMap<ConsumerId, Child>,
+    /// For those that begin: one after the other makes do with one session.
+    turns: Turns,
     is_draining: bool,
     written: Option<(TargetStatus, Instant)>,
     /// Writes the status, after those before.
@@ -120,6 +122,7 @@ impl Actor for TargetActor {
             failures: Restarts::new(Instant::now()),
             failed: HashSet::new(),
             consumers: HashMap::new(),
+            turns: Turns::new(1),
             is_draining: false,
             written: None,
             writing: None,
@@ -177,6 +180,7 @@ impl TargetActorState {
         self.target = target;
         if is_elsewhere {
             // The consumers go over to the new pool as soon as it answers.
+            self.sessions.go_elsewhere();
             self.pool = make_pool(&self.context, &self.target, &self.sessions)?;
             self.breaker = Breaker::new(Instant::now());
             self.reason = None;
@@ -229,6 +233,7 @@ impl TargetActorState {
             consumer: Arc::clone(&child.consumer),
             target_name: self.target.name.clone(),
             transactions: child.transactions.clone(),
+            turns: self.turns.clone(),
             pool,
             tell_target: Arc::new(move |doubt| drop(myself.cast(TargetMessage::Doubted(id, doubt)))),
         };

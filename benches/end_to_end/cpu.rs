@@ -1,4 +1,4 @@
-//! CPU time, of this process and of the server's.
+//! CPU time, of this process, of the server's, and of any other.
 
 use std::{fs, path::Path, time::Duration};
 
@@ -43,6 +43,11 @@ pub(crate) async fn idle(server: &ThrowawayPostgres) {
             return;
         }
     }
+}
+
+/// What a process has spent up to now, by itself.
+pub(crate) fn spent_by(pid: u32) -> Duration {
+    Process::read(pid).map_or(Duration::ZERO, |process| time(process.own))
 }
 
 fn time(ticks: u64) -> Duration {

@@ -1,7 +1,7 @@
-//! The program itself, `sequin serve`, on an empty directory, and a client that speaks HTTP to it.
+//! The program itself, `sequin serve`, in a process of its own, and a client that speaks HTTP to it.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     net::{Ipv4Addr, TcpListener},
     path::Path,
     process::{Child, Command, Stdio},
@@ -9,36 +9,48 @@ use std::{
 };
 
 use bytes::Bytes;
-use reqwest::{Client, Method};
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
 use sequin::demo::{crm::PROVIDER, postgres::ThrowawayPostgres};
-use sequin_actors::model::TableName;
+use sequin_actors::{model::TableName, store::Keyring};
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use super::cpu;
 
 const TOKEN: &str = "a-token-for-benches-0123456789";
 
 /// How long anything may take that is waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// A node that is gone, process and files, when this is dropped.
+/// A node that is gone, process and files of its own, when this is dropped.
 pub(crate) struct Node {
     client: Client,
     url: String,
-    process: Child,
-    _directory: TempDir,
+    process: Process,
+    _directory: Option<TempDir>,
 }
 
+/// Ended when it is dropped.
+struct Process(Child);
+
 impl Node {
-    /// Starts it, and waits until it is ready.
+    /// Starts it on a directory of its own.
     pub(crate) async fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let node = Self::start_on(&directory.path().join("data"), &Keyring::generate_base64()).await;
+        Self { _directory: Some(directory), ..node }
+    }
+
+    /// Starts it on a data directory whose secrets are sealed with `key`, and waits until it is ready. It logs beside the
+    /// directory.
+    pub(crate) async fn start_on(data: &Path, key: &str) -> Self {
         // An error means that there is one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let directory = tempfile::tempdir().expect("a directory");
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let address = listener.local_addr().expect("its address");
+        let address = listener.local_addr().expect("its address").to_string();
         drop(listener);
-        let process = serve(directory.path(), &address.to_string());
-        let node = Self { client: Client::new(), url: format!("http://{address}"), process, _directory: directory };
+        let process = Process(serve(data, key, &address));
+        let node = Self { client: Client::new(), url: format!("http://{address}"), process, _directory: None };
         node.until("ready", async || node.call(Method::GET, "/readyz", None).await.is_some()).await;
         node
     }
@@ -69,14 +81,44 @@ impl Node {
         self.until(what, async || consumer().await.as_ref().is_some_and(&is)).await;
     }
 
-    /// Publishes lines of JSON; returns the position of the last record, once it is acknowledged.
-    pub(crate) async fn publish(&self, lines: Bytes) -> i64 {
-        let request = self.client.post(format!("{}/v1/records", self.url)).bearer_auth(TOKEN);
-        let answer =
-            request.header("content-type", "application/x-ndjson").body(lines).send().await.expect("an answer");
-        let answer = answer.error_for_status().expect("accepted").bytes().await.expect("a body");
-        let accepted: Value = serde_json::from_slice(&answer).expect("JSON");
-        accepted["last_updated_idx"].as_i64().expect("a position")
+    /// Publishes lines of JSON; gives the position of the last record, once it is acknowledged.
+    pub(crate) fn publish(&self, lines: Bytes) -> impl Future<Output = i64> + Send + use<> {
+        let request = self.client.post(format!("{}/v1/records", self.url)).body(lines);
+        let accepted = answer(request.header("content-type", "application/x-ndjson"));
+        async move { accepted.await["last_updated_idx"].as_i64().expect("a position") }
+    }
+
+    /// One resource.
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        answer(self.client.get(format!("{}{path}", self.url))).await
+    }
+
+    /// Every item of a list.
+    pub(crate) async fn all(&self, path: &str) -> Vec<Value> {
+        let mut items = Vec::new();
+        let mut after = String::new();
+        loop {
+            let mut page = self.get(&format!("{path}?limit=1000{after}")).await;
+            items.append(page["data"].as_array_mut().expect("a list"));
+            match page["next"].as_str() {
+                Some(next) => after = format!("&after={next}"),
+                None => return items,
+            }
+        }
+    }
+
+    /// The CPU time that it has spent.
+    pub(crate) fn cpu(&self) -> Duration {
+        cpu::spent_by(self.process.0.id())
+    }
+
+    /// A line of what the kernel says of its memory, in MiB: `VmRSS`, what it takes, or `VmHWM`, the most that it has
+    /// taken. See <https://man7.org/linux/man-pages/man5/proc_pid_status.5.html>.
+    pub(crate) fn memory_mib(&self, line: &str) -> f64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.0.id())).expect("it runs");
+        let line = status.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':')).expect("such a line");
+        let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kib / 1024.0
     }
 
     async fn post(&self, path: &str, body: &Value) {
@@ -99,28 +141,40 @@ impl Node {
     }
 }
 
-impl Drop for Node {
+impl Drop for Process {
     fn drop(&mut self) {
         // Errors mean that it has ended.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Asks again if the node has been too busy to answer.
+async fn answer(request: RequestBuilder) -> Value {
+    let request = request.bearer_auth(TOKEN);
+    loop {
+        let answer = request.try_clone().expect("its body is in memory").send().await.expect("an answer");
+        if answer.status() != StatusCode::SERVICE_UNAVAILABLE {
+            let answer = answer.error_for_status().expect("done").bytes().await.expect("a body");
+            return serde_json::from_slice(&answer).expect("JSON");
+        }
     }
 }
 
 /// With the settings that a new user has, and nothing of our environment's.
-fn serve(directory: &Path, address: &str) -> Child {
+fn serve(data: &Path, key: &str, address: &str) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sequin"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SEQUIN_")) {
         command.env_remove(name);
     }
-    let log = File::create(directory.join("log")).expect("a log");
+    let log = File::create(data.with_extension("log")).expect("a log");
     command
         .arg("serve")
         .env("SEQUIN_LISTEN", address)
-        .env("SEQUIN_BACKEND", format!("embedded:{}", directory.join("data").display()))
+        .env("SEQUIN_BACKEND", format!("embedded:{}", data.display()))
         .env("SEQUIN_ADMIN_TOKEN", TOKEN)
+        .env("SEQUIN_ENCRYPTION_KEY", key)
         .env_remove("RUST_LOG")
-        .current_dir(directory)
         .stdin(Stdio::null())
         .stdout(log.try_clone().expect("the log"))
         .stderr(log);

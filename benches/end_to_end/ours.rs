@@ -77,7 +77,8 @@ impl Ours {
     }
 }
 
-fn target(server: &ThrowawayPostgres) -> Target {
+/// The server as a target.
+pub(crate) fn target(server: &ThrowawayPostgres) -> Target {
     let now = Utc::now();
     let connection = Connection {
         host: "127.0.0.1".into(),
@@ -98,7 +99,8 @@ fn target(server: &ThrowawayPostgres) -> Target {
     }
 }
 
-fn consumer(name: &str, target: TargetId, filter: Filter, table: &TableName) -> Consumer {
+/// A consumer of what a filter lets through.
+pub(crate) fn consumer(name: &str, target: TargetId, filter: Filter, table: &TableName) -> Consumer {
     let now = Utc::now();
     Consumer {
         id: ConsumerId::generate(),

@@ -11,7 +11,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 
-use super::{ConsumerArguments, Doubt, Happening};
+use super::{ConsumerArguments, Doubt, Happening, hear};
 use crate::{
     flow::{budget::Budget, watermark::Watermark},
     model::Idx,
@@ -87,10 +87,12 @@ impl Pipeline {
             ),
             writers: writers.len(),
         };
-        let reader = tasks.spawn(async move {
-            let Err(error) = reading.run(|page| tell(Happening::PageRead(page))).await;
-            tell(Happening::ReadFailed(error));
-        });
+        let tell_page = tell.clone();
+        let read = async move {
+            let Err(error) = reading.run(|page| tell_page(Happening::PageRead(page))).await;
+            Happening::ReadFailed(error)
+        };
+        let reader = tasks.spawn(hear(read, tell));
         let watermark = Watermark::starting_at(from);
         Ok(Self { writers, watermark, reader, bringing, moves: 0, drains_to: None })
     }

@@ -15,8 +15,15 @@ use crate::{
 /// How often progress is looked at: the checkpoint saved, the lag measured, the status written if it changed.
 pub(super) const TICK: Duration = Duration::from_secs(1);
 
-/// A status that does not change is written this often all the same, to show that somebody watches.
-const HEARTBEAT: Duration = Duration::from_secs(15);
+/// How often that is while a pipeline has nothing to do: it hears of what comes. Half of what the API takes for silence.
+const REST: Duration = Duration::from_secs(30);
+
+/// And while there is no pipeline that would hear.
+const DEAF: Duration = Duration::from_secs(5);
+
+/// A status that does not change is written this often all the same, to show that somebody watches: at each tick of one
+/// that rests.
+const HEARTBEAT: Duration = Duration::from_secs(29);
 
 impl ConsumerState {
     pub(super) fn tick(&mut self) {
@@ -25,19 +32,58 @@ impl ConsumerState {
             progress.tick(now - self.ticked_at);
         }
         self.ticked_at = now;
-        self.notice_panics();
         self.save();
         self.look(now);
         self.write_status();
-        self.myself.send_after(TICK, || ConsumerMessage::Tick);
+        match self.rest(now) {
+            Some(rest) => {
+                self.is_at_rest = true;
+                self.tick_at(self.arguments.context.in_step(rest));
+            }
+            None => self.tick_soon(),
+        }
     }
 
-    /// A task that panicked has told nobody.
-    fn notice_panics(&mut self) {
-        while let Some(ended) = self.tasks.try_join_next() {
-            if ended.is_err_and(|error| error.is_panic()) {
-                self.fail(reason::trying_again("a task panicked".into()));
+    pub(super) fn tick_soon(&mut self) {
+        self.is_at_rest = false;
+        self.tick_at(Instant::now() + TICK);
+    }
+
+    fn tick_at(&mut self, at: Instant) {
+        if let Some(earlier) = self.tick.take() {
+            earlier.abort();
+        }
+        let myself = self.myself.clone();
+        self.tick = Some(tokio::spawn(async move {
+            tokio::time::sleep_until(at).await;
+            let _ = myself.cast(ConsumerMessage::Tick);
+        }));
+    }
+
+    /// Ends a rest if there is a reason to.
+    pub(super) fn rouse(&mut self) {
+        let now = Instant::now();
+        if self.is_at_rest && self.rest(now).is_none() {
+            // Nothing has happened until now.
+            self.ticked_at = now;
+            self.tick_soon();
+        }
+    }
+
+    /// For how long there is nothing to look at, unless something happens; `None` while there is.
+    fn rest(&self, now: Instant) -> Option<Duration> {
+        let moves = self.progress.as_ref().is_some_and(Progress::moves) || self.unsaved.is_some();
+        if moves || self.is_draining() {
+            return None;
+        }
+        match &self.mode {
+            Mode::Running(pipeline) => {
+                let has_lag = self.progress.as_ref().is_some_and(Progress::has_lag);
+                let has_work = has_lag || !pipeline.is_settled() || self.outage.is_some();
+                let rest = self.watch.until_due(pipeline.moves(), now).min(REST);
+                (!has_work && rest > TICK).then_some(rest)
             }
+            _ => Some(DEAF),
         }
     }
 
@@ -114,12 +160,10 @@ impl ConsumerState {
     /// Counts what is in quarantine, while no pipeline does.
     pub(super) fn count(&mut self) {
         let (context, consumer) = (Arc::clone(&self.arguments.context), self.arguments.consumer.id);
-        let (myself, generation) = (self.myself.clone(), self.generation);
-        self.tasks.spawn(async move {
-            match Quarantine::load(consumer, &context.documents, context.settings.refusal_limit).await {
-                Ok(quarantine) => tell(&myself, generation, Happening::Counted(quarantine)),
-                Err(error) => tracing::warn!(%consumer, %error, "the quarantine was not counted"),
-            }
+        self.attempt(async move {
+            let counted = Quarantine::load(consumer, &context.documents, context.settings.refusal_limit).await;
+            let failed = |error: &_| tracing::warn!(%consumer, %error, "the quarantine was not counted");
+            counted.inspect_err(failed).ok().map(Happening::Counted)
         });
     }
 

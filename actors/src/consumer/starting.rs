@@ -18,8 +18,8 @@ impl ConsumerState {
     pub(super) fn load(&mut self) {
         let (context, consumer) = (Arc::clone(&self.arguments.context), Arc::clone(&self.arguments.consumer));
         self.attempt(async move {
-            let Context { documents, stream, settings, .. } = &*context;
-            Happening::Loaded(load(&consumer, documents, &**stream, settings.refusal_limit).await)
+            let Context { documents, stream, settings, turns, .. } = &*context;
+            Happening::Loaded(turns.take(load(&consumer, documents, &**stream, settings.refusal_limit)).await)
         });
     }
 
@@ -49,7 +49,7 @@ impl ConsumerState {
         };
         self.tear_down(Mode::Preparing);
         self.restarts.started(std::time::Instant::now());
-        let ConsumerArguments { context, consumer, transactions, .. } = &self.arguments;
+        let ConsumerArguments { context, consumer, transactions, turns, .. } = &self.arguments;
         let earlier = transactions.clone();
         let preparation = Preparation {
             pool,
@@ -58,7 +58,11 @@ impl ConsumerState {
             documents: context.documents.clone(),
             refusal_limit: context.settings.refusal_limit,
         };
-        self.attempt(async move { Happening::Prepared(preparation.prepare(earlier).await) });
+        let (context, turns) = (Arc::clone(context), turns.clone());
+        self.attempt(async move {
+            let prepare = Box::pin(turns.take(preparation.prepare(earlier)));
+            Happening::Prepared(context.turns.take(prepare).await)
+        });
     }
 
     pub(super) async fn prepared(&mut self, prepared: Result<Prepared, PrepareError>) -> Result<(), SpawnErr> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{ConsumerState, Happening, Mode, reporting::TICK, tell};
+use super::{ConsumerState, Happening, Mode, reporting::TICK};
 use crate::{
     context::EngineSettings,
     flow::progress::Progress,
@@ -49,6 +49,12 @@ impl Watch {
         self.put_off_verification(now, settings);
     }
 
+    /// How long there is nothing to look at, after so many moves.
+    pub(super) fn until_due(&self, moves: u64, now: Instant) -> Duration {
+        let measure_at = if moves == self.measured { self.measure_by } else { self.measure_at };
+        measure_at.min(self.verify_at).duration_since(now)
+    }
+
     /// The lag that was last measured is not the one that is there now.
     pub(super) fn measure_soon(&mut self) {
         self.measure_at = Instant::now();
@@ -86,8 +92,7 @@ impl ConsumerState {
         // Not before this one has ended.
         self.watch.measure_at = now + MEASURE_TIMEOUT;
         let (context, filter) = (self.arguments.context.clone(), self.arguments.consumer.filter.clone());
-        let (myself, generation) = (self.myself.clone(), self.generation);
-        self.tasks.spawn(async move {
+        self.attempt(async move {
             let begun = Instant::now();
             let measured = async {
                 let lag = context.stream.lag(&filter, reached).await?;
@@ -97,13 +102,11 @@ impl ConsumerState {
                 };
                 Ok::<_, crate::stream::StreamError>((lag, beyond_backfill))
             };
-            match measured.await {
-                Ok((lag, beyond_backfill)) => {
-                    let took = begun.elapsed();
-                    tell(&myself, generation, Happening::Measured { lag, beyond_backfill, took });
-                }
-                Err(error) => tracing::warn!(%filter, %error, "the lag could not be measured"),
-            }
+            let measured = measured.await;
+            let took = begun.elapsed();
+            let failed = |error: &_| tracing::warn!(%filter, %error, "the lag could not be measured");
+            let measured = measured.inspect_err(failed).ok();
+            measured.map(|(lag, beyond_backfill)| Happening::Measured { lag, beyond_backfill, took })
         });
     }
 
@@ -150,13 +153,10 @@ impl ConsumerState {
         }
         let (pool, table) = (pool.clone(), self.arguments.consumer.table.clone());
         self.watch.put_off_verification(now, &self.arguments.context.settings);
-        let (myself, generation) = (self.myself.clone(), self.generation);
-        self.tasks.spawn(async move {
-            match verify_again(pool, table).await {
-                Ok(findings) => tell(&myself, generation, Happening::VerifiedAgain(findings)),
-                // If that matters, the pipeline runs into it.
-                Err(fault) => tracing::debug!(%fault, "the table was not verified"),
-            }
+        self.attempt(async move {
+            // If that matters, the pipeline runs into it.
+            let failed = |fault: &_| tracing::debug!(%fault, "the table was not verified");
+            verify_again(pool, table).await.inspect_err(failed).ok().map(Happening::VerifiedAgain)
         });
     }
 

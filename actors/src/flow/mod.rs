@@ -9,5 +9,6 @@ pub mod progress;
 pub mod rate;
 pub mod refusals;
 pub mod restarts;
+pub mod turns;
 pub mod unsupported_text;
 pub mod watermark;

@@ -78,6 +78,11 @@ impl Progress {
         (self.checkpoint != self.saved).then(|| self.checkpoint.clone())
     }
 
+    /// Whether it has moved lately: there is something to save, or the rate has not come to rest.
+    pub fn moves(&self) -> bool {
+        self.checkpoint != self.saved || self.recently > 0 || self.rate.per_second() > 0.0
+    }
+
     /// The store holds `checkpoint`.
     pub fn saved(&mut self, checkpoint: Checkpoint) {
         self.saved = checkpoint;

@@ -84,9 +84,14 @@ impl Pool {
     ///
     /// An idle session is enough to hear that it does. To hear that it does not, it takes a session of its own: others may
     /// be busy, or broken.
+    ///
+    /// Where there are none yet, the one that is opened stays: it will be needed.
     pub async fn probe(&self) -> Result<(), Fault> {
-        let is_idle = self.sessions.state().idle_connections > 0;
-        if is_idle && matches!(timeout(IDLE_PROBE_TIMEOUT, self.probe_idle()).await, Ok(Ok(()))) {
+        let state = self.sessions.state();
+        if state.connections == 0 {
+            return self.probe_one().await;
+        }
+        if state.idle_connections > 0 && matches!(timeout(IDLE_PROBE_TIMEOUT, self.probe_one()).await, Ok(Ok(()))) {
             return Ok(());
         }
         let session = self.sessions.dedicated_connection().await?;
@@ -100,7 +105,7 @@ impl Pool {
         matches!(timeout(IDLE_PROBE_TIMEOUT, session.is_gone(backend)).await, Ok(Ok(true)))
     }
 
-    async fn probe_idle(&self) -> Result<(), Fault> {
+    async fn probe_one(&self) -> Result<(), Fault> {
         self.get().await?.probe().await
     }
 }

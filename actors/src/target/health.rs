@@ -36,9 +36,17 @@ impl TargetActorState {
         self.is_probing = true;
         self.breaker.probing();
         let (number, pool, myself) = (self.probe, self.pool.clone(), self.myself.clone());
+        // Those who wait for the first answer begin with it.
+        let turns = self.answered_at.is_none().then(|| self.context.turns.clone());
         self.tasks.spawn(async move {
-            let probe = AssertUnwindSafe(tokio::time::timeout(PROBE_TIMEOUT, pool.probe())).catch_unwind();
-            let outcome = match probe.await {
+            let probe = async || tokio::time::timeout(PROBE_TIMEOUT, pool.probe()).await;
+            let probe = AssertUnwindSafe(async {
+                match turns {
+                    Some(turns) => turns.take(probe()).await,
+                    None => probe().await,
+                }
+            });
+            let outcome = match probe.catch_unwind().await {
                 Ok(answered) => answered.unwrap_or_else(|_| Err(Fault::timed_out("the probe"))),
                 Err(_) => Err(Fault::internal("the probe panicked")),
             };
@@ -51,6 +59,12 @@ impl TargetActorState {
         self.is_probing = false;
         let number = self.probe;
         self.myself.send_after(wait, move || TargetMessage::ProbeDue(number));
+    }
+
+    /// One that answers is asked again in step with others, so that what they say is written together.
+    fn probe_again(&mut self) {
+        let due = self.context.in_step(PROBE_INTERVAL) - tokio::time::Instant::now();
+        self.probe_after(due);
     }
 
     pub(super) fn doubted(&mut self, consumer: ConsumerId, doubt: Doubt) -> Result<(), TlsError> {
@@ -114,7 +128,7 @@ impl TargetActorState {
                 let _ = actor.cast(ConsumerMessage::TargetAvailable(self.pool.clone()));
             }
         }
-        self.probe_after(PROBE_INTERVAL);
+        self.probe_again();
         self.write_status();
     }
 

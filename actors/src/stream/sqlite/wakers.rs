@@ -18,7 +18,10 @@ pub(super) struct Wakers {
 impl Wakers {
     pub(super) fn subscribe(&self, filter: &Filter) -> watch::Receiver<()> {
         let mut bells = self.bells.lock().unwrap_or_else(PoisonError::into_inner);
-        bells.retain(|_, bell| bell.receiver_count() > 0);
+        // Only before it would grow: with many readers, it would take long each time.
+        if bells.len() == bells.capacity() {
+            bells.retain(|_, bell| bell.receiver_count() > 0);
+        }
         bells.entry(filter.clone()).or_default().subscribe()
     }
 
