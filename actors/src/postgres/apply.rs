@@ -136,20 +136,18 @@ async fn insert(
         return Ok(None);
     }
     let transaction = session.client.transaction().await?;
-    match copy_new(&transaction, &direct, changes).await {
-        Ok(None) => Ok(None),
-        Ok(Some(upserts)) => {
-            direct.novelty.confirmed();
-            let deletes = delete(&transaction, &prepared, tombstones).await?;
-            transaction.commit().await?;
-            Ok(Some(Applied { upserts, deletes, ..Applied::default() }))
-        }
-        Err(ApplyError::Database(fault)) if matches!(fault.verdict, Verdict::Record | Verdict::Table) => {
-            direct.novelty.refuted();
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
+    let copied = match copy_new(&transaction, &direct, changes).await {
+        Err(ApplyError::Database(fault)) if matches!(fault.verdict, Verdict::Record | Verdict::Table) => None,
+        copied => copied?,
+    };
+    let Some(upserts) = copied else {
+        direct.novelty.refuted();
+        return Ok(None);
+    };
+    direct.novelty.confirmed();
+    let deletes = delete(&transaction, &prepared, tombstones).await?;
+    transaction.commit().await?;
+    Ok(Some(Applied { upserts, deletes, ..Applied::default() }))
 }
 
 /// Copies rows into the table itself, unless a sample of them shows that some are there. Having looked at the table, the

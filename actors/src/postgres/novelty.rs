@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 /// How many batches at most pass without a try.
 const LONGEST_PAUSE: u32 = 64;
 
-/// What came of the tries up to now. After each that was in vain, twice as many batches pass without one, because what
-/// a try in vain has written is garbage in the table.
+/// What came of the tries up to now. After each that was in vain, twice as many batches pass without one: it costs round
+/// trips, and what it has written is garbage in the table.
 #[derive(Debug, Default)]
 pub(super) struct Novelty {
     /// How many batches pass before the next try.
