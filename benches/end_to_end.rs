@@ -6,28 +6,42 @@
 
 #[path = "end_to_end/bare.rs"]
 mod bare;
+#[path = "end_to_end/bloat.rs"]
+mod bloat;
 #[path = "end_to_end/bulk.rs"]
 mod bulk;
 #[path = "end_to_end/cpu.rs"]
 mod cpu;
 #[path = "end_to_end/footprint.rs"]
 mod footprint;
+#[path = "end_to_end/latency.rs"]
+mod latency;
 #[path = "end_to_end/node.rs"]
 mod node;
 #[path = "end_to_end/ours.rs"]
 mod ours;
+#[path = "end_to_end/peers.rs"]
+mod peers;
 #[path = "end_to_end/psql.rs"]
 mod psql;
+#[path = "end_to_end/publishing.rs"]
+mod publishing;
 #[path = "end_to_end/report.rs"]
 mod report;
 #[path = "end_to_end/rows.rs"]
 mod rows;
+#[path = "end_to_end/scale.rs"]
+mod scale;
 #[path = "end_to_end/server.rs"]
 mod server;
 
 use std::{path::PathBuf, process::exit};
 
 use report::{Figure, Report};
+
+/// The program's own allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// How many records, when it is not said.
 const RECORDS: u64 = 300_000;
@@ -39,8 +53,15 @@ const ROUNDS: usize = 3;
 const SYNCS: u32 = 2000;
 
 /// What is measured together, by name.
-const CHAPTERS: &[(&str, Chapter)] =
-    &[("bulk", |size| Box::pin(bulk::measure(size))), ("footprint", |size| Box::pin(footprint::measure(size)))];
+const CHAPTERS: &[(&str, Chapter)] = &[
+    ("bulk", |size| Box::pin(bulk::measure(size))),
+    ("latency", |size| Box::pin(latency::measure(size))),
+    ("publishing", |size| Box::pin(publishing::measure(size))),
+    ("bloat", |size| Box::pin(bloat::measure(size))),
+    ("footprint", |size| Box::pin(footprint::measure(size))),
+    ("peers", |size| Box::pin(peers::measure(size))),
+    ("scale", |size| Box::pin(scale::measure(size))),
+];
 
 /// One round of a chapter: the same figures each time, in the same order.
 type Chapter = fn(Size) -> std::pin::Pin<Box<dyn Future<Output = Vec<Figure>>>>;

@@ -2,7 +2,8 @@
 
 use std::{hint::black_box, sync::Arc};
 
-use chrono::{DateTime, Utc};
+use bytes::BytesMut;
+use chrono::DateTime;
 use criterion::{BatchSize, Criterion, Throughput};
 use futures_util::FutureExt;
 use sequin_actors::{
@@ -16,6 +17,7 @@ use sequin_actors::{
         ConsumerId, Idx, Op, Page, Provider, Publication, Record, SequinId, SyncId, TargetId, decode, decode_routing,
         encode,
     },
+    postgres::copy_row,
 };
 use uuid::Uuid;
 
@@ -31,6 +33,7 @@ fn main() {
     publications(&mut criterion);
     partitions(&mut criterion);
     coalescing(&mut criterion);
+    rows(&mut criterion);
     watermarks(&mut criterion);
     criterion.final_summary();
 }
@@ -117,7 +120,7 @@ fn parts() -> Vec<(Arc<PageInFlight>, Vec<Row>)> {
         let (mut page, mut rows) = (Page::default(), Vec::new());
         for (entry, number) in (0u32..).zip(first..first + PAGE_ROWS) {
             let record = record(1, &(number - u64::from(number % 10 == 9)).to_string(), &payload).sequin_id;
-            page.push(Idx(number), Utc::now(), payload.as_bytes());
+            page.push(Idx(number), payload.as_bytes());
             rows.push(Row { sequin_id: record, idx: Idx(number), op: Op::Upsert, entry });
         }
         let permit = budget.take(page.size()).now_or_never().expect("a budget that is large enough");
@@ -140,6 +143,23 @@ fn coalescing(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(BATCH_ROWS));
     group.bench_function("coalesce 5,000 rows", |bencher| {
         bencher.iter_batched(queue, Batch::coalesce, BatchSize::LargeInput);
+    });
+    group.finish();
+}
+
+/// Into a chunk that has room, as most of a chunk's rows come.
+fn rows(criterion: &mut Criterion) {
+    let payload = payload();
+    let record = record(1, "101", &payload);
+    let mut chunk = BytesMut::new();
+    copy_row(&record, Idx(1), None, &mut chunk);
+    let mut group = criterion.benchmark_group("row");
+    group.throughput(Throughput::Bytes(chunk.len() as u64));
+    group.bench_function("encode for COPY", |bencher| {
+        bencher.iter(|| {
+            chunk.clear();
+            copy_row(black_box(&record), black_box(Idx(1)), None, &mut chunk);
+        });
     });
     group.finish();
 }

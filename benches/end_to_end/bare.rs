@@ -127,7 +127,9 @@ fn row(record: &Record<'_>, idx: u64) -> Bytes {
     let mut field = |parts: &[&[u8]]| {
         let length = parts.iter().map(|part| part.len()).sum::<usize>();
         out.put_i32(i32::try_from(length).expect("fits"));
-        parts.iter().for_each(|part| out.put_slice(part));
+        for part in parts {
+            out.put_slice(part);
+        }
     };
     let time = |time: DateTime<Utc>| (time.timestamp_micros() - POSTGRES_EPOCH_MICROS).to_be_bytes();
     field(&[record.sequin_id.0.as_bytes()]);

@@ -7,7 +7,7 @@ use sequin_actors::model::TableName;
 use super::{
     SYNCS, Size,
     bare::{Bare, Batches, CONNECTIONS},
-    cpu::Spent,
+    cpu::{Spent, idle},
     ours::Ours,
     psql::Psql,
     report::{Figure, Goal},
@@ -29,6 +29,7 @@ pub(crate) async fn measure(Size { records, round }: Size) -> Vec<Figure> {
     });
     ours.publish(rows).await;
     let batches = bare.finish();
+    idle(&server.postgres).await;
 
     eprintln!("loading them");
     let mut limits = Limits::default();
@@ -50,6 +51,7 @@ pub(crate) async fn measure(Size { records, round }: Size) -> Vec<Figure> {
     ours.publish(rows).await;
     let batches = bare.finish();
     server.settle().await;
+    idle(&server.postgres).await;
     let mut upserted = Duration::MAX;
     if round.is_multiple_of(2) {
         upserted = upsert_otherwise(&server, &batches, records).await;

@@ -27,8 +27,21 @@ impl Spent {
 
     /// Which part of all that was spent since then was ours, in percent.
     pub(crate) fn our_percentage_since(self, earlier: Self) -> f64 {
-        let (ours, server) = (self.ours - earlier.ours, self.server - earlier.server);
+        let (ours, server) = (self.ours.saturating_sub(earlier.ours), self.server.saturating_sub(earlier.server));
         100.0 * ours.as_secs_f64() / (ours + server).as_secs_f64()
+    }
+}
+
+/// Waits until neither this process nor the server does anything: a stream that has taken updates reclaims the space of
+/// what they superseded, in the background.
+pub(crate) async fn idle(server: &ThrowawayPostgres) {
+    loop {
+        let before = Spent::now(server);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let after = Spent::now(server);
+        if after.ours + after.server <= before.ours + before.server + time(1) {
+            return;
+        }
     }
 }
 

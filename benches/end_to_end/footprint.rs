@@ -74,12 +74,12 @@ pub(crate) async fn measure(size: Size) -> Vec<Figure> {
     let consumers = prepare(&server, &data, &key).await;
 
     let began = Instant::now();
-    let node = Node::start(&data, &key).await;
+    let node = Node::start_on(&data, &key).await;
     until_all(&node, "live", |consumer| consumer["state"] == "live").await;
     let started = began.elapsed();
     eprintln!("all are live after {started:?}, with {:.0} MiB; a record for each", node.memory_mib("VmRSS"));
     for syncs in (0..CONSUMERS).collect::<Vec<_>>().chunks(FLOOD) {
-        node.publish(syncs.iter().map(|&sync| line(sync, "first", 0)).collect()).await;
+        node.publish(syncs.iter().map(|&sync| line(sync, "first", 0)).collect::<String>().into()).await;
     }
     until_all(&node, "through", |consumer| consumer["applied"]["upserts"] == 1).await;
 
@@ -87,7 +87,7 @@ pub(crate) async fn measure(size: Size) -> Vec<Figure> {
     tokio::time::sleep(SETTLED).await;
     let (before, began) = (node.cpu(), Instant::now());
     tokio::time::sleep(IDLE).await;
-    let cpu = 100.0 * (node.cpu() - before).as_secs_f64() / began.elapsed().as_secs_f64();
+    let cpu = 100.0 * node.cpu().saturating_sub(before).as_secs_f64() / began.elapsed().as_secs_f64();
     let (idle, peak) = (node.memory_mib("VmRSS"), node.memory_mib("VmHWM"));
     eprintln!("{cpu:.1} % of a core, {idle:.0} MiB, {peak:.0} MiB at most");
 
@@ -121,7 +121,7 @@ async fn prepare(server: &Server, data: &Path, key: &str) -> Vec<Consumer> {
     let consumer_of = |n: usize| {
         let target = targets[n % TARGETS].id;
         let table = sequin_actors::model::TableName { schema: "bench".into(), table: format!("t{n}") };
-        Consumer { filter: Filter::Sync(sync(n)), ..consumer(&format!("consumer-{n}"), target, &table) }
+        consumer(&format!("consumer-{n}"), target, Filter::Sync(sync(n)), &table)
     };
     let consumers: Vec<_> = (0..CONSUMERS).map(consumer_of).collect();
     for some in consumers.chunks(100) {
@@ -177,7 +177,11 @@ async fn fairness(server: &Server, node: &Node, consumers: &[Consumer]) -> (f64,
     let (cpu, began) = (node.cpu(), Instant::now());
     let in_flood = trickle.run(node, bring(node, floods, &consumers[FLOODED])).await;
     let took = began.elapsed();
-    eprintln!("flooded for {took:?}, with {:?} of CPU; {:.0} MiB", node.cpu() - cpu, node.memory_mib("VmHWM"));
+    eprintln!(
+        "flooded for {took:?}, with {:?} of CPU; {:.0} MiB",
+        node.cpu().saturating_sub(cpu),
+        node.memory_mib("VmHWM")
+    );
     tokio::time::sleep(Duration::from_secs(3)).await;
     let visible = commit_times(server, consumers).await;
     let latencies = |numbers: Range<usize>| {
@@ -201,7 +205,7 @@ async fn fairness(server: &Server, node: &Node, consumers: &[Consumer]) -> (f64,
 /// Publishes the flood, and waits until all of it is in the table.
 async fn bring(node: &Node, floods: Vec<String>, consumer: &Consumer) {
     for flood in floods {
-        node.publish(flood).await;
+        node.publish(flood.into()).await;
     }
     let all = 1 + FLOOD * FLOODS;
     while node.get(&format!("/v1/consumers/{}", consumer.id)).await["applied"]["upserts"] != all {
@@ -230,8 +234,8 @@ impl Trickle {
                 _ = rhythm.tick() => {
                     let numbers = self.next..self.next + TRICKLE;
                     self.next = numbers.end;
-                    let lines = numbers.clone().map(|number| line(number % ACTIVE, "trickle", number)).collect();
-                    let published = node.publish(lines);
+                    let lines: String = numbers.clone().map(|number| line(number % ACTIVE, "trickle", number)).collect();
+                    let published = node.publish(lines.into());
                     publications.spawn(async move {
                         published.await;
                         (numbers, Utc::now())

@@ -1,59 +1,91 @@
-//! A node: the program itself, in a process of its own, so that what it takes is known.
+//! The program itself, `sequin serve`, in a process of its own, and a client that speaks HTTP to it.
 
 use std::{
     fs::{self, File},
-    net::TcpListener,
+    net::{Ipv4Addr, TcpListener},
     path::Path,
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use reqwest::{Client, RequestBuilder, StatusCode};
-use serde_json::Value;
+use bytes::Bytes;
+use reqwest::{Client, Method, RequestBuilder, StatusCode};
+use sequin::demo::{crm::PROVIDER, postgres::ThrowawayPostgres};
+use sequin_actors::{model::TableName, store::Keyring};
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use super::cpu;
 
 const TOKEN: &str = "a-token-for-benches-0123456789";
 
-/// `sequin serve`, gone when this is dropped.
+/// How long anything may take that is waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A node that is gone, process and files of its own, when this is dropped.
 pub(crate) struct Node {
-    process: Child,
     client: Client,
     url: String,
+    process: Process,
+    _directory: Option<TempDir>,
 }
 
+/// Ended when it is dropped.
+struct Process(Child);
+
 impl Node {
-    /// Starts it on a data directory whose secrets are sealed with `key`, and waits until it answers. It logs beside the
+    /// Starts it on a directory of its own.
+    pub(crate) async fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let node = Self::start_on(&directory.path().join("data"), &Keyring::generate_base64()).await;
+        Self { _directory: Some(directory), ..node }
+    }
+
+    /// Starts it on a data directory whose secrets are sealed with `key`, and waits until it is ready. It logs beside the
     /// directory.
-    pub(crate) async fn start(data: &Path, key: &str) -> Self {
+    pub(crate) async fn start_on(data: &Path, key: &str) -> Self {
         // An error means that there is one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
-        let log = File::create(data.with_extension("log")).expect("a log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sequin"));
-        command
-            .arg("serve")
-            .env("SEQUIN_LISTEN", format!("127.0.0.1:{port}"))
-            .env("SEQUIN_BACKEND", format!("embedded:{}", data.display()))
-            .env("SEQUIN_ADMIN_TOKEN", TOKEN)
-            .env("SEQUIN_ENCRYPTION_KEY", key)
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("the log"))
-            .stderr(log);
-        let url = format!("http://127.0.0.1:{port}");
-        let node = Self { process: command.spawn().expect("the program"), client: Client::new(), url };
-        while node.client.get(format!("{}/readyz", node.url)).send().await.is_err() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+        let address = listener.local_addr().expect("its address").to_string();
+        drop(listener);
+        let process = Process(serve(data, key, &address));
+        let node = Self { client: Client::new(), url: format!("http://{address}"), process, _directory: None };
+        node.until("ready", async || node.call(Method::GET, "/readyz", None).await.is_some()).await;
         node
     }
 
-    /// Publishes lines of JSON; returns once that is acknowledged.
-    pub(crate) fn publish(&self, lines: String) -> impl Future<Output = ()> + Send + 'static {
-        let request =
-            self.client.post(format!("{}/v1/records", self.url)).header("content-type", "application/x-ndjson");
-        let answer = answer(request.body(lines));
-        async move { drop(answer.await) }
+    /// Makes the server a target, and forwards all records to a table of it.
+    pub(crate) async fn forward_to(&self, server: &ThrowawayPostgres, table: &TableName) {
+        let connection = json!({
+            "host": "127.0.0.1", "port": server.port(), "database": "postgres", "username": server.superuser(),
+            "password": server.password(), "tls": {"mode": "disable"},
+        });
+        self.post("/v1/targets", &json!({"name": "bench", "connection": connection})).await;
+        let consumer = json!({
+            "name": "bench", "target": "bench", "filter": {"provider": PROVIDER},
+            "schema": table.schema, "table": table.table,
+        });
+        self.post("/v1/consumers", &consumer).await;
+        self.post("/v1/consumers/bench/start", &Value::Null).await;
+        self.consumer_is("live", |consumer| consumer["state"] == "live").await;
+    }
+
+    /// Waits until everything up to this position is in the table.
+    pub(crate) async fn reaches(&self, idx: i64) {
+        self.consumer_is("there", |consumer| consumer["checkpoint"].as_i64() >= Some(idx)).await;
+    }
+
+    async fn consumer_is(&self, what: &str, is: impl Fn(&Value) -> bool) {
+        let consumer = async || self.call(Method::GET, "/v1/consumers/bench", None).await;
+        self.until(what, async || consumer().await.as_ref().is_some_and(&is)).await;
+    }
+
+    /// Publishes lines of JSON; gives the position of the last record, once it is acknowledged.
+    pub(crate) fn publish(&self, lines: Bytes) -> impl Future<Output = i64> + Send + use<> {
+        let request = self.client.post(format!("{}/v1/records", self.url)).body(lines);
+        let accepted = answer(request.header("content-type", "application/x-ndjson"));
+        async move { accepted.await["last_updated_idx"].as_i64().expect("a position") }
     }
 
     /// One resource.
@@ -77,24 +109,43 @@ impl Node {
 
     /// The CPU time that it has spent.
     pub(crate) fn cpu(&self) -> Duration {
-        cpu::spent_by(self.process.id())
+        cpu::spent_by(self.process.0.id())
     }
 
     /// A line of what the kernel says of its memory, in MiB: `VmRSS`, what it takes, or `VmHWM`, the most that it has
     /// taken. See <https://man7.org/linux/man-pages/man5/proc_pid_status.5.html>.
     pub(crate) fn memory_mib(&self, line: &str) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.process.id())).expect("it runs");
+        let status = fs::read_to_string(format!("/proc/{}/status", self.process.0.id())).expect("it runs");
         let line = status.lines().find_map(|found| found.strip_prefix(line)?.strip_prefix(':')).expect("such a line");
         let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
         kib / 1024.0
     }
+
+    async fn post(&self, path: &str, body: &Value) {
+        assert!(self.call(Method::POST, path, Some(body)).await.is_some(), "{path} was refused");
+    }
+
+    async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Option<Value> {
+        let request = self.client.request(method, format!("{}{path}", self.url)).bearer_auth(TOKEN);
+        let request = body.filter(|body| !body.is_null()).into_iter().fold(request, reqwest::RequestBuilder::json);
+        let answer = request.send().await.ok()?.error_for_status().ok()?.bytes().await.ok()?;
+        Some(serde_json::from_slice(&answer).unwrap_or_default())
+    }
+
+    async fn until(&self, what: &str, is: impl AsyncFn() -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is().await {
+            assert!(Instant::now() < deadline, "the node is not {what} after {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
 }
 
-impl Drop for Node {
+impl Drop for Process {
     fn drop(&mut self) {
         // Errors mean that it has ended.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
 
@@ -104,7 +155,28 @@ async fn answer(request: RequestBuilder) -> Value {
     loop {
         let answer = request.try_clone().expect("its body is in memory").send().await.expect("an answer");
         if answer.status() != StatusCode::SERVICE_UNAVAILABLE {
-            return answer.error_for_status().expect("done").json().await.expect("JSON");
+            let answer = answer.error_for_status().expect("done").bytes().await.expect("a body");
+            return serde_json::from_slice(&answer).expect("JSON");
         }
     }
+}
+
+/// With the settings that a new user has, and nothing of our environment's.
+fn serve(data: &Path, key: &str, address: &str) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sequin"));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SEQUIN_")) {
+        command.env_remove(name);
+    }
+    let log = File::create(data.with_extension("log")).expect("a log");
+    command
+        .arg("serve")
+        .env("SEQUIN_LISTEN", address)
+        .env("SEQUIN_BACKEND", format!("embedded:{}", data.display()))
+        .env("SEQUIN_ADMIN_TOKEN", TOKEN)
+        .env("SEQUIN_ENCRYPTION_KEY", key)
+        .env_remove("RUST_LOG")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().expect("the log"))
+        .stderr(log);
+    command.spawn().expect("the program")
 }

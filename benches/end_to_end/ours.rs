@@ -44,7 +44,12 @@ impl Ours {
     /// Brings all that the stream holds to the table, by an engine and a consumer of its own; returns what the consumer
     /// says that its backfill took.
     pub(crate) async fn backfill(&self, name: &str, table: &TableName) -> Duration {
-        let consumer = consumer(name, self.target, table);
+        self.backfill_some(name, Filter::Provider(Provider::parse(PROVIDER).expect("a slug")), table).await
+    }
+
+    /// The same with what a filter lets through.
+    pub(crate) async fn backfill_some(&self, name: &str, filter: Filter, table: &TableName) -> Duration {
+        let consumer = consumer(name, self.target, filter, table);
         let revision = self.documents.create(&consumer, consumer.created_at).await.expect("a consumer");
         let stream: Arc<dyn RecordStream> = self.stream.clone();
         let engine = Engine::start(EngineSettings::default(), stream, self.documents.clone());
@@ -94,14 +99,14 @@ pub(crate) fn target(server: &ThrowawayPostgres) -> Target {
     }
 }
 
-/// A consumer of everything.
-pub(crate) fn consumer(name: &str, target: TargetId, table: &TableName) -> Consumer {
+/// A consumer of what a filter lets through.
+pub(crate) fn consumer(name: &str, target: TargetId, filter: Filter, table: &TableName) -> Consumer {
     let now = Utc::now();
     Consumer {
         id: ConsumerId::generate(),
         name: name.into(),
         target,
-        filter: Filter::Provider(Provider::parse(PROVIDER).expect("a slug")),
+        filter,
         table: table.clone(),
         unsupported_text: UnsupportedText::default(),
         lag_threshold_seconds: 300,

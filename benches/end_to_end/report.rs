@@ -26,6 +26,8 @@ pub(crate) enum Goal {
     TimesAtLeast(f64),
     /// This many times what it stands beside.
     TimesAtMost(f64),
+    /// Between these times what it stands beside.
+    TimesWithin(f64, f64),
 }
 
 /// All figures of all rounds.
@@ -66,9 +68,10 @@ impl Report {
         for row in &self.rows {
             let Figure { what, unit, beside, .. } = &row.first;
             let beside = beside.map_or(String::new(), |(name, _)| format!("{name}: {}", shown(median(&row.beside))));
-            let (times, range) = match row.ratios.is_empty() {
-                true => (String::new(), range(&row.ours)),
-                false => (format!("{:.2}", median(&row.ratios)), range(&row.ratios)),
+            let (times, range) = if row.ratios.is_empty() {
+                (String::new(), range(&row.ours))
+            } else {
+                (format!("{:.2}", median(&row.ratios)), range(&row.ratios))
             };
             let ours = shown(median(&row.ours));
             let _ = writeln!(table, "| {what} | {ours} {unit} | {beside} | {times} | {range} | {} |", row.verdict());
@@ -103,10 +106,18 @@ impl Row {
             Goal::AtMost(bound) => (median(&self.ours), '≤', bound),
             Goal::TimesAtLeast(bound) => (median(&self.ratios), '≥', bound),
             Goal::TimesAtMost(bound) => (median(&self.ratios), '≤', bound),
+            Goal::TimesWithin(low, high) => {
+                let is_met = (low..=high).contains(&median(&self.ratios));
+                return format!("{}–{}: {}", shown(low), shown(high), said(is_met));
+            }
         };
         let is_met = if sign == '≥' { value >= bound } else { value <= bound };
-        format!("{sign} {}: {}", shown(bound), if is_met { "met" } else { "**not met**" })
+        format!("{sign} {}: {}", shown(bound), said(is_met))
     }
+}
+
+fn said(is_met: bool) -> &'static str {
+    if is_met { "met" } else { "**not met**" }
 }
 
 fn same_name(a: &Figure, b: &Figure) -> bool {

@@ -13,7 +13,8 @@ const SETTINGS: &[(&str, &str)] = &[
     ("max_connections", "200"),
 ];
 
-const SCHEMA: &str = "bench";
+/// Where tables are made.
+pub(crate) const SCHEMA: &str = "bench";
 
 /// A PostgreSQL, and a session to look at it.
 pub(crate) struct Server {

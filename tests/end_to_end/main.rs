@@ -5,6 +5,7 @@
 mod support;
 
 mod backfill_and_live;
+mod bloat;
 mod chaos;
 mod contention;
 mod contract;

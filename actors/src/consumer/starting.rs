@@ -60,7 +60,7 @@ impl ConsumerState {
         };
         let (context, turns) = (Arc::clone(context), turns.clone());
         self.attempt(async move {
-            let prepare = turns.take(preparation.prepare(earlier));
+            let prepare = Box::pin(turns.take(preparation.prepare(earlier)));
             Happening::Prepared(context.turns.take(prepare).await)
         });
     }

@@ -165,7 +165,9 @@ impl Readers {
             return Ok(connection);
         }
         let open = || {
-            let connection = Connection::open_with_flags(self.condition.path(), OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+            // It is one thread's at a time, and need not lock itself at each column of each row.
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection = Connection::open_with_flags(self.condition.path(), flags)?;
             prepare(&connection, self.cache_kib)?;
             Ok(connection)
         };

@@ -40,8 +40,15 @@ pub struct Part {
 #[derive(Debug, Default)]
 pub struct Batch {
     parts: Vec<Part>,
-    /// Which row of which part.
-    rows: Vec<(u32, u32)>,
+    rows: Vec<Chosen>,
+}
+
+/// A row of a batch, by itself rather than by its place in its part: sorting looks at each a dozen times.
+#[derive(Debug)]
+struct Chosen {
+    row: Row,
+    /// The number of its part.
+    part: u32,
 }
 
 impl PageInFlight {
@@ -63,14 +70,12 @@ impl Batch {
     pub fn coalesce(parts: Vec<Part>) -> Self {
         let mut rows = Vec::with_capacity(parts.iter().map(|part| part.rows.len()).sum());
         for (number, part) in (0u32..).zip(&parts) {
-            rows.extend((0u32..).zip(&part.rows).map(|(place, _)| (number, place)));
+            rows.extend(part.rows.iter().map(|row| Chosen { row: row.clone(), part: number }));
         }
-        let row = |&(part, place): &(u32, u32)| &parts[part as usize].rows[place as usize];
-        rows.sort_unstable_by(|a, b| {
-            let (a, b) = (row(a), row(b));
+        rows.sort_unstable_by(|Chosen { row: a, .. }, Chosen { row: b, .. }| {
             a.sequin_id.cmp(&b.sequin_id).then(b.idx.cmp(&a.idx))
         });
-        rows.dedup_by(|later, kept| row(later).sequin_id == row(kept).sequin_id);
+        rows.dedup_by_key(|chosen| chosen.row.sequin_id);
         Self { parts, rows }
     }
 
@@ -81,16 +86,13 @@ impl Batch {
 
     /// One of the rows, with its envelope.
     pub fn row(&self, number: usize) -> (&Row, &[u8]) {
-        let (part, place) = self.rows[number];
-        let part = &self.parts[part as usize];
-        let row = &part.rows[place as usize];
-        (row, part.envelope(row))
+        let Chosen { row, part } = &self.rows[number];
+        (row, self.parts[*part as usize].envelope(row))
     }
 
     /// Leaves out the rows that `keep` does not keep.
     pub fn retain(&mut self, mut keep: impl FnMut(&Row) -> bool) {
-        let Self { parts, rows } = self;
-        rows.retain(|&(part, place)| keep(&parts[part as usize].rows[place as usize]));
+        self.rows.retain(|chosen| keep(&chosen.row));
     }
 
     /// How many records the batch changes.
@@ -111,7 +113,6 @@ impl Batch {
 
 #[cfg(test)]
 mod tests {
-    use chrono::Utc;
     use uuid::Uuid;
 
     use super::*;
@@ -126,7 +127,7 @@ mod tests {
         let mut page = Page::default();
         let mut rows = Vec::new();
         for (entry, &(record, idx)) in (0u32..).zip(versions) {
-            page.push(Idx(idx), Utc::now(), format!("{record}@{idx}").as_bytes());
+            page.push(Idx(idx), format!("{record}@{idx}").as_bytes());
             rows.push(Row { sequin_id: SequinId(Uuid::from_u128(record)), idx: Idx(idx), op: Op::Upsert, entry });
         }
         Part { page_number, page: Arc::new(PageInFlight::new(page, permit)), rows }

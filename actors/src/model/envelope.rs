@@ -4,12 +4,17 @@
 //! what it can't read. The payload stays the JSON text that came; decoding borrows it and builds no tree.
 
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use rmp::decode::{read_bin_len, read_bool, read_int, read_map_len, read_str_len};
+use serde::{Serialize, de::IgnoredAny};
+use uuid::Uuid;
 
 use super::{Op, Record, SequinId, SyncId};
 
 /// The version that this code writes, and the highest it reads.
 const VERSION: u8 = 1;
+
+/// How MessagePack writes that there is no value.
+const NIL: u8 = 0xc0;
 
 /// An envelope that can't be read.
 #[derive(Debug, thiserror::Error)]
@@ -18,21 +23,20 @@ pub enum EnvelopeError {
     #[error("envelope of version {0}, but this node reads up to version {VERSION}: upgrade the node")]
     Newer(u8),
     /// It is not an envelope.
-    #[error("not an envelope: {0}")]
-    Malformed(#[from] rmp_serde::decode::Error),
+    #[error("not an envelope: {0} is missing or damaged")]
+    Malformed(&'static str),
     /// A time beyond what the calendar holds.
     #[error("not an envelope: {0} microseconds is no time")]
     NoTime(i64),
 }
 
 /// The fields come in the order in which a reader wants them: what routes a record first, its payload last.
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Envelope<'a> {
     v: u8,
     deleted: bool,
     sequin_id: SequinId,
     sync_id: SyncId,
-    #[serde(borrow)]
     collection_id: &'a str,
     upstream_id: &'a str,
     created_at: i64,
@@ -43,19 +47,12 @@ struct Envelope<'a> {
 }
 
 /// What a pipeline needs to know of a record to bring it to the right writer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Routing {
-    v: u8,
-    deleted: bool,
+    /// What the version does.
+    pub op: Op,
     /// The record.
     pub sequin_id: SequinId,
-}
-
-impl Routing {
-    /// What the version does.
-    pub fn op(&self) -> Op {
-        if self.deleted { Op::Delete } else { Op::Upsert }
-    }
 }
 
 /// Appends the envelope of `record` to `out`.
@@ -78,43 +75,111 @@ pub fn encode(record: &Record<'_>, out: &mut Vec<u8>) {
 
 /// Reads an envelope; the record borrows from it.
 pub fn decode(bytes: &[u8]) -> Result<Record<'_>, EnvelopeError> {
-    let envelope: Envelope<'_> = rmp_serde::from_slice(bytes).map_err(|error| explain(bytes, error))?;
-    check_version(envelope.v)?;
+    let fields = Fields::read(bytes, |_| false)?;
+    let Routing { op, sequin_id } = fields.routing()?;
     Ok(Record {
-        op: if envelope.deleted { Op::Delete } else { Op::Upsert },
-        sync_id: envelope.sync_id,
-        sync_external_id: envelope.external_id,
-        sync_metadata: envelope.metadata,
-        collection_id: envelope.collection_id,
-        upstream_id: envelope.upstream_id,
-        sequin_id: envelope.sequin_id,
-        payload: envelope.payload,
-        upstream_created_at: time(envelope.created_at)?,
-        upstream_updated_at: time(envelope.updated_at)?,
+        op,
+        sync_id: SyncId(fields.sync_id.ok_or(EnvelopeError::Malformed("sync_id"))?),
+        sync_external_id: fields.external_id,
+        sync_metadata: fields.metadata.ok_or(EnvelopeError::Malformed("metadata"))?,
+        collection_id: fields.collection_id.ok_or(EnvelopeError::Malformed("collection_id"))?,
+        upstream_id: fields.upstream_id.ok_or(EnvelopeError::Malformed("upstream_id"))?,
+        sequin_id,
+        payload: fields.payload.ok_or(EnvelopeError::Malformed("payload"))?,
+        upstream_created_at: time(fields.created_at.ok_or(EnvelopeError::Malformed("created_at"))?)?,
+        upstream_updated_at: time(fields.updated_at.ok_or(EnvelopeError::Malformed("updated_at"))?)?,
     })
 }
 
-/// Reads just what routes the record.
+/// Reads just what routes the record, and nothing that lies behind it.
 pub fn decode_routing(bytes: &[u8]) -> Result<Routing, EnvelopeError> {
-    let routing: Routing = rmp_serde::from_slice(bytes).map_err(|error| explain(bytes, error))?;
-    check_version(routing.v)?;
-    Ok(routing)
+    Fields::read(bytes, |fields| fields.deleted.is_some() && fields.sequin_id.is_some())?.routing()
 }
 
-/// A newer envelope may lack fields of today: then its version is the thing to say.
-fn explain(bytes: &[u8], error: rmp_serde::decode::Error) -> EnvelopeError {
-    #[derive(Deserialize)]
-    struct Version {
-        v: u8,
+/// What was read of an envelope. By hand, because it is done twice for every record, and a derived reader would check
+/// the names of the fields for being text, and read all of them to find the first two.
+#[derive(Default)]
+struct Fields<'a> {
+    v: Option<u8>,
+    deleted: Option<bool>,
+    sequin_id: Option<Uuid>,
+    sync_id: Option<Uuid>,
+    collection_id: Option<&'a str>,
+    upstream_id: Option<&'a str>,
+    created_at: Option<i64>,
+    updated_at: Option<i64>,
+    external_id: Option<&'a str>,
+    metadata: Option<&'a str>,
+    payload: Option<&'a str>,
+}
+
+impl<'a> Fields<'a> {
+    /// Reads until that is `enough`, or all there is.
+    fn read(bytes: &'a [u8], enough: impl Fn(&Self) -> bool) -> Result<Self, EnvelopeError> {
+        let (mut fields, mut rest) = (Self::default(), bytes);
+        let number = read_map_len(&mut rest).map_err(|_| EnvelopeError::Malformed("the map"))?;
+        for _ in 0..number {
+            if enough(&fields) {
+                break;
+            }
+            // A field that is not as it should be stays missing, and what is behind it too.
+            if fields.read_field(&mut rest).is_none() {
+                break;
+            }
+            // The version comes first, so a newer envelope is known before anything of it is not understood.
+            if let Some(newer) = fields.v.filter(|&v| v > VERSION) {
+                return Err(EnvelopeError::Newer(newer));
+            }
+        }
+        Ok(fields)
     }
-    match rmp_serde::from_slice(bytes) {
-        Ok(Version { v }) if v > VERSION => EnvelopeError::Newer(v),
-        _ => error.into(),
+
+    fn read_field(&mut self, rest: &mut &'a [u8]) -> Option<()> {
+        match bytes_of_text(rest)? {
+            b"v" => self.v = Some(read_int(rest).ok()?),
+            b"deleted" => self.deleted = Some(read_bool(rest).ok()?),
+            b"sequin_id" => self.sequin_id = Some(uuid(rest)?),
+            b"sync_id" => self.sync_id = Some(uuid(rest)?),
+            b"collection_id" => self.collection_id = Some(text(rest)?),
+            b"upstream_id" => self.upstream_id = Some(text(rest)?),
+            b"created_at" => self.created_at = Some(read_int(rest).ok()?),
+            b"updated_at" => self.updated_at = Some(read_int(rest).ok()?),
+            b"external_id" if rest.first() == Some(&NIL) => *rest = &rest[1..],
+            b"external_id" => self.external_id = Some(text(rest)?),
+            b"metadata" => self.metadata = Some(text(rest)?),
+            b"payload" => self.payload = Some(text(rest)?),
+            // One that a later release has added.
+            _ => _ = rmp_serde::from_read::<_, IgnoredAny>(rest).ok()?,
+        }
+        Some(())
+    }
+
+    fn routing(&self) -> Result<Routing, EnvelopeError> {
+        self.v.ok_or(EnvelopeError::Malformed("v"))?;
+        let deleted = self.deleted.ok_or(EnvelopeError::Malformed("deleted"))?;
+        let sequin_id = SequinId(self.sequin_id.ok_or(EnvelopeError::Malformed("sequin_id"))?);
+        Ok(Routing { op: if deleted { Op::Delete } else { Op::Upsert }, sequin_id })
     }
 }
 
-fn check_version(v: u8) -> Result<(), EnvelopeError> {
-    if v > VERSION { Err(EnvelopeError::Newer(v)) } else { Ok(()) }
+fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a str> {
+    str::from_utf8(bytes_of_text(rest)?).ok()
+}
+
+fn bytes_of_text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let length = read_str_len(rest).ok()?;
+    take(rest, length)
+}
+
+fn uuid(rest: &mut &[u8]) -> Option<Uuid> {
+    let length = read_bin_len(rest).ok()?;
+    Uuid::from_slice(take(rest, length)?).ok()
+}
+
+fn take<'a>(rest: &mut &'a [u8], length: u32) -> Option<&'a [u8]> {
+    let (taken, left) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+    *rest = left;
+    Some(taken)
 }
 
 fn time(micros: i64) -> Result<DateTime<Utc>, EnvelopeError> {
@@ -160,15 +225,27 @@ mod tests {
     #[test]
     fn a_field_added_by_a_later_release_of_the_same_version_is_passed_over() {
         #[derive(Serialize)]
-        struct Wider<'a> {
-            trace: &'a str,
-            #[serde(flatten)]
-            envelope: Envelope<'a>,
+        struct Added<'a> {
+            trace: (&'a str, [f64; 2], Option<bool>),
         }
-        let bytes = encoded(&record("1"));
-        let envelope: Envelope<'_> = rmp_serde::from_slice(&bytes).expect("an envelope");
-        let wider = rmp_serde::to_vec_named(&Wider { trace: "t", envelope }).expect("bytes");
+        let added = rmp_serde::to_vec_named(&Added { trace: ("t", [1.5, 2.5], None) }).expect("bytes");
+        let envelope = encoded(&record("1"));
+        // A map of one more field, the added one first: a map of up to 15 fields begins with one byte.
+        let wider = [&[envelope[0] + 1], &added[1..], &envelope[1..]].concat();
         assert_eq!(decode(&wider).expect("an envelope"), record("1"));
+        assert_eq!(decode_routing(&wider).expect("an envelope").sequin_id, record("1").sequin_id);
+    }
+
+    #[test]
+    fn an_envelope_that_was_cut_or_damaged_anywhere_is_refused() {
+        let record = Record { sync_external_id: None, ..record("\"payload\"") };
+        let whole = encoded(&record);
+        for end in 0..whole.len() {
+            assert!(matches!(decode(&whole[..end]), Err(EnvelopeError::Malformed(_))), "cut at {end}");
+        }
+        let not_text: Vec<u8> = whole.iter().map(|&byte| if byte == b'"' { 0xff } else { byte }).collect();
+        assert!(matches!(decode(&not_text), Err(EnvelopeError::Malformed("metadata"))));
+        assert_eq!(decode_routing(&not_text).expect("what routes it").sequin_id, record.sequin_id);
     }
 
     #[test]

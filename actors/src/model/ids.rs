@@ -1,9 +1,10 @@
 //! Identifiers: each its own type, so that one can't stand where another belongs.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use sha1_smol::Sha1;
+use uuid::{Builder, Uuid};
 
 use super::FieldError;
 
@@ -69,12 +70,14 @@ impl SequinId {
     ///
     /// A uuid v5 over their lengths and bytes, so that no two triples share a name.
     pub fn derive(sync: SyncId, collection_id: &str, upstream_id: &str) -> Self {
-        let mut name = Vec::with_capacity(24 + collection_id.len() + upstream_id.len());
-        name.extend_from_slice(sync.0.as_bytes());
-        name.extend_from_slice(&(collection_id.len() as u64).to_be_bytes());
-        name.extend_from_slice(collection_id.as_bytes());
-        name.extend_from_slice(upstream_id.as_bytes());
-        Self(Uuid::new_v5(&RECORDS, &name))
+        let mut hash = Sha1::from(RECORDS.as_bytes());
+        hash.update(sync.0.as_bytes());
+        hash.update(&(collection_id.len() as u64).to_be_bytes());
+        hash.update(collection_id.as_bytes());
+        hash.update(upstream_id.as_bytes());
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hash.digest().bytes()[..16]);
+        Self(Builder::from_sha1_bytes(bytes).into_uuid())
     }
 }
 
@@ -99,18 +102,33 @@ impl fmt::Display for Idx {
     }
 }
 
+/// The longest slug.
+const MAX_SLUG_BYTES: usize = 63;
+
 /// A provider's slug, such as `hubspot`: `[a-z0-9][a-z0-9_-]{0,62}`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+///
+/// It lies in place, because one comes with every record that is published.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Provider(Arc<str>);
+pub struct Provider {
+    /// The slug, and zeros behind it, which keep its order: no letter is less.
+    bytes: [u8; MAX_SLUG_BYTES],
+    length: u8,
+}
 
 impl Provider {
     /// Takes `slug` if it is one.
     pub fn parse(slug: &str) -> Result<Self, FieldError> {
         let first = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
         let rest = |b: &u8| first(b) || matches!(b, b'_' | b'-');
-        match slug.as_bytes() {
-            [head, tail @ ..] if first(head) && tail.len() < 63 && tail.iter().all(rest) => Ok(Self(slug.into())),
+        match (slug.as_bytes(), u8::try_from(slug.len())) {
+            (slug @ [head, tail @ ..], Ok(length))
+                if slug.len() <= MAX_SLUG_BYTES && first(head) && tail.iter().all(rest) =>
+            {
+                let mut bytes = [0; MAX_SLUG_BYTES];
+                bytes[..slug.len()].copy_from_slice(slug);
+                Ok(Self { bytes, length })
+            }
             _ => Err(FieldError::new(
                 "provider",
                 "takes 1 to 63 of a-z, 0-9, '_' and '-', beginning with a letter or digit",
@@ -120,13 +138,19 @@ impl Provider {
 
     /// The slug.
     pub fn as_str(&self) -> &str {
-        &self.0
+        str::from_utf8(&self.bytes[..self.length.into()]).expect("checked to be ASCII")
+    }
+}
+
+impl fmt::Debug for Provider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
     }
 }
 
 impl fmt::Display for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
@@ -140,7 +164,7 @@ impl TryFrom<String> for Provider {
 
 impl From<Provider> for String {
     fn from(provider: Provider) -> Self {
-        provider.0.as_ref().into()
+        provider.as_str().into()
     }
 }
 

@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use chrono::{DateTime, Utc};
-
 use super::Idx;
 
 /// Consecutive records of a stream, in order of their index.
@@ -19,15 +17,13 @@ pub struct Page {
 pub struct Entry {
     /// Its position in its provider's stream.
     pub idx: Idx,
-    /// When the stream accepted it.
-    pub published_at: DateTime<Utc>,
     envelope: Range<usize>,
 }
 
 impl Page {
-    /// A page that has read up to `read_to`, and found nothing so far.
-    pub fn new(read_to: Idx) -> Self {
-        Self { read_to, ..Self::default() }
+    /// A page that has read up to `read_to`, and found nothing so far, with room for so many bytes of envelopes.
+    pub fn with_capacity(read_to: Idx, bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), entries: Vec::new(), read_to }
     }
 
     /// Gives back the memory that it has taken ahead of what came.
@@ -37,11 +33,11 @@ impl Page {
     }
 
     /// Adds the next version.
-    pub fn push(&mut self, idx: Idx, published_at: DateTime<Utc>, envelope: &[u8]) {
+    pub fn push(&mut self, idx: Idx, envelope: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(envelope);
         let envelope = start..self.bytes.len();
-        self.entries.push(Entry { idx, published_at, envelope });
+        self.entries.push(Entry { idx, envelope });
         self.read_to = self.read_to.max(idx);
     }
 

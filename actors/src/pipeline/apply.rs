@@ -268,7 +268,9 @@ impl<'a> Envelopes<'a> {
         for number in part {
             let (row, _) = self.batch.row(number);
             match row.op {
-                Op::Upsert => changes.push(Change { idx: row.idx, envelope: self.envelope(number) }),
+                Op::Upsert => {
+                    changes.push(Change { sequin_id: row.sequin_id, idx: row.idx, envelope: self.envelope(number) });
+                }
                 Op::Delete => tombstones.push(Tombstone { sequin_id: row.sequin_id, idx: row.idx }),
             }
         }

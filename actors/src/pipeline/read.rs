@@ -9,7 +9,7 @@ use crate::{
         coalesce::{PageInFlight, Part, Row},
         partition::partition,
     },
-    model::{EnvelopeError, Idx, Page, decode_routing},
+    model::{EnvelopeError, Idx, Page, Routing, decode_routing},
     store::DocumentsError,
     stream::{PageLimit, RecordReader, RecordStream, StreamError},
 };
@@ -106,7 +106,7 @@ async fn read_again(
         && let Some(Retry { sync, record, idx }) = due.next()
     {
         match stream.latest(sync, record).await? {
-            Some(version) if version.idx == idx => page.push(idx, version.published_at, &version.envelope),
+            Some(version) if version.idx == idx => page.push(idx, &version.envelope),
             Some(_) => quarantine.leave_to_newer(record),
             None => quarantine.forget(record).await?,
         }
@@ -123,9 +123,8 @@ fn limit(permit: &Permit) -> PageLimit {
 fn split(page: &Page, writers: usize) -> Result<Vec<Vec<Row>>, ReadError> {
     let mut rows: Vec<Vec<Row>> = (0..writers).map(|_| Vec::new()).collect();
     for (number, entry) in (0u32..).zip(page.entries()) {
-        let routing =
+        let Routing { op, sequin_id } =
             decode_routing(page.envelope(entry)).map_err(|source| ReadError::Unreadable { idx: entry.idx, source })?;
-        let (sequin_id, op) = (routing.sequin_id, routing.op());
         rows[partition(sequin_id, writers)].push(Row { sequin_id, idx: entry.idx, op, entry: number });
     }
     Ok(rows)

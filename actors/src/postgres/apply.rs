@@ -1,29 +1,44 @@
 //! Applying a batch: the last version of each record, in one transaction.
 //!
-//! Each statement is guarded by `updated_idx`, so a batch can come again, late or twice, and changes nothing that is
-//! newer. A few rows go as arrays in one statement, which is one round trip; many rows are copied in binary into the
-//! session's stage and upserted from there, which is half the work for the server.
+//! Whatever is written is guarded by `updated_idx`, so a batch can come again, late or twice, and changes nothing that
+//! is newer. There are three ways, and a batch goes the one that costs the server least:
+//!
+//! - **Rows that are new**, as in a backfill, are copied in binary into the table itself. A COPY knows no guard, and
+//!   needs none: it fails as a whole if one of its keys is there. So a sample of them is looked up first, and what fails
+//!   all the same goes the second way.
+//! - **Many rows** are copied in binary into the session's stage, and upserted from there in one statement.
+//! - **A few rows** go as arrays in one statement, which is one round trip.
 
 use bytes::{Bytes, BytesMut};
+use chrono::{DateTime, Utc};
 use futures_util::{SinkExt, TryFutureExt};
-use tokio_postgres::{GenericClient, Transaction, types::ToSql};
+use tokio_postgres::{GenericClient, Statement, Transaction, types::ToSql};
+use uuid::Uuid;
 
 use super::{
     encode::{Jsonb, copy_header, copy_row, copy_trailer},
-    error::Fault,
-    session::{PreparedTable, Session, Staged},
+    error::{Fault, Verdict},
+    session::{Direct, PreparedTable, Session, Staged},
 };
 use crate::model::{Applied, EnvelopeError, Idx, Record, SequinId, TableName, decode};
 
-/// From this many rows on, the stage is faster than arrays.
-const STAGE_FROM: usize = 200;
+/// From this many rows on, a COPY is faster than arrays.
+const COPY_FROM: usize = 200;
 
-/// How many bytes of a COPY are sent at once.
-const COPY_CHUNK: usize = 128 * 1024;
+/// How many of a batch's keys are looked up to tell whether they are new.
+const SAMPLE: usize = 32;
+
+/// How many bytes of a COPY are sent at once, about.
+const COPY_CHUNK: usize = 64 * 1024;
+
+/// A chunk, and most of the rows by which it may exceed that: one that outgrows its memory is copied.
+const COPY_BUFFER: usize = COPY_CHUNK + 8 * 1024;
 
 /// A version that a batch writes: its place in the stream, and its envelope.
 #[derive(Clone, Copy, Debug)]
 pub struct Change<'a> {
+    /// The record.
+    pub sequin_id: SequinId,
     /// The version.
     pub idx: Idx,
     /// The record, as it lies in the stream.
@@ -82,8 +97,12 @@ async fn write(
     changes: &[Change<'_>],
     tombstones: &[Tombstone],
 ) -> Result<Applied, ApplyError> {
+    let is_large = changes.len() >= COPY_FROM;
+    if is_large && let Some(applied) = insert(session, table, changes, tombstones).await? {
+        return Ok(applied);
+    }
     let prepared = session.prepared(table).await?;
-    let staged = if changes.len() >= STAGE_FROM { session.staged(table).await? } else { None };
+    let staged = if is_large { session.staged(table).await? } else { None };
     let is_one_statement = staged.is_none() && (changes.is_empty() || tombstones.is_empty());
     if is_one_statement {
         let client = &session.client;
@@ -103,26 +122,81 @@ async fn write(
     Ok(Applied { upserts, deletes, ..Applied::default() })
 }
 
+/// Brings the batch as if none of its rows were there; `None` if some are, or the table can't be copied into, and
+/// nothing was written.
+async fn insert(
+    session: &mut Session,
+    table: &TableName,
+    changes: &[Change<'_>],
+    tombstones: &[Tombstone],
+) -> Result<Option<Applied>, ApplyError> {
+    let prepared = session.prepared(table).await?;
+    let Some(direct) = session.direct(table).await? else { return Ok(None) };
+    if !direct.novelty.is_worth_a_try() {
+        return Ok(None);
+    }
+    let transaction = session.client.transaction().await?;
+    match copy_new(&transaction, &direct, changes).await {
+        Ok(None) => Ok(None),
+        Ok(Some(upserts)) => {
+            direct.novelty.confirmed();
+            let deletes = delete(&transaction, &prepared, tombstones).await?;
+            transaction.commit().await?;
+            Ok(Some(Applied { upserts, deletes, ..Applied::default() }))
+        }
+        Err(ApplyError::Database(fault)) if matches!(fault.verdict, Verdict::Record | Verdict::Table) => {
+            direct.novelty.refuted();
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Copies rows into the table itself, unless a sample of them shows that some are there. Having looked at the table, the
+/// transaction keeps it from being altered, which a binary COPY might not notice.
+async fn copy_new(
+    transaction: &Transaction<'_>,
+    direct: &Direct,
+    changes: &[Change<'_>],
+) -> Result<Option<u64>, ApplyError> {
+    let sample: Vec<_> = changes.iter().step_by(changes.len().div_ceil(SAMPLE)).map(|c| c.sequin_id.0).collect();
+    let seen = transaction.query_one(&direct.sample, &[&sample]).await?;
+    let (now, known): (DateTime<Utc>, Option<Uuid>) = (seen.try_get(0)?, seen.try_get(1)?);
+    match known {
+        Some(_) => Ok(None),
+        None => copy(transaction, &direct.copy, changes, Some(now)).await.map(Some),
+    }
+}
+
 async fn upsert_staged(
     transaction: &Transaction<'_>,
     staged: &Staged,
     changes: &[Change<'_>],
 ) -> Result<u64, ApplyError> {
-    let sink = transaction.copy_in::<_, Bytes>(&staged.copy).await?;
+    copy(transaction, &staged.copy, changes, None).await?;
+    Ok(transaction.execute(&staged.upsert, &[]).await?)
+}
+
+async fn copy(
+    transaction: &Transaction<'_>,
+    statement: &Statement,
+    changes: &[Change<'_>],
+    written_at: Option<DateTime<Utc>>,
+) -> Result<u64, ApplyError> {
+    let sink = transaction.copy_in::<_, Bytes>(statement).await?;
     let mut sink = std::pin::pin!(sink);
-    let mut chunk = BytesMut::with_capacity(COPY_CHUNK);
+    let mut chunk = BytesMut::with_capacity(COPY_BUFFER);
     copy_header(&mut chunk);
     for change in changes {
-        copy_row(&record(change)?, change.idx, &mut chunk);
+        copy_row(&record(change)?, change.idx, written_at, &mut chunk);
         if chunk.len() >= COPY_CHUNK {
             sink.feed(chunk.split().freeze()).await?;
-            chunk.reserve(COPY_CHUNK);
+            chunk.reserve(COPY_BUFFER);
         }
     }
     copy_trailer(&mut chunk);
     sink.send(chunk.freeze()).await?;
-    sink.finish().await?;
-    Ok(transaction.execute(&staged.upsert, &[]).await?)
+    Ok(sink.finish().await?)
 }
 
 async fn upsert_arrays(

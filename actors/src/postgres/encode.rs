@@ -4,7 +4,7 @@ use bytes::{BufMut, BytesMut};
 use chrono::{DateTime, Utc};
 use tokio_postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 
-use super::catalog::FROM_RECORD;
+use super::catalog::{COLUMNS, FROM_RECORD};
 use crate::model::{Idx, Record};
 
 /// What begins a binary COPY: its signature, no flags, no extension
@@ -28,9 +28,11 @@ pub(super) fn copy_trailer(out: &mut BytesMut) {
     out.put_i16(COPY_TRAILER);
 }
 
-/// Appends a row of binary COPY: the columns that come from the record, in their order.
-pub(super) fn copy_row(record: &Record<'_>, idx: Idx, out: &mut BytesMut) {
-    out.put_i16(i16::try_from(FROM_RECORD).expect("ten columns"));
+/// Appends a row of binary COPY: the columns that come from the record, in their order, and those that say when it was
+/// written, if that is known.
+pub fn copy_row(record: &Record<'_>, idx: Idx, written_at: Option<DateTime<Utc>>, out: &mut BytesMut) {
+    let columns = if written_at.is_some() { COLUMNS.len() } else { FROM_RECORD };
+    out.put_i16(i16::try_from(columns).expect("a dozen"));
     field(out, record.sequin_id.0.as_bytes());
     field(out, record.sync_id.0.as_bytes());
     match record.sync_external_id {
@@ -44,6 +46,10 @@ pub(super) fn copy_row(record: &Record<'_>, idx: Idx, out: &mut BytesMut) {
     field(out, &idx.as_bigint().to_be_bytes());
     time(out, record.upstream_updated_at);
     time(out, record.upstream_created_at);
+    if let Some(written_at) = written_at {
+        time(out, written_at);
+        time(out, written_at);
+    }
 }
 
 fn field(out: &mut BytesMut, bytes: &[u8]) {

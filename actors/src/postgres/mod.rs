@@ -6,6 +6,7 @@ mod encode;
 mod error;
 mod fence;
 mod identifier;
+mod novelty;
 mod pool;
 mod session;
 mod tls;
@@ -13,6 +14,7 @@ mod verify;
 
 pub use apply::{ApplyError, Change, Tombstone, apply};
 pub use catalog::{create_table_sql, setup_sql};
+pub use encode::copy_row;
 pub use error::{Fault, Verdict};
 pub use fence::{Backend, LiveSessions};
 pub use pool::{Pool, Sessions};

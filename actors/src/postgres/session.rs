@@ -12,9 +12,10 @@ use tokio_postgres::{Client, Config, config::SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    catalog::{COPY_TO_STAGE, Statements, create_stage},
+    catalog::{COPY_TO_STAGE, Statements, column_types, create_stage},
     error::{Fault, Verdict},
     fence::{self, Alive, Backend, LiveSessions},
+    novelty::Novelty,
     tls::{self, TlsError},
 };
 use crate::model::{Connection, TableName, TlsMode};
@@ -26,8 +27,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const UNANSWERED_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What every session sets: limits on how long it may be in anybody's way, no schema but those that are named,
-/// and no just-in-time compilation, which costs more than it saves on statements like ours.
-const SETTINGS: &str = "set statement_timeout = '60s'; set lock_timeout = '10s'; \
+/// no just-in-time compilation, which costs more than it saves on statements like ours, and no plan that reads a whole
+/// table: one that was made while the table was empty would be kept while it fills.
+const SETTINGS: &str = "set enable_seqscan = off; set statement_timeout = '60s'; set lock_timeout = '10s'; \
      set idle_in_transaction_session_timeout = '60s'; set search_path = ''; set jit = off; \
      set client_min_messages = 'warning'";
 
@@ -37,6 +39,7 @@ pub struct Session {
     stage: Stage,
     tables: HashMap<TableName, Arc<PreparedTable>>,
     staged: HashMap<TableName, Arc<Staged>>,
+    direct: HashMap<TableName, Arc<Direct>>,
     /// Whether a batch is under way; one that was dropped half way leaves this set, and the session is not used again.
     pub(super) is_writing: bool,
     sessions: Arc<LiveSessions>,
@@ -62,6 +65,14 @@ pub(super) struct PreparedTable {
 pub(super) struct Staged {
     pub(super) copy: tokio_postgres::Statement,
     pub(super) upsert: tokio_postgres::Statement,
+}
+
+/// The statements by which rows that are new are copied into a table itself.
+pub(super) struct Direct {
+    /// The server's time, and one row of those that are there already.
+    pub(super) sample: tokio_postgres::Statement,
+    pub(super) copy: tokio_postgres::Statement,
+    pub(super) novelty: Novelty,
 }
 
 /// How to open sessions with a database.
@@ -98,6 +109,7 @@ impl Opener {
             stage: Stage::Untried,
             tables: HashMap::new(),
             staged: HashMap::new(),
+            direct: HashMap::new(),
             is_writing: false,
             sessions: Arc::clone(&self.live),
             alive,
@@ -166,6 +178,23 @@ impl Session {
         let staged = Arc::new(Staged { copy, upsert });
         self.staged.insert(table.clone(), Arc::clone(&staged));
         Ok(Some(staged))
+    }
+
+    /// The statements that copy into the table itself; `None` where its columns are of other types than what is copied,
+    /// which a COPY would not notice.
+    pub(super) async fn direct(&mut self, table: &TableName) -> Result<Option<Arc<Direct>>, tokio_postgres::Error> {
+        if let Some(direct) = self.direct.get(table) {
+            return Ok(Some(Arc::clone(direct)));
+        }
+        let statements = Statements::of(table);
+        let sample = self.client.prepare(&statements.sample).await?;
+        if !sample.columns()[1..].iter().map(tokio_postgres::Column::type_).eq(&column_types()) {
+            return Ok(None);
+        }
+        let copy = self.client.prepare(&statements.copy).await?;
+        let direct = Arc::new(Direct { sample, copy, novelty: Novelty::default() });
+        self.direct.insert(table.clone(), Arc::clone(&direct));
+        Ok(Some(direct))
     }
 
     /// Its process on the server.

@@ -55,8 +55,6 @@ pub struct PageLimit {
 pub struct Version {
     /// Its position in its provider's stream.
     pub idx: Idx,
-    /// When the stream accepted it.
-    pub published_at: DateTime<Utc>,
     /// The envelope.
     pub envelope: Vec<u8>,
 }

@@ -235,8 +235,10 @@ fn move_latest(
         last_versions[last] = true;
         let (sync, sequin_id) = key(&last);
         let is_tombstone = records[last].op == Op::Delete;
-        let values = params![sync, sequin_id.0, positions[last], is_tombstone];
-        let older = select.query_row(params![sync, sequin_id.0], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        // As bytes: a uuid is copied to the heap when it is bound.
+        let record = sequin_id.0.as_bytes().as_slice();
+        let values = params![sync, record, positions[last], is_tombstone];
+        let older = select.query_row(params![sync, record], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
         let Some((older, was_tombstone)): Option<(i64, bool)> = older else {
             insert.execute(values)?;
             continue;
@@ -272,7 +274,8 @@ fn append(
     let numbered = publication.records().iter().zip(positions).zip(last_versions);
     for ((record, &position), _) in numbered.filter(|(_, is_last)| **is_last) {
         let sync = known.sync_no(publication, record);
-        insert.execute(params![position, sync, record.sequin_id.0, now, publication.envelope(record)])?;
+        let sequin_id = record.sequin_id.0.as_bytes().as_slice();
+        insert.execute(params![position, sync, sequin_id, now, publication.envelope(record)])?;
         if record.op == Op::Delete {
             insert_tombstone.execute(params![position, sync])?;
         }

@@ -22,13 +22,15 @@ pub(super) struct SqliteReader {
     changes: watch::Receiver<()>,
     filter: Filter,
     after: Idx,
+    /// Whether the last page was full, as the next then is likely to be.
+    was_full: bool,
     /// Whether the last read found everything there was.
     exhausted: bool,
 }
 
 impl SqliteReader {
     pub(super) fn new(file: Arc<SqliteFile>, changes: watch::Receiver<()>, filter: Filter, after: Idx) -> Self {
-        Self { file, changes, filter, after, exhausted: false }
+        Self { file, changes, filter, after, was_full: false, exhausted: false }
     }
 }
 
@@ -46,9 +48,13 @@ impl RecordReader for SqliteReader {
     async fn read(&mut self, limit: PageLimit) -> Result<Page, StreamError> {
         // Before the read: a publication that the read does not see is still to come.
         self.changes.mark_unchanged();
-        let (filter, after) = (self.filter.clone(), self.after);
-        let (page, exhausted) = self.file.read(move |connection| read_page(connection, &filter, after, limit)).await?;
+        let filter = self.filter.clone();
+        // A page that grows by the way is copied a dozen times.
+        let empty = Page::with_capacity(self.after, if self.was_full { limit.bytes } else { 0 });
+        let read = self.file.read(move |connection| fill(empty, connection, &filter, limit));
+        let (page, exhausted) = read.await?;
         self.after = page.read_to();
+        self.was_full = !exhausted;
         self.exhausted = exhausted;
         Ok(page)
     }
@@ -81,21 +87,21 @@ fn place(connection: &Connection, filter: &Filter) -> rusqlite::Result<Option<Pl
     }
 }
 
-/// Returns a page, and whether it reaches the end of the stream.
-fn read_page(connection: &Connection, filter: &Filter, after: Idx, limit: PageLimit) -> rusqlite::Result<(Page, bool)> {
+/// Returns the page with what comes after it, and whether it reaches the end of the stream.
+fn fill(mut page: Page, connection: &Connection, filter: &Filter, limit: PageLimit) -> rusqlite::Result<(Page, bool)> {
+    let after = page.read_to();
     let Some(place) = place(connection, filter)?.filter(|place| place.last_idx > after) else {
-        return Ok((Page::new(after), true));
+        return Ok((page, true));
     };
-    let mut page = Page::new(after);
-    let mut select = select_from(connection, &place, "position, published_at, envelope", IN_ORDER)?;
+    let mut select = select_from(connection, &place, "position, envelope", IN_ORDER)?;
     let mut rows = select.query(params_from_iter(bounds(&place, after)))?;
     while let Some(row) = rows.next()? {
-        let envelope = row.get_ref(2)?.as_blob()?;
+        let envelope = row.get_ref(1)?.as_blob()?;
         let is_full = page.entries().len() >= limit.records || page.size() + envelope.len() > limit.bytes;
         if is_full && !page.entries().is_empty() {
             return Ok((page, false));
         }
-        page.push(idx(row.get(0)?), time(row.get(1)?), envelope);
+        page.push(idx(row.get(0)?), envelope);
     }
     page.extend_to(place.last_idx);
     Ok((page, true))
@@ -126,13 +132,11 @@ fn bounds(place: &Place, after: Idx) -> Vec<i64> {
 pub(super) fn latest(connection: &Connection, sync: SyncId, record: SequinId) -> rusqlite::Result<Option<Version>> {
     connection
         .prepare_cached(
-            "SELECT log.position, log.published_at, log.envelope
+            "SELECT log.position, log.envelope
              FROM sync s JOIN latest ON latest.sync = s.no JOIN log ON log.position = latest.position
              WHERE s.id = ?1 AND latest.record = ?2",
         )?
-        .query_row(params![sync.0, record.0], |row| {
-            Ok(Version { idx: idx(row.get(0)?), published_at: time(row.get(1)?), envelope: row.get(2)? })
-        })
+        .query_row(params![sync.0, record.0], |row| Ok(Version { idx: idx(row.get(0)?), envelope: row.get(1)? }))
         .optional()
 }
 
