@@ -19,9 +19,16 @@ mod reporting;
 mod starting;
 mod watch;
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
+};
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::{
@@ -96,10 +103,27 @@ pub(crate) struct ConsumerArguments {
     pub(crate) transactions: TaskTracker,
     /// The target's, for one consumer after the other: with as few sessions as that takes.
     pub(crate) turns: Turns,
+    /// For the target to tell.
+    pub(crate) seen: Arc<Seen>,
     /// `Err` says why the target is not there.
     pub(crate) pool: Result<Pool, Reason>,
     /// Tells the target's actor of a doubt.
     pub(crate) tell_target: Arc<dyn Fn(Doubt) + Send + Sync>,
+}
+
+/// When a consumer last looked at itself, in microseconds since 1970; 0 if it has not.
+#[derive(Default)]
+pub(crate) struct Seen(AtomicI64);
+
+impl Seen {
+    fn now(&self) {
+        self.0.store(Utc::now().timestamp_micros(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn at(&self) -> Option<DateTime<Utc>> {
+        let micros = Some(self.0.load(Ordering::Relaxed)).filter(|&micros| micros > 0);
+        micros.and_then(DateTime::from_timestamp_micros)
+    }
 }
 
 /// Why a consumer doubts that its target is well.

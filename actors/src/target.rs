@@ -19,7 +19,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    consumer::{ConsumerActor, ConsumerArguments, ConsumerMessage, Doubt},
+    consumer::{ConsumerActor, ConsumerArguments, ConsumerMessage, Doubt, Seen},
     context::Context,
     flow::{breaker::Breaker, restarts::Restarts, turns::Turns},
     model::{Checkpoint, Consumer, ConsumerId, ConsumerStatus, Desired, Quarantined, Reason, Target, TargetStatus},
@@ -87,6 +87,8 @@ struct Child {
     restarts: Restarts,
     /// The transactions of all its actors, the one that failed included.
     transactions: TaskTracker,
+    /// By itself.
+    seen: Arc<Seen>,
     is_deleted: bool,
 }
 
@@ -212,7 +214,10 @@ impl TargetActorState {
         let transactions = TaskTracker::new();
         // To wait for it is then to wait until none is under way.
         transactions.close();
-        self.consumers.insert(id, Child { consumer, actor: None, restarts, transactions, is_deleted: false });
+        self.consumers.insert(
+            id,
+            Child { consumer, actor: None, restarts, transactions, seen: Arc::default(), is_deleted: false },
+        );
         self.start(id).await;
     }
 
@@ -234,6 +239,7 @@ impl TargetActorState {
             target_name: self.target.name.clone(),
             transactions: child.transactions.clone(),
             turns: self.turns.clone(),
+            seen: Arc::clone(&child.seen),
             pool,
             tell_target: Arc::new(move |doubt| drop(myself.cast(TargetMessage::Doubted(id, doubt)))),
         };

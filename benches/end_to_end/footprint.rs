@@ -91,6 +91,7 @@ pub(crate) async fn measure(size: Size) -> Vec<Figure> {
     let (idle, peak) = (node.memory_mib("VmRSS"), node.memory_mib("VmHWM"));
     eprintln!("{cpu:.1} % of a core, {idle:.0} MiB, {peak:.0} MiB at most");
 
+    until_all(&node, "well", |consumer| consumer["health"]["status"] == "healthy").await;
     let (peace, flood) = fairness(&server, &node, &consumers).await;
     let figure = |what, unit, ours, goal| Figure { what, unit, ours, beside: None, goal };
     vec![

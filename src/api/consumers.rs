@@ -8,11 +8,11 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use sequin_actors::{
     model::{
-        Consumer, ConsumerId, Desired, FieldError, Filter, Metadata, Provider, SyncId, TableName, Target, TargetId,
-        UnsupportedText,
+        Consumer, ConsumerId, ConsumerStatus, Desired, FieldError, Filter, Metadata, Provider, SyncId, TableName,
+        Target, TargetId, TargetStatus, UnsupportedText,
     },
     store::{DocumentsError, Versioned},
 };
@@ -129,8 +129,26 @@ async fn view(api: &Api, consumer: Consumer) -> Result<ConsumerView, Problem> {
     let now = Utc::now();
     let mut unreadable = Vec::new();
     let target: Option<Target> = beside_if_readable(&api.documents, consumer.target, &mut unreadable, now).await?;
-    let status = beside_if_readable(&api.documents, consumer.id, &mut unreadable, now).await?;
+    let mut status: Option<ConsumerStatus> =
+        beside_if_readable(&api.documents, consumer.id, &mut unreadable, now).await?;
+    if let Some(status) = &mut status
+        && let Some(seen) = seen_by_target(api, &consumer).await?
+        // The one that is nearer: if the clock was set back, that is not the later one.
+        && (now - seen).abs() < (now - status.checked_at).abs()
+    {
+        status.checked_at = seen;
+    }
     Ok(ConsumerView::of(consumer, target, status, unreadable, now))
+}
+
+/// When the target's actor last saw the consumer, which says nothing while there is nothing new.
+async fn seen_by_target(api: &Api, consumer: &Consumer) -> Result<Option<DateTime<Utc>>, Problem> {
+    match api.documents.get::<TargetStatus>(consumer.target).await {
+        Ok(status) => Ok(status.and_then(|status| status.value.consumers_seen.get(&consumer.id).copied())),
+        // What the target's own view says.
+        Err(DocumentsError::Unreadable(_)) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Shows the consumer at its revision.

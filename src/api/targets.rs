@@ -346,7 +346,13 @@ mod tests {
     #[test]
     fn a_target_that_nobody_reports_on_any_more_is_unhealthy_whatever_was_said_last() {
         let now = Utc::now();
-        let status = |state, age| TargetStatus { state, reason: None, checked_at: now - age, node: "n1".into() };
+        let status = |state, age| TargetStatus {
+            state,
+            reason: None,
+            checked_at: now - age,
+            consumers_seen: HashMap::default(),
+            node: "n1".into(),
+        };
         let (longest_silence, too_long) = (TimeDelta::seconds(40), STALE + TimeDelta::seconds(1));
         for state in [TargetState::Connecting, TargetState::Healthy, TargetState::Unhealthy] {
             for age in [too_long, -too_long] {

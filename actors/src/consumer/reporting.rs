@@ -15,15 +15,16 @@ use crate::{
 /// How often progress is looked at: the checkpoint saved, the lag measured, the status written if it changed.
 pub(super) const TICK: Duration = Duration::from_secs(1);
 
-/// How often that is while a pipeline has nothing to do: it hears of what comes. Half of what the API takes for silence.
-const REST: Duration = Duration::from_secs(30);
+/// How often that is while a pipeline has nothing to do: it hears of what comes. With the target's heartbeat it stays below
+/// the minute that the API takes for silence.
+const REST: Duration = Duration::from_secs(20);
 
 /// And while there is no pipeline that would hear.
 const DEAF: Duration = Duration::from_secs(5);
 
-/// A status that does not change is written this often all the same, to show that somebody watches: at each tick of one
-/// that rests.
-const HEARTBEAT: Duration = Duration::from_secs(29);
+/// A status that does not change is written this often all the same, to show that somebody watches. While a pipeline runs
+/// the target does that: it tells of all its consumers at once.
+const HEARTBEAT: Duration = Duration::from_secs(15);
 
 impl ConsumerState {
     pub(super) fn tick(&mut self) {
@@ -32,6 +33,7 @@ impl ConsumerState {
             progress.tick(now - self.ticked_at);
         }
         self.ticked_at = now;
+        self.arguments.seen.now();
         self.save();
         self.look(now);
         self.write_status();
@@ -126,8 +128,9 @@ impl ConsumerState {
         }
         let now = Instant::now();
         let status = self.status();
+        let is_told = matches!(self.mode, Mode::Running(_));
         let is_news = match &self.written {
-            Some((written, at)) => differs(written, &status) || now - *at >= HEARTBEAT,
+            Some((written, at)) => differs(written, &status) || (!is_told && now - *at >= HEARTBEAT),
             None => true,
         };
         if !is_news {

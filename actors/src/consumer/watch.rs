@@ -21,7 +21,7 @@ const MEASURE_SHARE: u32 = 50;
 const MEASURE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The lag is measured this often at least, whatever the pipeline believes.
-const MEASURE_ALWAYS: Duration = Duration::from_secs(60);
+const MEASURE_ALWAYS: Duration = Duration::from_secs(120);
 
 /// When to look at what, and what was seen last.
 pub(super) struct Watch {
@@ -163,5 +163,24 @@ impl ConsumerState {
     pub(super) fn verified_again(&mut self, findings: &[Finding]) {
         self.accept(findings);
         self.write_status();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_rests_wakes_to_measure_what_moved_to_verify_and_to_measure_all_the_same() {
+        let now = Instant::now();
+        let after = |seconds| now + Duration::from_secs(seconds);
+        let mut watch =
+            Watch { measure_at: after(3), measure_by: after(120), verify_at: after(300), ..Watch::begin(now) };
+        watch.measured = 7;
+        assert_eq!(watch.until_due(8, now), Duration::from_secs(3));
+        assert_eq!(watch.until_due(7, now), MEASURE_ALWAYS);
+        watch.verify_at = after(10);
+        assert_eq!(watch.until_due(7, now), Duration::from_secs(10));
+        assert_eq!(watch.until_due(7, after(20)), Duration::ZERO, "it is due");
     }
 }

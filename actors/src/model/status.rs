@@ -1,9 +1,11 @@
 //! Status: what the actors observed, written to the store for the API and the console to read.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::Idx;
+use super::{ConsumerId, Idx};
 
 /// How bad something is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -178,6 +180,10 @@ pub struct TargetStatus {
     pub reason: Option<Reason>,
     /// When this was written.
     pub checked_at: DateTime<Utc>,
+    /// When each of its consumers was last seen at work, or ready for it: one that has nothing new to say of itself does not
+    /// say so.
+    #[serde(default)]
+    pub consumers_seen: HashMap<ConsumerId, DateTime<Utc>>,
     /// The node that runs it.
     pub node: String,
 }

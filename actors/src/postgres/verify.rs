@@ -1,6 +1,9 @@
 //! Verification: is the table as it should be, and what SQL makes it so.
 
-use tokio_postgres::Row;
+use tokio_postgres::{
+    Row,
+    types::{ToSql, Type},
+};
 
 use super::{
     catalog::{COLUMNS, Column, create_table_sql},
@@ -87,13 +90,15 @@ const TABLE_ID: &str = "
 impl Session {
     /// Which table it is, if it is there.
     pub async fn table_id(&self, table: &TableName) -> Result<Option<TableId>, Fault> {
-        let row = self.client.query_opt(TABLE_ID, &[&table.schema, &table.table]).await?;
+        let row =
+            self.client.query_typed_opt(TABLE_ID, &[(&table.schema, Type::NAME), (&table.table, Type::NAME)]).await?;
         Ok(row.map(|row| TableId { database: row.get(0), relation: row.get(1) }))
     }
 
     /// Compares the table with what it should be.
     pub async fn verify(&self, table: &TableName) -> Result<Vec<Finding>, Fault> {
-        let relation = self.client.query_opt(RELATION, &[&table.schema, &table.table]).await?;
+        let relation =
+            self.client.query_typed_opt(RELATION, &[(&table.schema, Type::NAME), (&table.table, Type::NAME)]).await?;
         let Some(relation) = relation else {
             let message = format!("schema {} does not exist", readable(&table.schema));
             return Ok(vec![error("schema_missing", message, create_table_sql(table))]);
@@ -109,9 +114,11 @@ impl Session {
             return Ok(findings);
         }
         findings.extend(on_table(&relation, table));
-        findings.extend(on_columns(&self.client.query(TABLE_COLUMNS, &[&oid]).await?, table));
-        findings.extend(on_primary_key(self.client.query_opt(PRIMARY_KEY, &[&oid]).await?.as_ref(), table));
-        let objects = self.client.query(OBJECTS, &[&oid]).await?;
+        // Typed, each takes one round trip: there is nothing to be prepared.
+        let of_table: &[(&(dyn ToSql + Sync), Type)] = &[(&oid, Type::OID)];
+        findings.extend(on_columns(&self.client.query_typed(TABLE_COLUMNS, of_table).await?, table));
+        findings.extend(on_primary_key(self.client.query_typed_opt(PRIMARY_KEY, of_table).await?.as_ref(), table));
+        let objects = self.client.query_typed(OBJECTS, of_table).await?;
         findings.extend(objects.iter().map(|row| on_object(row.get(0), row.get(1), table)));
         Ok(findings)
     }

@@ -21,8 +21,9 @@ use crate::{
 /// How often a target that answers is asked again.
 const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// A status that does not change is written this often all the same, to show that somebody watches.
-const HEARTBEAT: Duration = Duration::from_secs(30);
+/// A status that does not change is written this often all the same, to show that somebody watches: with every second probe
+/// that is answered, which does not come at the same moment each time.
+const HEARTBEAT: Duration = Duration::from_secs(19);
 
 /// A probe that takes longer has failed.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -164,7 +165,8 @@ impl TargetActorState {
             None => TargetState::Connecting,
         };
         let node = self.context.settings.node.clone();
-        let status = TargetStatus { state, reason, checked_at: Utc::now(), node };
+        let seen = self.consumers.iter().filter_map(|(id, child)| child.seen.at().map(|at| (*id, at)));
+        let status = TargetStatus { state, reason, checked_at: Utc::now(), consumers_seen: seen.collect(), node };
         let is_news = self.written.as_ref().is_none_or(|(written, at)| {
             (written.state, &written.reason) != (status.state, &status.reason) || at.elapsed() >= HEARTBEAT
         });
