@@ -21,7 +21,7 @@ const MEASURE_SHARE: u32 = 50;
 const MEASURE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The lag is measured this often at least, whatever the pipeline believes.
-const MEASURE_ALWAYS: Duration = Duration::from_secs(120);
+const MEASURE_ALWAYS: Duration = Duration::from_secs(60);
 
 /// When to look at what, and what was seen last.
 pub(super) struct Watch {
@@ -174,8 +174,12 @@ mod tests {
     async fn who_rests_wakes_to_measure_what_moved_to_verify_and_to_measure_all_the_same() {
         let now = Instant::now();
         let after = |seconds| now + Duration::from_secs(seconds);
-        let mut watch =
-            Watch { measure_at: after(3), measure_by: after(120), verify_at: after(300), ..Watch::begin(now) };
+        let mut watch = Watch {
+            measure_at: after(3),
+            measure_by: now + MEASURE_ALWAYS,
+            verify_at: after(300),
+            ..Watch::begin(now)
+        };
         watch.measured = 7;
         assert_eq!(watch.until_due(8, now), Duration::from_secs(3));
         assert_eq!(watch.until_due(7, now), MEASURE_ALWAYS);
