@@ -34,8 +34,8 @@ async fn writes(setup: &Setup) -> i64 {
     database.ask(writes).await
 }
 
-#[tokio::test]
-async fn a_replay_of_everything_writes_nothing() {
+/// A table that holds everything, and whose consumer is paused.
+async fn brought_and_paused() -> (Setup, Model) {
     let setup = Setup::new().await;
     let mut model = Model::default();
     setup.publish(&mut model, &contacts(0..RECORDS, "new")).await;
@@ -43,15 +43,26 @@ async fn a_replay_of_everything_writes_nothing() {
     setup.hubspot_is(&model).await;
     setup.act(HUBSPOT, "pause").await;
     setup.state_is(HUBSPOT, "paused").await;
-    let before = (writes(&setup).await, size(&setup).await);
-    assert_eq!(before.0, i64::try_from(RECORDS).expect("fits"), "each row was written once");
+    (setup, model)
+}
 
+/// Brings all of the stream to the table once more, by another consumer.
+async fn bring_again(setup: &Setup, model: &Model) {
     let again = json!({
         "name": "again", "target": "app", "filter": {"provider": HUBSPOT}, "schema": SCHEMA, "table": HUBSPOT,
     });
     setup.node.api.post("/v1/consumers", &again).await.expect(201);
     setup.act("again", "start").await;
     setup.reached("again", model.last_idx(HUBSPOT)).await;
+}
+
+#[tokio::test]
+async fn a_replay_of_everything_writes_nothing() {
+    let (setup, model) = brought_and_paused().await;
+    let before = (writes(&setup).await, size(&setup).await);
+    assert_eq!(before.0, i64::try_from(RECORDS).expect("fits"), "each row was written once");
+
+    bring_again(&setup, &model).await;
     setup.act("again", "pause").await;
     setup.state_is("again", "paused").await;
     assert_eq!((writes(&setup).await, size(&setup).await), before);
@@ -64,13 +75,7 @@ async fn size(setup: &Setup) -> i64 {
 
 #[tokio::test]
 async fn a_few_rows_that_are_there_already_among_many_new_ones_are_neither_doubled_nor_overwritten_by_older_ones() {
-    let setup = Setup::new().await;
-    let mut model = Model::default();
-    setup.publish(&mut model, &contacts(0..RECORDS, "new")).await;
-    setup.start_hubspot().await;
-    setup.hubspot_is(&model).await;
-    setup.act(HUBSPOT, "pause").await;
-    setup.state_is(HUBSPOT, "paused").await;
+    let (setup, model) = brought_and_paused().await;
     // Older versions of some, no row of the others.
     setup.database.run("delete from sequin.hubspot where upstream_id::int % 1000 <> 7").await;
     setup
@@ -81,12 +86,7 @@ async fn a_few_rows_that_are_there_already_among_many_new_ones_are_neither_doubl
     let newer = "update sequin.hubspot set updated_idx = 1000000, payload = '1' where upstream_id = '1007'";
     setup.database.run(newer).await;
 
-    let again = json!({
-        "name": "again", "target": "app", "filter": {"provider": HUBSPOT}, "schema": SCHEMA, "table": HUBSPOT,
-    });
-    setup.node.api.post("/v1/consumers", &again).await.expect(201);
-    setup.act("again", "start").await;
-    setup.reached("again", model.last_idx(HUBSPOT)).await;
+    bring_again(&setup, &model).await;
     let kept: i64 = setup.database.ask("select updated_idx from sequin.hubspot where upstream_id = '1007'").await;
     assert_eq!(kept, 1_000_000);
     setup.database.run("delete from sequin.hubspot where upstream_id = '1007'").await;
