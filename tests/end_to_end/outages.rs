@@ -24,10 +24,11 @@ fn contacts(numbers: std::ops::Range<u128>, state: &str) -> Vec<Version> {
 async fn a_backfill_waits_for_a_database_that_is_down_and_then_goes_on() {
     let mut setup = Setup::on_own_server().await;
     let mut model = Model::default();
-    setup.publish(&mut model, &contacts(0..30_000, "before")).await;
+    // So many batches that it is not through before its second crash.
+    setup.publish(&mut model, &contacts(0..100_000, "before")).await;
     setup.draft(HUBSPOT, &json!({"provider": HUBSPOT})).await;
     setup.database.make_table(HUBSPOT).await;
-    setup.database.run(&slow_writes(HUBSPOT, "0.3")).await;
+    setup.database.run(&slow_writes(HUBSPOT, "0.5")).await;
     setup.act(HUBSPOT, "start").await;
     for _ in 0..2 {
         let had = setup.database.count(HUBSPOT).await;
