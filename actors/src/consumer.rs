@@ -273,16 +273,24 @@ impl ConsumerState {
     // What others decide.
 
     fn reconcile(&mut self, consumer: Arc<Consumer>) {
-        let is_asked_again = consumer.attempt != self.arguments.consumer.attempt;
+        let before = std::mem::replace(&mut self.arguments.consumer, Arc::clone(&consumer));
+        let is_asked_again = consumer.attempt != before.attempt;
         self.is_asked_to_retry |= is_asked_again;
-        self.arguments.consumer = consumer;
+        if self.is_ending() {
+            return;
+        }
+        if (&consumer.filter, consumer.rewind) != (&before.filter, before.rewind) {
+            return self.begin_elsewhere();
+        }
+        let is_changed = (&consumer.table, consumer.unsupported_text) != (&before.table, before.unsupported_text);
         let should_run = self.should_run();
         match self.mode {
             Mode::Running(_) if self.is_draining() => {}
+            Mode::Preparing if should_run && is_changed => self.begin(),
             Mode::Running(_) if !should_run => self.drain(Then::Pause),
             Mode::Waiting(_) | Mode::Halted(_) | Mode::Preparing if !should_run => self.tear_down(Mode::Paused),
             Mode::Paused if should_run => self.begin(),
-            Mode::Waiting(_) | Mode::Halted(_) | Mode::Running(_) if is_asked_again => self.begin(),
+            Mode::Waiting(_) | Mode::Halted(_) | Mode::Running(_) if is_asked_again || is_changed => self.begin(),
             _ => {}
         }
         if is_asked_again && matches!(self.mode, Mode::Paused | Mode::Waiting(_)) {
@@ -410,6 +418,14 @@ impl ConsumerState {
             }
             None if then == Then::Stop => self.finish(),
             None => {}
+        }
+    }
+
+    /// Whether nothing comes after.
+    fn is_ending(&self) -> bool {
+        match &self.mode {
+            Mode::Running(pipeline) => pipeline.drains_to() == Some(Then::Stop),
+            mode => matches!(mode, Mode::Finishing),
         }
     }
 
