@@ -13,6 +13,7 @@
 //!             Halted <---- wrong table, too many bad records ---------+
 //! ```
 
+mod draining;
 mod faults;
 mod pipeline;
 mod reporting;
@@ -406,40 +407,6 @@ impl ConsumerState {
             tokio::time::sleep(wait).await;
             happening
         });
-    }
-
-    fn drain(&mut self, then: Then) {
-        match self.pipeline() {
-            Some(pipeline) => {
-                pipeline.drain(then);
-                let deadline = self.arguments.context.settings.drain_deadline;
-                self.hear_after(deadline, Happening::DrainDeadline);
-                self.advance();
-            }
-            None if then == Then::Stop => self.finish(),
-            None => {}
-        }
-    }
-
-    /// Whether nothing comes after.
-    fn is_ending(&self) -> bool {
-        match &self.mode {
-            Mode::Running(pipeline) => pipeline.drains_to() == Some(Then::Stop),
-            mode => matches!(mode, Mode::Finishing),
-        }
-    }
-
-    fn is_draining(&self) -> bool {
-        matches!(&self.mode, Mode::Running(pipeline) if pipeline.drains_to().is_some())
-    }
-
-    fn end_drain(&mut self) {
-        match self.pipeline().and_then(|pipeline| pipeline.drains_to()) {
-            Some(Then::Stop) => self.finish(),
-            // Resumed while it drained, it begins again.
-            Some(Then::Pause) => self.begin(),
-            None => {}
-        }
     }
 }
 
