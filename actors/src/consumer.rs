@@ -64,14 +64,14 @@ pub(crate) enum ConsumerMessage {
     /// Look at progress.
     Tick,
     /// The checkpoint was saved, or it is said why not.
-    Saved(Result<Checkpoint, String>),
+    Saved(Result<Box<Checkpoint>, String>),
     /// Something happened in the attempt of this generation.
     Happened(u64, Happening),
 }
 
 /// What happens in an attempt.
 pub(crate) enum Happening {
-    Loaded(Result<(Progress, Arc<Quarantine>), LoadError>),
+    Loaded(Result<(Box<Progress>, Arc<Quarantine>), LoadError>),
     /// The store has a checkpoint from which everything is brought again.
     StartedOver,
     Counted(Arc<Quarantine>),
@@ -274,7 +274,8 @@ impl ConsumerState {
     // What others decide.
 
     fn reconcile(&mut self, consumer: Arc<Consumer>) {
-        let before = std::mem::replace(&mut self.arguments.consumer, Arc::clone(&consumer));
+        let before = std::mem::replace(&mut self.arguments.consumer, consumer);
+        let consumer = &self.arguments.consumer;
         let is_asked_again = consumer.attempt != before.attempt;
         self.is_asked_to_retry |= is_asked_again;
         if self.is_ending() {

@@ -23,10 +23,10 @@ impl ConsumerState {
         });
     }
 
-    pub(super) fn loaded(&mut self, loaded: Result<(Progress, Arc<Quarantine>), LoadError>) {
+    pub(super) fn loaded(&mut self, loaded: Result<(Box<Progress>, Arc<Quarantine>), LoadError>) {
         match loaded {
             Ok((progress, quarantine)) => {
-                self.progress = Some(progress);
+                self.progress = Some(*progress);
                 self.quarantine = Some(quarantine);
                 self.begin();
             }

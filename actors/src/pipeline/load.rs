@@ -30,7 +30,7 @@ pub(crate) async fn load(
     documents: &Documents,
     stream: &dyn RecordStream,
     refusal_limit: RefusalLimit,
-) -> Result<(Progress, Arc<Quarantine>), LoadError> {
+) -> Result<(Box<Progress>, Arc<Quarantine>), LoadError> {
     let saved = documents.get::<Checkpoint>(consumer.id).await?.map(|saved| saved.value).unwrap_or_default();
     if saved.filter.as_ref().is_some_and(|filter| *filter != consumer.filter) {
         // What is refused of the records that it should forward now will be refused again.
@@ -44,7 +44,7 @@ pub(crate) async fn load(
         documents.put(consumer.id, &checkpoint).await?;
     }
     let quarantine = Quarantine::load(consumer.id, documents, refusal_limit).await?;
-    Ok((Progress::resume(checkpoint), quarantine))
+    Ok((Box::new(Progress::resume(checkpoint)), quarantine))
 }
 
 /// The backfill is what the stream holds beyond `from` now.
