@@ -19,6 +19,7 @@ mod isolation;
 mod late_commits;
 mod memory;
 mod network;
+mod openapi;
 mod outages;
 mod payloads;
 mod publishing;
