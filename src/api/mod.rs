@@ -4,6 +4,7 @@
 
 mod auth;
 mod body;
+mod collections;
 mod consumers;
 mod health;
 mod problem;
@@ -21,10 +22,10 @@ use axum::{
     http::{StatusCode, Uri},
     middleware::{self, Next},
     response::Response,
-    routing::{delete, get, post},
+    routing::{delete, get, post, put},
 };
 use sequin_actors::{Inspector, store::Documents, stream::RecordStream};
-use tokio::sync::Semaphore;
+use tokio::sync::RwLock;
 use tower_http::trace::TraceLayer;
 
 pub use auth::AdminToken;
@@ -40,7 +41,9 @@ pub struct Api {
     inspector: Inspector,
     admin_token: AdminToken,
     /// Bounds what all publications under way together take.
-    publishing: Semaphore,
+    publishing: records::Room,
+    /// Held by those who publish, and alone by who deletes what others may be publishing anew.
+    replacing: RwLock<()>,
 }
 
 impl Api {
@@ -51,7 +54,8 @@ impl Api {
         inspector: Inspector,
         admin_token: AdminToken,
     ) -> Self {
-        Self { stream, documents, inspector, admin_token, publishing: Semaphore::new(records::PUBLISHING_KIB) }
+        let (publishing, replacing) = (records::Room::default(), RwLock::default());
+        Self { stream, documents, inspector, admin_token, publishing, replacing }
     }
 }
 
@@ -79,6 +83,8 @@ pub fn router(api: Api) -> Router {
         .route("/v1/providers", get(syncs::providers))
         .route("/v1/syncs", get(syncs::list))
         .route("/v1/syncs/{sync}", get(syncs::read))
+        .route("/v1/syncs/{sync}/collections/{collection}/version", put(collections::begin_version))
+        .route("/v1/syncs/{sync}/collections/{collection}/version/activate", post(collections::activate_version))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require_token));

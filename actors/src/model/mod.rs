@@ -1,5 +1,6 @@
 //! The plain types that everything else speaks in: no I/O, no actors, no database.
 
+mod collection;
 mod consumer;
 mod envelope;
 mod ids;
@@ -12,6 +13,7 @@ mod status;
 mod sync;
 mod target;
 
+pub use collection::{CollectionKey, CollectionVersion};
 pub use consumer::{Consumer, Desired, Filter, TableName, UnsupportedText};
 pub use envelope::{EnvelopeError, Routing, decode, decode_routing, encode};
 pub use ids::{ConsumerId, Idx, Provider, SequinId, SyncId, TargetId};
