@@ -1,8 +1,15 @@
 //! The command line, as a person uses it at a terminal: the program itself.
 
+use std::process::Stdio;
+
 use serde_json::Value;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
+    process::{Child, ChildStdin, ChildStdout, Command},
+};
 
 use super::{
+    PATIENCE,
     api::{Api, TOKEN},
     node::sequin,
 };
@@ -17,11 +24,71 @@ pub(crate) struct Ran {
 
 /// Runs `sequin` with these arguments, which have no spaces in them, against a node.
 pub(crate) async fn run(api: &Api, arguments: &str) -> Ran {
-    let mut command = sequin();
-    command.args(arguments.split(' ')).env("SEQUIN_URL", api.url()).env("SEQUIN_TOKEN", TOKEN);
-    let output = tokio::process::Command::from(command).output().await.expect("the program");
+    let output = command(api.url(), arguments).output().await.expect("the program");
     let text = |bytes| String::from_utf8(bytes).expect("text");
     Ran { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// The same, with something to read on its standard input.
+pub(crate) async fn run_with(api: &Api, arguments: &str, input: &str) -> Ran {
+    let mut running = Running::start(api.url(), arguments);
+    running.write(input).await;
+    running.end().await
+}
+
+fn command(url: &str, arguments: &str) -> Command {
+    let mut command = sequin();
+    command.args(arguments.split(' ')).env("SEQUIN_URL", url).env("SEQUIN_TOKEN", TOKEN);
+    command.into()
+}
+
+/// A command that reads what it is told as it runs.
+pub(crate) struct Running {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    /// Starts it against the node at this URL.
+    pub(crate) fn start(url: &str, arguments: &str) -> Self {
+        let mut command = command(url, arguments);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().expect("the program");
+        let stdin = child.stdin.take().expect("its standard input");
+        let stdout = BufReader::new(child.stdout.take().expect("its standard output")).lines();
+        Self { child, stdin, stdout }
+    }
+
+    /// Writes to its standard input, which it may have closed.
+    pub(crate) async fn write(&mut self, text: &str) {
+        let _ = self.stdin.write_all(text.as_bytes()).await;
+        let _ = self.stdin.flush().await;
+    }
+
+    /// The next line that it prints.
+    pub(crate) async fn line(&mut self) -> String {
+        let line = tokio::time::timeout(PATIENCE, self.stdout.next_line()).await.expect("a line in time");
+        line.expect("text").expect("a line")
+    }
+
+    /// Closes its standard input, and waits for its end.
+    pub(crate) async fn end(self) -> Ran {
+        let Self { child, stdin, mut stdout } = self;
+        drop(stdin);
+        let rest = async {
+            let mut text = String::new();
+            while let Some(line) = stdout.next_line().await.expect("text") {
+                text += &line;
+                text += "\n";
+            }
+            text
+        };
+        let (output, stdout) = tokio::join!(child.wait_with_output(), rest);
+        let output = output.expect("its end");
+        let stderr = String::from_utf8(output.stderr).expect("text");
+        Ran { status: output.status.code(), stdout, stderr }
+    }
 }
 
 impl Ran {
