@@ -8,7 +8,7 @@ use sequin_actors::{
     Engine, EngineError, EngineHandle, EngineSettings, Inspector,
     embedded::{DataDirectory, DirectoryError, SqliteError},
     model::{Checkpoint, Consumer, Idx, Secret, Target},
-    store::{Documents, DocumentsError, Keyring, SqliteStore, StoreError},
+    store::{Documents, DocumentsError, Keyring, KeyringError, SqliteStore, StoreError},
     stream::{RecordStream, SqliteStream, StreamError},
 };
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
@@ -43,12 +43,12 @@ pub enum ServiceError {
     #[error("{0} is missing, and {ENCRYPTION_KEY} is not set: put the file back, or set the key that was used before")]
     NoKey(PathBuf),
     /// The file of the key holds none.
-    #[error("{0} holds no encryption key: put the one back that was made here, or restore it from a backup")]
-    NotAKey(PathBuf),
+    #[error("{0} holds no encryption key: {1}; put the one back that was made here, or restore it from a backup")]
+    NotAKey(PathBuf, KeyringError),
     /// The key is another than the one that everything was sealed with.
     #[error(
-        "{0} is not the encryption key that the secrets in the control store are sealed under: go back to that one, or \
-         start on an empty data directory"
+        "{0} is not the encryption key that the secrets in the control store are sealed under: go back to that one (a \
+         new one goes before it until `sequin rotate-keys` is done), or start on an empty data directory"
     )]
     WrongKey(String),
     /// The stream is an earlier state than what the store knows of it.
@@ -223,7 +223,7 @@ fn keyring(config: &Config, directory: &DataDirectory) -> Result<Keyring, Servic
         None if directory.is_complete() && !file.exists() => return Err(ServiceError::NoKey(file)),
         None => Secret::new(directory.private_file(KEY_FILE, Keyring::generate_base64)?),
     };
-    Keyring::from_base64(key.reveal()).map_err(|_| ServiceError::NotAKey(file))
+    Keyring::from_base64(key.reveal()).map_err(|error| ServiceError::NotAKey(file, error))
 }
 
 /// What was lost of a stream would be missed by nobody: positions that were read already would be given again, and

@@ -1,5 +1,6 @@
 //! The plain types that everything else speaks in: no I/O, no actors, no database.
 
+mod audit;
 mod consumer;
 mod envelope;
 mod ids;
@@ -11,10 +12,12 @@ mod secret;
 mod status;
 mod sync;
 mod target;
+mod token;
 
+pub use audit::AuditEntry;
 pub use consumer::{Consumer, Desired, Filter, TableName, UnsupportedText};
 pub use envelope::{EnvelopeError, Routing, decode, decode_routing, encode};
-pub use ids::{ConsumerId, Idx, Provider, SequinId, SyncId, TargetId};
+pub use ids::{AuditId, ConsumerId, Idx, Provider, SequinId, SyncId, TargetId, TokenId};
 pub use page::{Entry, Page};
 pub use publication::{Outgoing, Publication, SyncDescription, SyncSeen};
 pub use quarantine::{QuarantineKey, Quarantined};
@@ -25,6 +28,7 @@ pub use status::{
 };
 pub use sync::Sync;
 pub use target::{Connection, Target, Tls, TlsMode};
+pub use token::{Role, SETTINGS_TOKEN, Token, TokenHash};
 
 /// A JSON object that customers attach to what they make, kept as they gave it.
 pub type Metadata = serde_json::Map<String, serde_json::Value>;
