@@ -14,7 +14,7 @@ use sequin_actors::{
 use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
 
 use crate::{
-    api::{self, AdminToken, Api},
+    api::{self, Api},
     config::{BACKEND, Backend, Config, ENCRYPTION_KEY, SHORTEST_TOKEN},
 };
 
@@ -115,6 +115,7 @@ pub struct Service {
     engine: EngineHandle,
     stop_http: oneshot::Sender<()>,
     http: JoinHandle<()>,
+    beside_http: JoinHandle<()>,
     /// Locked until the last part is down.
     directory: DataDirectory,
 }
@@ -144,8 +145,10 @@ impl Service {
         let settings = EngineSettings { cluster: config.cluster.clone(), node: config.node.clone(), ..engine_settings };
         let inspector = Inspector::new(&settings);
         let engine = Engine::start(settings, Arc::clone(&stream), documents.clone()).await?;
-        let api = Api::new(Arc::clone(&stream), documents.clone(), inspector, AdminToken::new(&admin_token));
-        let router = api::router(api);
+        let api = Api::open(Arc::clone(&stream), documents.clone(), inspector, &admin_token).await?;
+        let api = Arc::new(api);
+        let router = api::router(Arc::clone(&api)).into_make_service_with_connect_info::<SocketAddr>();
+        let beside_http = tokio::spawn(async move { api.keep_up().await });
         let (stop_http, stopped) = oneshot::channel();
         let http = tokio::spawn(async move {
             let stopped = async { drop(stopped.await) };
@@ -154,7 +157,7 @@ impl Service {
             }
         });
         tracing::info!(%address, node = config.node, "serving");
-        Ok(Self { address, admin_token, stream, documents, engine, stop_http, http, directory })
+        Ok(Self { address, admin_token, stream, documents, engine, stop_http, http, beside_http, directory })
     }
 
     /// Where requests are answered.
@@ -178,10 +181,12 @@ impl Service {
 
     /// Answers the requests under way, lets every consumer finish and save its checkpoint, and ends.
     pub async fn stop(self) {
-        let Self { stream, documents, engine, stop_http, mut http, directory, .. } = self;
+        let Self { stream, documents, engine, stop_http, mut http, mut beside_http, directory, .. } = self;
         let _ = stop_http.send(());
         // A request that does not end keeps nobody from stopping.
         let _ = tokio::time::timeout(Duration::from_secs(5), ended(&mut http)).await;
+        beside_http.abort();
+        ended(&mut beside_http).await;
         engine.stop().await;
         drop((stream, documents));
         drop(directory);
@@ -192,7 +197,7 @@ fn admin_token(config: &Config, directory: &DataDirectory) -> Result<Secret, Ser
     if let Some(token) = &config.admin_token {
         return Ok(token.clone());
     }
-    let token = directory.private_file(TOKEN_FILE, AdminToken::generate)?;
+    let token = directory.private_file(TOKEN_FILE, || api::generate_token().reveal().to_owned())?;
     if token.len() < SHORTEST_TOKEN {
         return Err(ServiceError::NoToken(directory.file(TOKEN_FILE)));
     }

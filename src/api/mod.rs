@@ -2,16 +2,20 @@
 //!
 //! It writes desired state and reads status. What acts on it are the actors, on whatever node.
 
-mod auth;
+mod access;
+mod audit;
 mod body;
 mod consumers;
+mod encryption_keys;
 mod health;
 mod problem;
 mod quarantine;
 mod records;
+mod request_id;
 mod resources;
 mod syncs;
 mod targets;
+mod tokens;
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,11 +27,18 @@ use axum::{
     response::Response,
     routing::{delete, get, post},
 };
-use sequin_actors::{Inspector, store::Documents, stream::RecordStream};
+use sequin_actors::{
+    Inspector,
+    model::Secret,
+    store::{Documents, DocumentsError},
+    stream::RecordStream,
+};
 use tokio::sync::Semaphore;
 use tower_http::trace::TraceLayer;
 
-pub use auth::AdminToken;
+use access::Access;
+pub use access::generate_token;
+use audit::AuditLog;
 use problem::Problem;
 
 /// How long a request may take.
@@ -38,28 +49,36 @@ pub struct Api {
     stream: Arc<dyn RecordStream>,
     documents: Documents,
     inspector: Inspector,
-    admin_token: AdminToken,
+    access: Access,
+    audit: AuditLog,
     /// Bounds what all publications under way together take.
     publishing: Semaphore,
 }
 
 impl Api {
-    /// An API over these.
-    pub fn new(
+    /// An API over these, for whoever bears the admin token or one that the documents hold.
+    pub async fn open(
         stream: Arc<dyn RecordStream>,
         documents: Documents,
         inspector: Inspector,
-        admin_token: AdminToken,
-    ) -> Self {
-        Self { stream, documents, inspector, admin_token, publishing: Semaphore::new(records::PUBLISHING_KIB) }
+        admin_token: &Secret,
+    ) -> Result<Self, DocumentsError> {
+        let access = Access::open(&documents, admin_token).await?;
+        let publishing = Semaphore::new(records::PUBLISHING_KIB);
+        Ok(Self { stream, documents, inspector, access, audit: AuditLog::default(), publishing })
+    }
+
+    /// What goes on beside the requests, for as long as there are any: revoked tokens are forgotten, uses of others
+    /// written down, and old entries of the audit log dropped.
+    pub async fn keep_up(&self) {
+        tokio::join!(self.access.keep_up(&self.documents), self.audit.keep_up(&self.documents));
     }
 }
 
 type State = axum::extract::State<Arc<Api>>;
 
-/// All routes of the API.
-pub fn router(api: Api) -> Router {
-    let api = Arc::new(api);
+/// All routes of the API. `access/roles.rs` says which role each of them needs; one that is not named there is for `admin`.
+pub fn router(api: Arc<Api>) -> Router {
     let protected = Router::new()
         .route("/v1/records", post(records::publish))
         .route("/v1/targets", get(targets::list).post(targets::create))
@@ -79,15 +98,22 @@ pub fn router(api: Api) -> Router {
         .route("/v1/providers", get(syncs::providers))
         .route("/v1/syncs", get(syncs::list))
         .route("/v1/syncs/{sync}", get(syncs::read))
+        .route("/v1/tokens", get(tokens::list).post(tokens::create))
+        .route("/v1/tokens/{token}", get(tokens::read).delete(tokens::delete))
+        .route("/v1/audit", get(audit::list))
+        .route("/v1/rotate-keys", post(encryption_keys::rotate))
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require_token));
+        // The last one sees a request first.
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), audit::record))
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), access::admit));
     Router::new()
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
         .merge(protected)
         .layer(middleware::from_fn(in_time))
-        .layer(TraceLayer::new_for_http())
+        .layer(TraceLayer::new_for_http().make_span_with(request_id::span))
+        .layer(middleware::from_fn(request_id::name))
         .with_state(api)
 }
 

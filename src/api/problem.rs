@@ -1,7 +1,9 @@
 //! Errors, as RFC 9457 has them: `application/problem+json`.
 
+use std::time::Duration;
+
 use axum::{
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use sequin_actors::{
@@ -10,6 +12,8 @@ use sequin_actors::{
     stream::StreamError,
 };
 use serde::Serialize;
+
+use super::request_id::RequestId;
 
 /// An answer that says what went wrong.
 #[derive(Debug, Serialize)]
@@ -20,6 +24,18 @@ pub(super) struct Problem {
     status: u16,
     detail: String,
     errors: Vec<FieldProblem>,
+    /// In how many seconds to ask again.
+    #[serde(skip)]
+    retry_after: Option<u32>,
+}
+
+/// What is told of a problem: also what the request is called in the log.
+#[derive(Serialize)]
+struct Told<'a> {
+    #[serde(flatten)]
+    problem: &'a Problem,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
 }
 
 /// One field, or one finding, that is not as it should be.
@@ -61,6 +77,7 @@ impl Problem {
             status: status.as_u16(),
             detail: detail.into(),
             errors: Vec::new(),
+            retry_after: None,
         }
     }
 
@@ -94,6 +111,11 @@ impl Problem {
     pub(super) fn with_detail(self, detail: impl Into<String>) -> Self {
         Self { detail: detail.into(), ..self }
     }
+
+    pub(super) fn with_retry_after(self, wait: Duration) -> Self {
+        let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+        Self { retry_after: Some(seconds), ..self }
+    }
 }
 
 const NO_ANSWER: &str = "the storage behind this node does not answer; try again";
@@ -125,10 +147,14 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::to_vec(&self).unwrap_or_default();
+        let request_id = RequestId::current().map(|id| id.to_string());
+        let body = serde_json::to_vec(&Told { problem: &self, request_id }).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
         if status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

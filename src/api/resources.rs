@@ -39,10 +39,17 @@ pub(super) struct List<T> {
     unreadable: Vec<UnreadableView>,
 }
 
+/// What is there, and can't be shown.
 #[derive(Debug, Serialize)]
-struct UnreadableView {
+pub(super) struct UnreadableView {
     id: String,
     detail: String,
+}
+
+impl UnreadableView {
+    pub(super) fn of(unreadable: &Unreadable) -> Self {
+        Self { id: unreadable.id().into(), detail: unreadable.to_string() }
+    }
 }
 
 impl PageParams {
@@ -86,8 +93,7 @@ impl<T> List<T> {
                 Ok((_, view)) => list.data.push(view),
                 Err(unreadable) => {
                     tracing::error!(%unreadable, "left out of a list, which says so");
-                    let (id, detail) = (unreadable.id().to_owned(), unreadable.to_string());
-                    list.unreadable.push(UnreadableView { id, detail });
+                    list.unreadable.push(UnreadableView::of(&unreadable));
                 }
             }
         }

@@ -14,7 +14,7 @@ mod sync;
 mod target;
 mod token;
 
-pub use audit::AuditEntry;
+pub use audit::{AuditEntry, AuditedToken};
 pub use consumer::{Consumer, Desired, Filter, TableName, UnsupportedText};
 pub use envelope::{EnvelopeError, Routing, decode, decode_routing, encode};
 pub use ids::{AuditId, ConsumerId, Idx, Provider, SequinId, SyncId, TargetId, TokenId};

@@ -1,0 +1,163 @@
+//! The audit log: who changed what, when, and from where. Kept in the store, and bounded.
+
+mod change;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::{
+    Json,
+    extract::{Request, State as FromState},
+    middleware::Next,
+    response::Response,
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use sequin_actors::{
+    model::{AuditEntry, AuditId, SETTINGS_TOKEN},
+    store::{Documents, Versioned},
+};
+use serde::Serialize;
+use tokio::sync::Notify;
+use tracing::Instrument;
+use uuid::Uuid;
+
+use self::change::Change;
+use super::{
+    Api, State,
+    body::Params,
+    problem::Problem,
+    request_id::RequestId,
+    resources::{List, PageParams},
+};
+
+/// How many entries are kept.
+const MOST: usize = 10_000;
+
+/// How long an entry is kept.
+const KEPT_FOR: TimeDelta = TimeDelta::days(90);
+
+/// How often old entries are dropped at least.
+const PRUNED_EVERY: Duration = Duration::from_secs(60 * 60);
+
+/// After how many entries of this node that happens too: by so many there may be more than are kept.
+const PRUNED_AFTER: usize = 500;
+
+/// What this node writes in the log, and when it drops what is old.
+#[derive(Default)]
+pub(super) struct AuditLog {
+    written: AtomicUsize,
+    is_due: Notify,
+}
+
+impl AuditLog {
+    /// What can't be written is told as loudly as can be: the change is made, and can't be taken back.
+    async fn write(&self, documents: &Documents, entry: AuditEntry) {
+        if let Err(error) = documents.record(&entry).await {
+            tracing::error!(%error, ?entry, "a change was made that the audit log does not tell");
+        }
+        if self.written.fetch_add(1, Ordering::Relaxed) % PRUNED_AFTER == PRUNED_AFTER - 1 {
+            self.is_due.notify_one();
+        }
+    }
+
+    /// Drops what is old, for ever.
+    pub(super) async fn keep_up(&self, documents: &Documents) {
+        loop {
+            match documents.prune_audit_log(MOST, Utc::now() - KEPT_FOR).await {
+                Ok(0) => {}
+                Ok(dropped) => tracing::info!(dropped, "old entries of the audit log were dropped"),
+                Err(error) => tracing::warn!(%error, "the audit log was not pruned"),
+            }
+            // Either is reason enough.
+            let _ = tokio::time::timeout(PRUNED_EVERY, self.is_due.notified()).await;
+        }
+    }
+}
+
+/// Has a request that changes something written down before it is answered, by whoever it is let in for.
+pub(super) async fn record(
+    FromState(api): FromState<Arc<Api>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let (request, change) = Change::asked_for_by(request).await;
+    let (Some(change), Some(id)) = (change, RequestId::current()) else { return Ok(next.run(request).await) };
+    // Apart from the request, which may be given up halfway: what it has changed by then is changed.
+    let request_id = id.to_string();
+    let work = async move {
+        let resource = change.resource(&api.documents).await;
+        let response = next.run(request).await;
+        if !may_have_changed_something(&response) {
+            return response;
+        }
+        let (resource, response) = resource.or_made_by(response).await;
+        api.audit.write(&api.documents, change.entry(resource, response.status(), request_id, Utc::now())).await;
+        response
+    };
+    tokio::spawn(id.scope(work).in_current_span()).await.map_err(|error| Problem::internal(&error))
+}
+
+/// What was refused has changed nothing. What failed may have got halfway.
+fn may_have_changed_something(response: &Response) -> bool {
+    !response.status().is_client_error()
+}
+
+/// An entry, as it is shown.
+#[derive(Serialize)]
+pub(super) struct EntryView {
+    id: Uuid,
+    at: DateTime<Utc>,
+    token: NamedView,
+    action: String,
+    resource: ResourceView,
+    method: String,
+    path: String,
+    status: u16,
+    from: String,
+    request_id: String,
+}
+
+#[derive(Serialize)]
+struct NamedView {
+    /// Null if it is the token of the settings.
+    id: Option<Uuid>,
+    name: String,
+}
+
+#[derive(Serialize)]
+struct ResourceView {
+    kind: String,
+    id: Option<String>,
+    name: Option<String>,
+}
+
+fn view(entry: AuditEntry) -> EntryView {
+    EntryView {
+        id: entry.id.0,
+        at: entry.at,
+        token: NamedView {
+            id: entry.token.as_ref().map(|token| token.id.0),
+            name: entry.token.map_or_else(|| SETTINGS_TOKEN.into(), |token| token.name),
+        },
+        action: entry.action,
+        resource: ResourceView { kind: entry.kind, id: entry.resource_id, name: entry.resource_name },
+        method: entry.method,
+        path: entry.path,
+        status: entry.status,
+        from: entry.from.to_string(),
+        request_id: entry.request_id,
+    }
+}
+
+pub(super) async fn list(api: State, Params(page): Params<PageParams>) -> Result<Json<List<EntryView>>, Problem> {
+    let limit = page.limit()?;
+    let after: Option<AuditId> = page.after()?;
+    let found = api.documents.list::<AuditEntry>(after, limit + 1).await?;
+    let show = |found: Versioned<AuditEntry>| (found.value.id.to_string(), view(found.value));
+    Ok(Json(List::page_of_documents(found.into_iter().map(|found| found.map(show)).collect(), limit)))
+}
