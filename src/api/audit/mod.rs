@@ -57,7 +57,7 @@ pub(super) struct AuditLog {
 impl AuditLog {
     /// What can't be written is told as loudly as can be: the change is made, and can't be taken back.
     async fn write(&self, documents: &Documents, entry: AuditEntry) {
-        if let Err(error) = documents.record(&entry).await {
+        if let Err(error) = documents.write_to_audit_log(&entry).await {
             tracing::error!(%error, ?entry, "a change was made that the audit log does not tell");
         }
         if self.written.fetch_add(1, Ordering::Relaxed) % PRUNED_AFTER == PRUNED_AFTER - 1 {
@@ -86,9 +86,10 @@ pub(super) async fn record(
     next: Next,
 ) -> Result<Response, Problem> {
     let (request, change) = Change::asked_for_by(request).await;
-    let (Some(change), Some(id)) = (change, RequestId::current()) else { return Ok(next.run(request).await) };
-    // Apart from the request, which may be given up halfway: what it has changed by then is changed.
+    let Some(change) = change else { return Ok(next.run(request).await) };
+    let id = RequestId::current().expect("the outermost layer names every request");
     let request_id = id.to_string();
+    // In a task of its own, for the request may be given up halfway, and what it has changed by then is changed.
     let work = async move {
         let resource = change.resource(&api.documents).await;
         let response = next.run(request).await;

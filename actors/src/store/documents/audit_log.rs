@@ -10,7 +10,7 @@ const PAGE: usize = 1000;
 
 impl Documents {
     /// Writes an entry, which is durable when this returns.
-    pub async fn record(&self, entry: &AuditEntry) -> Result<(), DocumentsError> {
+    pub async fn write_to_audit_log(&self, entry: &AuditEntry) -> Result<(), DocumentsError> {
         self.put(entry.id, entry).await.map(drop)
     }
 
@@ -66,7 +66,7 @@ mod tests {
         let now = Utc::now();
         let entries: Vec<_> = (0..6).map(|days| entry(now - TimeDelta::days(days))).collect();
         for number in [3, 0, 5, 1, 4, 2] {
-            documents.record(&entries[number]).await.expect("written");
+            documents.write_to_audit_log(&entries[number]).await.expect("written");
         }
         let logged = async || -> Vec<AuditEntry> {
             let found = documents.list::<AuditEntry>(None, 10).await.expect("a list");
