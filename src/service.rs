@@ -11,7 +11,11 @@ use sequin_actors::{
     store::{Documents, DocumentsError, Keyring, KeyringError, SqliteStore, StoreError},
     stream::{RecordStream, SqliteStream, StreamError},
 };
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::oneshot,
+    task::{JoinHandle, JoinSet},
+};
 
 use crate::{
     api::{self, Api},
@@ -115,7 +119,7 @@ pub struct Service {
     engine: EngineHandle,
     stop_http: oneshot::Sender<()>,
     http: JoinHandle<()>,
-    beside_http: JoinHandle<()>,
+    beside_http: JoinSet<()>,
     /// Locked until the last part is down.
     directory: DataDirectory,
 }
@@ -148,7 +152,8 @@ impl Service {
         let api = Api::open(Arc::clone(&stream), documents.clone(), inspector, &admin_token).await?;
         let api = Arc::new(api);
         let router = api::router(Arc::clone(&api)).into_make_service_with_connect_info::<SocketAddr>();
-        let beside_http = tokio::spawn(async move { api.keep_up().await });
+        let mut beside_http = JoinSet::new();
+        beside_http.spawn(async move { api.keep_up().await });
         let (stop_http, stopped) = oneshot::channel();
         let http = tokio::spawn(async move {
             let stopped = async { drop(stopped.await) };
@@ -185,8 +190,7 @@ impl Service {
         let _ = stop_http.send(());
         // A request that does not end keeps nobody from stopping.
         let _ = tokio::time::timeout(Duration::from_secs(5), ended(&mut http)).await;
-        beside_http.abort();
-        ended(&mut beside_http).await;
+        beside_http.shutdown().await;
         engine.stop().await;
         drop((stream, documents));
         drop(directory);

@@ -66,8 +66,8 @@ pub(super) async fn name(mut request: Request, next: Next) -> Response {
 
 /// What every line of the log begins with that is about the request. The query is not shown: it may hold anything.
 pub(super) fn span(request: &Request) -> Span {
-    let id = request.extensions().get::<RequestId>().map(tracing::field::display);
-    tracing::info_span!("request", method = %request.method(), path = request.uri().path(), id)
+    let request_id = request.extensions().get::<RequestId>().map(tracing::field::display);
+    tracing::info_span!("request", method = %request.method(), path = request.uri().path(), request_id)
 }
 
 #[cfg(test)]

@@ -178,6 +178,12 @@ async fn a_token_may_do_what_its_role_says_and_is_told_which_role_the_rest_takes
     for bearer in [&admin, &reader, &publisher] {
         ask_as(api, bearer, Method::GET, "/v1/nothing").await.expect_problem(404);
     }
+    for (method, path) in [(Method::GET, "/v1/rotate-keys"), (Method::POST, "/v1/audit"), (Method::PUT, "/v1/tokens")] {
+        ask_as(api, &admin, method, path).await.expect_problem(405);
+    }
+    for (method, path) in LOOKS.into_iter().chain(CHANGES) {
+        assert_eq!(send(api.anonymous(method.clone(), path)).await.status, 401, "{method} {path}");
+    }
 }
 
 #[tokio::test]
