@@ -149,7 +149,8 @@ impl Service {
         let settings = EngineSettings { cluster: config.cluster.clone(), node: config.node.clone(), ..engine_settings };
         let inspector = Inspector::new(&settings);
         let engine = Engine::start(settings, Arc::clone(&stream), documents.clone()).await?;
-        let api = Api::open(Arc::clone(&stream), documents.clone(), inspector, &admin_token).await?;
+        let node = config.node.clone();
+        let api = Api::open(Arc::clone(&stream), documents.clone(), inspector, &admin_token, node).await?;
         let api = Arc::new(api);
         let router = api::router(Arc::clone(&api)).into_make_service_with_connect_info::<SocketAddr>();
         let mut beside_http = JoinSet::new();
@@ -241,7 +242,7 @@ async fn check_checkpoints(stream: &dyn RecordStream, documents: &Documents) -> 
     // Those that can't be read are not run either.
     for consumer in documents.all::<Consumer>().await?.into_iter().flatten() {
         let checkpoint = match documents.get::<Checkpoint>(consumer.id).await {
-            Ok(saved) => saved.map_or(Idx::START, |saved| saved.value.idx),
+            Ok(saved) => saved.map_or(Idx::START, |saved| saved.value.going_on_for(&consumer).idx),
             Err(DocumentsError::Unreadable(_)) => continue,
             Err(error) => return Err(error.into()),
         };

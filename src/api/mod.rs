@@ -5,11 +5,16 @@
 mod access;
 mod audit;
 mod body;
+mod change;
 mod consumers;
+mod docs;
 mod encryption_keys;
 mod health;
+mod nodes;
+mod openapi;
 mod problem;
 mod quarantine;
+mod reasons;
 mod records;
 mod request_id;
 mod resources;
@@ -25,7 +30,6 @@ use axum::{
     http::{StatusCode, Uri},
     middleware::{self, Next},
     response::Response,
-    routing::{delete, get, post},
 };
 use sequin_actors::{
     Inspector,
@@ -35,11 +39,14 @@ use sequin_actors::{
 };
 use tokio::sync::Semaphore;
 use tower_http::trace::TraceLayer;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use access::Access;
 pub use access::generate_token;
 use audit::AuditLog;
+pub use openapi::openapi_json;
 use problem::Problem;
+use syncs::settings::FollowedSettings;
 
 /// How long a request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -51,21 +58,25 @@ pub struct Api {
     inspector: Inspector,
     access: Access,
     audit: AuditLog,
+    node: String,
+    settings: FollowedSettings,
     /// Bounds what all publications under way together take.
     publishing: Semaphore,
 }
 
 impl Api {
-    /// An API over these, for whoever bears the admin token or one that the documents hold.
+    /// An API over these, at this node, for whoever bears the admin token or one that the documents hold.
     pub async fn open(
         stream: Arc<dyn RecordStream>,
         documents: Documents,
         inspector: Inspector,
         admin_token: &Secret,
+        node: String,
     ) -> Result<Self, DocumentsError> {
         let access = Access::open(&documents, admin_token).await?;
+        let settings = FollowedSettings::follow(documents.clone()).await?;
         let publishing = Semaphore::new(records::PUBLISHING_KIB);
-        Ok(Self { stream, documents, inspector, access, audit: AuditLog::default(), publishing })
+        Ok(Self { stream, documents, inspector, access, audit: AuditLog::default(), node, settings, publishing })
     }
 
     /// What goes on beside the requests, for as long as there are any: revoked tokens are forgotten, uses of others
@@ -77,39 +88,62 @@ impl Api {
 
 type State = axum::extract::State<Arc<Api>>;
 
-/// All routes of the API. `access/roles.rs` says which role each of them needs; one that is not named there is for `admin`.
+/// What only a token gets at; `access/roles.rs` says of which role.
+fn protected() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(records::publish))
+        .routes(routes!(targets::list, targets::create))
+        .routes(routes!(targets::read, targets::patch::patch, targets::delete))
+        .routes(routes!(targets::check))
+        .routes(routes!(targets::setup_sql))
+        .routes(routes!(consumers::list, consumers::create))
+        .routes(routes!(consumers::read, consumers::change::patch, consumers::delete))
+        .routes(routes!(consumers::create_table_sql))
+        .routes(routes!(consumers::verify))
+        .routes(routes!(consumers::start))
+        .routes(routes!(consumers::pause))
+        .routes(routes!(consumers::resume))
+        .routes(routes!(consumers::change::rewind))
+        .routes(routes!(quarantine::list, quarantine::discard_all))
+        .routes(routes!(quarantine::retry))
+        .routes(routes!(quarantine::discard))
+        .routes(routes!(syncs::providers))
+        .routes(routes!(syncs::list))
+        .routes(routes!(syncs::read, syncs::write::put, syncs::write::delete))
+        .routes(routes!(syncs::write::delete_collection))
+        .routes(routes!(nodes::list))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::read, tokens::delete))
+        .routes(routes!(audit::list))
+        .routes(routes!(encryption_keys::rotate))
+}
+
+/// What anybody gets at.
+fn open() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+        .routes(routes!(openapi::serve))
+        .routes(routes!(docs::serve))
+}
+
+/// The description of all calls.
+fn openapi() -> utoipa::openapi::OpenApi {
+    openapi::describe(
+        OpenApiRouter::with_openapi(openapi::description()).merge(protected()).merge(open()).into_openapi(),
+    )
+}
+
+/// All routes of the API.
 pub fn router(api: Arc<Api>) -> Router {
-    let protected = Router::new()
-        .route("/v1/records", post(records::publish))
-        .route("/v1/targets", get(targets::list).post(targets::create))
-        .route("/v1/targets/{target}", get(targets::read).delete(targets::delete))
-        .route("/v1/targets/{target}/check", post(targets::check))
-        .route("/v1/targets/{target}/setup-sql", get(targets::setup_sql))
-        .route("/v1/consumers", get(consumers::list).post(consumers::create))
-        .route("/v1/consumers/{consumer}", get(consumers::read).delete(consumers::delete))
-        .route("/v1/consumers/{consumer}/create-table-sql", get(consumers::create_table_sql))
-        .route("/v1/consumers/{consumer}/verify", post(consumers::verify))
-        .route("/v1/consumers/{consumer}/start", post(consumers::start))
-        .route("/v1/consumers/{consumer}/pause", post(consumers::pause))
-        .route("/v1/consumers/{consumer}/resume", post(consumers::resume))
-        .route("/v1/consumers/{consumer}/quarantine", get(quarantine::list).delete(quarantine::discard_all))
-        .route("/v1/consumers/{consumer}/quarantine/retry", post(quarantine::retry))
-        .route("/v1/consumers/{consumer}/quarantine/{record}", delete(quarantine::discard))
-        .route("/v1/providers", get(syncs::providers))
-        .route("/v1/syncs", get(syncs::list))
-        .route("/v1/syncs/{sync}", get(syncs::read))
-        .route("/v1/tokens", get(tokens::list).post(tokens::create))
-        .route("/v1/tokens/{token}", get(tokens::read).delete(tokens::delete))
-        .route("/v1/audit", get(audit::list))
-        .route("/v1/rotate-keys", post(encryption_keys::rotate))
+    let protected = Router::from(protected())
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         // The last one sees a request first.
         .layer(middleware::from_fn_with_state(Arc::clone(&api), audit::record))
         .layer(middleware::from_fn_with_state(Arc::clone(&api), access::admit));
-    Router::new()
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
+    Router::from(open())
+        .method_not_allowed_fallback(wrong_method)
         .merge(protected)
         .layer(middleware::from_fn(in_time))
         .layer(TraceLayer::new_for_http().make_span_with(request_id::span))

@@ -12,35 +12,36 @@ use sequin_actors::{
     stream::StreamError,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::request_id::RequestId;
+use super::{reasons::severity_words, request_id::RequestId};
 
-/// An answer that says what went wrong.
-#[derive(Debug, Serialize)]
+/// An answer that says what went wrong (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Problem {
     #[serde(rename = "type")]
     kind: &'static str,
+    /// What the status means.
     title: String,
+    /// The HTTP status.
     status: u16,
+    /// What went wrong, and the way out.
     detail: String,
+    /// Everything that is wrong.
     errors: Vec<FieldProblem>,
+    /// What the request is called in the node's log, as in `x-request-id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    request_id: Option<Box<str>>,
     /// In how many seconds to ask again.
     #[serde(skip)]
     retry_after: Option<u32>,
 }
 
-/// What is told of a problem: also what the request is called in the log.
-#[derive(Serialize)]
-struct Told<'a> {
-    #[serde(flatten)]
-    problem: &'a Problem,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<String>,
-}
-
 /// One field, or one finding, that is not as it should be.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct FieldProblem {
+    /// The path of the field, such as `connection.host`.
     pub(super) field: String,
     pub(super) message: String,
     /// Which line of a publication, from 1.
@@ -48,6 +49,7 @@ pub(super) struct FieldProblem {
     pub(super) line: Option<usize>,
     /// Whether the consumer can work in spite of the finding.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = severity_words)]
     pub(super) severity: Option<&'static str>,
     /// The finding's word for programs.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,6 +79,7 @@ impl Problem {
             status: status.as_u16(),
             detail: detail.into(),
             errors: Vec::new(),
+            request_id: None,
             retry_after: None,
         }
     }
@@ -145,10 +148,10 @@ impl Problem {
 }
 
 impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+    fn into_response(mut self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let request_id = RequestId::current().map(|id| id.to_string());
-        let body = serde_json::to_vec(&Told { problem: &self, request_id }).unwrap_or_default();
+        self.request_id = RequestId::current().map(|id| id.to_string().into());
+        let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -12,11 +12,13 @@ use sequin_actors::{
     store::{DocumentsError, StoreError, Versioned},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::{ToSchema, openapi::Object};
 use uuid::Uuid;
 
 use super::{
     State, access, body,
     body::Params,
+    openapi::{Conflict, IfMatch, words},
     problem::Problem,
     resources::{List, PageParams, check_if_match, find, with_etag},
 };
@@ -25,21 +27,31 @@ use super::{
 const FOUND_AT_MOST: usize = 5;
 
 /// A token, as it is asked for.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TokenRequest {
+    /// Unique among tokens, and no uuid.
+    #[schema(min_length = 1, max_length = 100, pattern = "^[a-zA-Z0-9][a-zA-Z0-9._-]*$")]
     name: String,
+    #[schema(schema_with = role_words)]
     role: Role,
+    /// From when on it is not taken any more; without it, never.
     expires_at: Option<DateTime<Utc>>,
 }
 
 /// A token, as it is shown.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Token)]
 pub(super) struct TokenView {
     id: Uuid,
     name: String,
+    #[schema(schema_with = role_words)]
     role: Role,
+    /// From when on it is not taken any more; null if it does not end by itself.
+    #[schema(required)]
     expires_at: Option<DateTime<Utc>>,
+    /// When it was last used, to about a minute; null before that.
+    #[schema(required)]
     last_used_at: Option<DateTime<Utc>>,
     created_at: DateTime<Utc>,
     /// What its bearer sends: in the answer to its making, and never again.
@@ -47,11 +59,19 @@ pub(super) struct TokenView {
     token: Option<String>,
 }
 
+fn role_words() -> Object {
+    let meaning = "`admin`: everything. `read`: what changes nothing. `publish`: publishing records, and nothing else.";
+    words(meaning, &[Role::Admin, Role::Read, Role::Publish].map(Role::as_str))
+}
+
 fn view(token: Token) -> TokenView {
     let Token { id, name, role, expires_at, last_used_at, created_at, hash: _ } = token;
     TokenView { id: id.0, name, role, expires_at, last_used_at, created_at, token: None }
 }
 
+/// Makes a token, and shows it this once.
+#[utoipa::path(post, path = "/v1/tokens", tag = "access", operation_id = "create_token",
+    responses((status = 201, description = "The token", body = TokenView, headers(("ETag"))), Conflict))]
 pub(super) async fn create(api: State, body::Json(request): body::Json<TokenRequest>) -> Result<Response, Problem> {
     let now = Utc::now();
     let secret = access::generate_token();
@@ -70,6 +90,9 @@ pub(super) async fn create(api: State, body::Json(request): body::Json<TokenRequ
     Ok(response)
 }
 
+/// Lists the tokens, without what their bearers send.
+#[utoipa::path(get, path = "/v1/tokens", tag = "access", operation_id = "list_tokens", params(PageParams),
+    responses((status = 200, description = "A page of them", body = List<TokenView>)))]
 pub(super) async fn list(api: State, Params(page): Params<PageParams>) -> Result<Json<List<TokenView>>, Problem> {
     let limit = page.limit()?;
     let found = api.documents.list::<Token>(page.after()?, limit + 1).await?;
@@ -77,12 +100,17 @@ pub(super) async fn list(api: State, Params(page): Params<PageParams>) -> Result
     Ok(Json(List::page_of_documents(found.into_iter().map(|found| found.map(show)).collect(), limit)))
 }
 
+/// Shows a token, without what its bearer sends.
+#[utoipa::path(get, path = "/v1/tokens/{token}", tag = "access", operation_id = "read_token",
+    responses((status = 200, description = "The token", body = TokenView, headers(("ETag")))))]
 pub(super) async fn read(api: State, Path(token): Path<String>) -> Result<Response, Problem> {
     let found = find::<Token>(&api.documents, &token).await?;
     Ok(with_etag(StatusCode::OK, found.revision, view(found.value)))
 }
 
-/// Revokes a token. Its use, which is written down meanwhile, does not save it.
+/// Revokes a token: whoever bears it is let in no longer.
+#[utoipa::path(delete, path = "/v1/tokens/{token}", tag = "access", operation_id = "revoke_token", params(IfMatch),
+    responses((status = 204, description = "It is revoked"), Conflict))]
 pub(super) async fn delete(api: State, Path(token): Path<String>, headers: HeaderMap) -> Result<StatusCode, Problem> {
     for _ in 0..FOUND_AT_MOST {
         let found = find::<Token>(&api.documents, &token).await?;

@@ -1,6 +1,7 @@
 //! The plain types that everything else speaks in: no I/O, no actors, no database.
 
 mod audit;
+mod checkpoint;
 mod consumer;
 mod envelope;
 mod ids;
@@ -15,7 +16,8 @@ mod target;
 mod token;
 
 pub use audit::{AuditEntry, AuditedToken};
-pub use consumer::{Consumer, Desired, Filter, TableName, UnsupportedText};
+pub use checkpoint::{Backfill, Checkpoint, TableId};
+pub use consumer::{Consumer, Desired, Filter, Rewind, TableName, UnsupportedText};
 pub use envelope::{EnvelopeError, Routing, decode, decode_routing, encode};
 pub use ids::{AuditId, ConsumerId, Idx, Provider, SequinId, SyncId, TargetId, TokenId};
 pub use page::{Entry, Page};
@@ -23,10 +25,8 @@ pub use publication::{Outgoing, Publication, SyncDescription, SyncSeen};
 pub use quarantine::{QuarantineKey, Quarantined};
 pub use record::{Op, Record, RecordFields};
 pub use secret::Secret;
-pub use status::{
-    Applied, Backfill, Checkpoint, ConsumerStatus, Lag, Reason, RunState, Severity, TableId, TargetState, TargetStatus,
-};
-pub use sync::Sync;
+pub use status::{Applied, ConsumerStatus, Lag, Reason, RunState, Severity, TargetState, TargetStatus};
+pub use sync::{Sync, SyncSettings};
 pub use target::{Connection, Target, Tls, TlsMode};
 pub use token::{Role, SETTINGS_TOKEN, Token, TokenHash};
 

@@ -27,7 +27,10 @@ use self::{failures::FailedLogins, known::KnownTokens};
 use super::{Api, Problem};
 
 pub use self::bearer::generate_token;
-pub(super) use self::{bearer::hash, roles::changes_something};
+pub(super) use self::{
+    bearer::hash,
+    roles::{changes_something, needed},
+};
 
 /// Knows who is let in.
 pub(super) struct Access {
@@ -125,7 +128,7 @@ pub(super) async fn admit(
     let caller = api.access.caller(request.headers(), address.ip().to_canonical())?;
     // Whoever bears a token may hear that there is nothing at a path.
     if let Some(path) = path {
-        let needed = roles::needed(request.method(), path.as_str());
+        let needed = needed(request.method(), path.as_str());
         if !caller.role.suffices_for(needed) {
             let (role, needed) = (caller.role.as_str(), needed.as_str());
             tracing::warn!(token = caller.name(), from = %caller.from, needed, "a request was refused");

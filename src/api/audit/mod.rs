@@ -24,6 +24,7 @@ use sequin_actors::{
 use serde::Serialize;
 use tokio::sync::Notify;
 use tracing::Instrument;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use self::change::Change;
@@ -108,32 +109,48 @@ fn may_have_changed_something(response: &Response) -> bool {
     !response.status().is_client_error()
 }
 
-/// An entry, as it is shown.
-#[derive(Serialize)]
+/// A change that somebody made.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AuditEntry)]
 pub(super) struct EntryView {
     id: Uuid,
     at: DateTime<Utc>,
-    token: NamedView,
+    token: TokenView,
+    /// What was done, such as `create` or `quarantine.retry`.
     action: String,
     resource: ResourceView,
     method: String,
+    /// The path of the request, or its first 500 bytes.
     path: String,
+    /// The status of the answer; one from 500 on says that the change may have been made, or a part of it.
     status: u16,
+    /// The address that the request came from.
     from: String,
+    /// What the request is called in the node's log.
     request_id: String,
 }
 
-#[derive(Serialize)]
-struct NamedView {
+/// By which token it was made.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AuditedToken)]
+struct TokenView {
     /// Null if it is the token of the settings.
+    #[schema(required)]
     id: Option<Uuid>,
     name: String,
 }
 
-#[derive(Serialize)]
+/// What was changed.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AuditedResource)]
 struct ResourceView {
+    /// Such as `target`.
     kind: String,
+    /// Null if it has none.
+    #[schema(required)]
     id: Option<String>,
+    /// Null if it has none.
+    #[schema(required)]
     name: Option<String>,
 }
 
@@ -141,7 +158,7 @@ fn view(entry: AuditEntry) -> EntryView {
     EntryView {
         id: entry.id.0,
         at: entry.at,
-        token: NamedView {
+        token: TokenView {
             id: entry.token.as_ref().map(|token| token.id.0),
             name: entry.token.map_or_else(|| SETTINGS_TOKEN.into(), |token| token.name),
         },
@@ -155,6 +172,9 @@ fn view(entry: AuditEntry) -> EntryView {
     }
 }
 
+/// Lists who changed what, the newest first.
+#[utoipa::path(get, path = "/v1/audit", tag = "access", operation_id = "list_audit", params(PageParams),
+    responses((status = 200, description = "A page of the log", body = List<EntryView>)))]
 pub(super) async fn list(api: State, Params(page): Params<PageParams>) -> Result<Json<List<EntryView>>, Problem> {
     let limit = page.limit()?;
     let after: Option<AuditId> = page.after()?;

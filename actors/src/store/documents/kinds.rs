@@ -9,7 +9,7 @@ use super::{
 };
 use crate::model::{
     AuditEntry, AuditId, Checkpoint, Connection, Consumer, ConsumerId, ConsumerStatus, Metadata, QuarantineKey,
-    Quarantined, Target, TargetId, TargetStatus, Tls, Token, TokenId,
+    Quarantined, SyncId, SyncSettings, Target, TargetId, TargetStatus, Tls, Token, TokenId,
 };
 
 /// A document that is written down as it is. One that holds secrets is none, and is named in `rotation.rs`.
@@ -36,6 +36,7 @@ plain_document!(Checkpoint, "checkpoint", ConsumerId);
 plain_document!(ConsumerStatus, "consumer-status", ConsumerId);
 plain_document!(TargetStatus, "target-status", TargetId);
 plain_document!(Quarantined, "quarantine", QuarantineKey);
+plain_document!(SyncSettings, "sync", SyncId);
 plain_document!(Token, "token", TokenId);
 plain_document!(AuditEntry, "audit", AuditId);
 

@@ -6,7 +6,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Document, Documents, DocumentsError, Entry, Revision, StoreError, decode, encode, key};
+use super::{Document, Documents, DocumentsError, Entry, Revision, StoreError, decode, encode};
 
 /// Longer than any request takes.
 const CLAIM_HOLDS: TimeDelta = TimeDelta::minutes(2);
@@ -29,7 +29,32 @@ impl Documents {
     /// Writes a resource that must not be there, under a name that must be free.
     pub async fn create<T: Named>(&self, value: &T, now: DateTime<Utc>) -> Result<Revision, DocumentsError> {
         self.claim(value, now).await?;
-        Ok(self.store.create(&key::<T>(value.id()), self.write(value)).await?)
+        self.insert(value.id(), value).await
+    }
+
+    /// Writes a resource that must be at `revision`, under a name that must be free if it is another than so far.
+    pub async fn update_named<T: Named>(
+        &self,
+        before: &T,
+        value: &T,
+        revision: Revision,
+        now: DateTime<Utc>,
+    ) -> Result<Revision, DocumentsError> {
+        let is_renamed = before.name() != value.name();
+        if is_renamed {
+            self.claim(value, now).await?;
+        }
+        let updated = self.update(value.id(), value, revision).await;
+        // What is not known to be written or not keeps both names: one of the claims is void.
+        let free = match &updated {
+            Ok(_) => Some(before.name()),
+            Err(DocumentsError::Store(StoreError::Conflict { .. })) => Some(value.name()),
+            Err(_) => None,
+        };
+        if let Some(name) = free.filter(|_| is_renamed) {
+            self.release::<T>(name, value.id()).await?;
+        }
+        updated
     }
 
     /// The id of the resource of this name.
@@ -43,10 +68,18 @@ impl Documents {
 
     /// Deletes a resource that must be at `revision`, and gives its name free.
     pub async fn delete_named<T: Named>(&self, value: &T, revision: Revision) -> Result<(), DocumentsError> {
-        let key = name_key::<T>(value.name());
-        let claim = self.store.get(&key).await?;
         self.delete::<T>(value.id(), Some(revision)).await?;
-        match self.store.delete(&key, claim.map(|claim| claim.revision)).await {
+        self.release::<T>(value.name(), value.id()).await
+    }
+
+    /// Gives a name free, if it is still the one's who has it.
+    async fn release<T: Named>(&self, name: &str, owner: T::Id) -> Result<(), DocumentsError> {
+        let key = name_key::<T>(name);
+        let Some(entry) = self.store.get(&key).await? else { return Ok(()) };
+        if decode::<Claim>(&entry)?.id != owner.to_string() {
+            return Ok(());
+        }
+        match self.store.delete(&key, Some(entry.revision)).await {
             // Somebody else has claimed it by now.
             Ok(()) | Err(StoreError::Conflict { .. }) => Ok(()),
             Err(error) => Err(error.into()),
