@@ -26,7 +26,8 @@ pub struct Config {
     pub node: String,
     /// The token that may do everything; one is made when it is not set.
     pub admin_token: Option<Secret>,
-    /// The key that secrets are sealed with, in base64; one is made when it is not set.
+    /// The keys that secrets are sealed with, in base64, separated by commas: the first seals, and all open. One is made
+    /// when it is not set.
     pub encryption_key: Option<Secret>,
 }
 

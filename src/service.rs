@@ -8,13 +8,17 @@ use sequin_actors::{
     Engine, EngineError, EngineHandle, EngineSettings, Inspector,
     embedded::{DataDirectory, DirectoryError, SqliteError},
     model::{Checkpoint, Consumer, Idx, Secret, Target},
-    store::{Documents, DocumentsError, Keyring, SqliteStore, StoreError},
+    store::{Documents, DocumentsError, Keyring, KeyringError, SqliteStore, StoreError},
     stream::{RecordStream, SqliteStream, StreamError},
 };
-use tokio::{net::TcpListener, sync::oneshot, task::JoinHandle};
+use tokio::{
+    net::TcpListener,
+    sync::oneshot,
+    task::{JoinHandle, JoinSet},
+};
 
 use crate::{
-    api::{self, AdminToken, Api},
+    api::{self, Api},
     config::{BACKEND, Backend, Config, ENCRYPTION_KEY, SHORTEST_TOKEN},
 };
 
@@ -43,12 +47,12 @@ pub enum ServiceError {
     #[error("{0} is missing, and {ENCRYPTION_KEY} is not set: put the file back, or set the key that was used before")]
     NoKey(PathBuf),
     /// The file of the key holds none.
-    #[error("{0} holds no encryption key: put the one back that was made here, or restore it from a backup")]
-    NotAKey(PathBuf),
+    #[error("{0} holds no encryption key: {1}; put the one back that was made here, or restore it from a backup")]
+    NotAKey(PathBuf, KeyringError),
     /// The key is another than the one that everything was sealed with.
     #[error(
-        "{0} is not the encryption key that the secrets in the control store are sealed under: go back to that one, or \
-         start on an empty data directory"
+        "{0} is not the encryption key that the secrets in the control store are sealed under: go back to that one (a \
+         new one goes before it until `sequin rotate-keys` is done), or start on an empty data directory"
     )]
     WrongKey(String),
     /// The stream is an earlier state than what the store knows of it.
@@ -115,6 +119,7 @@ pub struct Service {
     engine: EngineHandle,
     stop_http: oneshot::Sender<()>,
     http: JoinHandle<()>,
+    beside_http: JoinSet<()>,
     /// Locked until the last part is down.
     directory: DataDirectory,
 }
@@ -144,10 +149,12 @@ impl Service {
         let settings = EngineSettings { cluster: config.cluster.clone(), node: config.node.clone(), ..engine_settings };
         let inspector = Inspector::new(&settings);
         let engine = Engine::start(settings, Arc::clone(&stream), documents.clone()).await?;
-        let admin = AdminToken::new(&admin_token);
         let node = config.node.clone();
-        let api = Api::open(Arc::clone(&stream), documents.clone(), inspector, admin, node).await?;
-        let router = api::router(api);
+        let api = Api::open(Arc::clone(&stream), documents.clone(), inspector, &admin_token, node).await?;
+        let api = Arc::new(api);
+        let router = api::router(Arc::clone(&api)).into_make_service_with_connect_info::<SocketAddr>();
+        let mut beside_http = JoinSet::new();
+        beside_http.spawn(async move { api.keep_up().await });
         let (stop_http, stopped) = oneshot::channel();
         let http = tokio::spawn(async move {
             let stopped = async { drop(stopped.await) };
@@ -156,7 +163,7 @@ impl Service {
             }
         });
         tracing::info!(%address, node = config.node, "serving");
-        Ok(Self { address, admin_token, stream, documents, engine, stop_http, http, directory })
+        Ok(Self { address, admin_token, stream, documents, engine, stop_http, http, beside_http, directory })
     }
 
     /// Where requests are answered.
@@ -180,10 +187,11 @@ impl Service {
 
     /// Answers the requests under way, lets every consumer finish and save its checkpoint, and ends.
     pub async fn stop(self) {
-        let Self { stream, documents, engine, stop_http, mut http, directory, .. } = self;
+        let Self { stream, documents, engine, stop_http, mut http, mut beside_http, directory, .. } = self;
         let _ = stop_http.send(());
         // A request that does not end keeps nobody from stopping.
         let _ = tokio::time::timeout(Duration::from_secs(5), ended(&mut http)).await;
+        beside_http.shutdown().await;
         engine.stop().await;
         drop((stream, documents));
         drop(directory);
@@ -194,7 +202,7 @@ fn admin_token(config: &Config, directory: &DataDirectory) -> Result<Secret, Ser
     if let Some(token) = &config.admin_token {
         return Ok(token.clone());
     }
-    let token = directory.private_file(TOKEN_FILE, AdminToken::generate)?;
+    let token = directory.private_file(TOKEN_FILE, || api::generate_token().reveal().to_owned())?;
     if token.len() < SHORTEST_TOKEN {
         return Err(ServiceError::NoToken(directory.file(TOKEN_FILE)));
     }
@@ -225,7 +233,7 @@ fn keyring(config: &Config, directory: &DataDirectory) -> Result<Keyring, Servic
         None if directory.is_complete() && !file.exists() => return Err(ServiceError::NoKey(file)),
         None => Secret::new(directory.private_file(KEY_FILE, Keyring::generate_base64)?),
     };
-    Keyring::from_base64(key.reveal()).map_err(|_| ServiceError::NotAKey(file))
+    Keyring::from_base64(key.reveal()).map_err(|error| ServiceError::NotAKey(file, error))
 }
 
 /// What was lost of a stream would be missed by nobody: positions that were read already would be given again, and

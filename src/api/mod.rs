@@ -2,12 +2,14 @@
 //!
 //! It writes desired state and reads status. What acts on it are the actors, on whatever node.
 
-mod auth;
+mod access;
+mod audit;
 mod body;
 mod change;
 mod collections;
 mod consumers;
 mod docs;
+mod encryption_keys;
 mod health;
 mod nodes;
 mod openapi;
@@ -15,9 +17,11 @@ mod problem;
 mod quarantine;
 mod reasons;
 mod records;
+mod request_id;
 mod resources;
 mod syncs;
 mod targets;
+mod tokens;
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,6 +34,7 @@ use axum::{
 };
 use sequin_actors::{
     Inspector,
+    model::Secret,
     store::{Documents, DocumentsError},
     stream::RecordStream,
 };
@@ -37,7 +42,9 @@ use tokio::sync::RwLock;
 use tower_http::trace::TraceLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use auth::AdminToken;
+use access::Access;
+pub use access::generate_token;
+use audit::AuditLog;
 pub use openapi::openapi_json;
 use problem::Problem;
 use syncs::settings::FollowedSettings;
@@ -50,7 +57,8 @@ pub struct Api {
     stream: Arc<dyn RecordStream>,
     documents: Documents,
     inspector: Inspector,
-    admin_token: AdminToken,
+    access: Access,
+    audit: AuditLog,
     node: String,
     settings: FollowedSettings,
     /// Bounds what all publications under way together take.
@@ -60,23 +68,31 @@ pub struct Api {
 }
 
 impl Api {
-    /// An API over these, at this node.
+    /// An API over these, at this node, for whoever bears the admin token or one that the documents hold.
     pub async fn open(
         stream: Arc<dyn RecordStream>,
         documents: Documents,
         inspector: Inspector,
-        admin_token: AdminToken,
+        admin_token: &Secret,
         node: String,
     ) -> Result<Self, DocumentsError> {
+        let access = Access::open(&documents, admin_token).await?;
         let settings = FollowedSettings::follow(documents.clone()).await?;
         let (publishing, replacing) = (records::Room::default(), RwLock::default());
-        Ok(Self { stream, documents, inspector, admin_token, node, settings, publishing, replacing })
+        let audit = AuditLog::default();
+        Ok(Self { stream, documents, inspector, access, audit, node, settings, publishing, replacing })
+    }
+
+    /// What goes on beside the requests, for as long as there are any: revoked tokens are forgotten, uses of others
+    /// written down, and old entries of the audit log dropped.
+    pub async fn keep_up(&self) {
+        tokio::join!(self.access.keep_up(&self.documents), self.audit.keep_up(&self.documents));
     }
 }
 
 type State = axum::extract::State<Arc<Api>>;
 
-/// What only a token gets at.
+/// What only a token gets at; `access/roles.rs` says of which role.
 fn protected() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
         .routes(routes!(records::publish))
@@ -102,6 +118,10 @@ fn protected() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(collections::begin_version))
         .routes(routes!(collections::activate_version))
         .routes(routes!(nodes::list))
+        .routes(routes!(tokens::list, tokens::create))
+        .routes(routes!(tokens::read, tokens::delete))
+        .routes(routes!(audit::list))
+        .routes(routes!(encryption_keys::rotate))
 }
 
 /// What anybody gets at.
@@ -121,17 +141,19 @@ fn openapi() -> utoipa::openapi::OpenApi {
 }
 
 /// All routes of the API.
-pub fn router(api: Api) -> Router {
-    let api = Arc::new(api);
+pub fn router(api: Arc<Api>) -> Router {
     let protected = Router::from(protected())
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require_token));
+        // The last one sees a request first.
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), audit::record))
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), access::admit));
     Router::from(open())
         .method_not_allowed_fallback(wrong_method)
         .merge(protected)
         .layer(middleware::from_fn(in_time))
-        .layer(TraceLayer::new_for_http())
+        .layer(TraceLayer::new_for_http().make_span_with(request_id::span))
+        .layer(middleware::from_fn(request_id::name))
         .with_state(api)
 }
 

@@ -12,7 +12,7 @@
 //! Path parameters and the body are read off the handler's arguments; query parameters derive `IntoParams`. Wire types
 //! derive `ToSchema`, under a name without `View` or `Request` where that is free. [`describe`] adds what follows from
 //! the shape: 400, 413 and 422 with a body, 404 with a path parameter, 412 with [`IfMatch`], 422 with query parameters,
-//! and what any call may answer: 401, 500, 503. What else a call may answer is named: [`Conflict`],
+//! which role a call takes, and what any call may answer: 401, 403, 429, 500, 503. What else a call may answer is named: [`Conflict`],
 //! [`UnsupportedMediaType`]. A call that needs no token says `security(())`.
 //!
 //! `tests/openapi.json` is what comes of it: a test compares, and says how to write it anew.
@@ -20,9 +20,10 @@
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use axum::{
-    http::header,
+    http::{Method, header},
     response::{IntoResponse, Response},
 };
+use sequin_actors::model::Role;
 use utoipa::{
     IntoParams, IntoResponses, OpenApi,
     openapi::{
@@ -33,7 +34,7 @@ use utoipa::{
     },
 };
 
-use super::Problem;
+use super::{Problem, access::needed};
 
 /// What nothing in the handlers says.
 #[derive(OpenApi)]
@@ -52,6 +53,7 @@ use super::Problem;
         (name = "consumers", description = "What is forwarded, and to which table."),
         (name = "quarantine", description = "The records that a consumer's database refused."),
         (name = "syncs", description = "Providers and syncs, as the stream knows them."),
+        (name = "access", description = "Who may do what: tokens, the audit log, and encryption keys."),
         (name = "node", description = "Whether the node lives and is ready, and what it can do."),
     ),
     components(schemas(Problem)),
@@ -65,15 +67,21 @@ pub(super) fn description() -> openapi::OpenApi {
 }
 
 /// The problems that calls answer with: status, name and meaning.
-const PROBLEMS: [(&str, &str, &str); 10] = [
+const PROBLEMS: [(&str, &str, &str); 12] = [
     ("400", "BadRequest", "The body can't be read or parsed."),
     ("401", "Unauthorized", "There is no token, or it is not valid."),
+    ("403", "Forbidden", "The token's role is too small; `detail` says which one this takes."),
     ("404", "NotFound", "There is nothing of this id or name."),
     ("409", "Conflict", "It is in the way of something: a name that is taken, a use, a state; `detail` says which."),
     ("412", "PreconditionFailed", "It is at another revision than `If-Match` names."),
     ("413", "ContentTooLarge", "The body is too large; `detail` says how large it may be."),
     ("415", "UnsupportedMediaType", "The body is of a type that is not taken here; `detail` says which are."),
     ("422", "UnprocessableContent", "Something is not valid: `errors` has everything that is wrong."),
+    (
+        "429",
+        "TooManyRequests",
+        "Too many tokens from this address were not valid; `Retry-After` says when to try again.",
+    ),
     ("500", "InternalServerError", "Something failed here, or what is stored can't be read; `detail` says which."),
     ("503", "ServiceUnavailable", "The storage does not answer or is full, or it took too long: try again later."),
 ];
@@ -114,18 +122,21 @@ impl IntoParams for IfMatch {
 }
 
 /// What the parameters of paths are.
-const PATH_PARAMETERS: [(&str, &str); 5] = [
+const PATH_PARAMETERS: [(&str, &str); 6] = [
     ("target", "The target's id or name."),
     ("consumer", "The consumer's id or name."),
     ("sync", "The sync's id."),
     ("collection", "The collection's id, as it was published."),
     ("record", "The record's `sequin_id`."),
+    ("token", "The token's id or name."),
 ];
 
 /// Adds to the calls what follows from their shape.
 pub(super) fn describe(mut openapi: openapi::OpenApi) -> openapi::OpenApi {
-    for item in openapi.paths.paths.values_mut() {
-        operations(item).for_each(complete);
+    for (path, item) in &mut openapi.paths.paths {
+        for (method, operation) in operations(item) {
+            complete(operation, needed(&method, path));
+        }
     }
     let components = openapi.components.get_or_insert_default();
     let bearer = Http::builder().scheme(HttpAuthScheme::Bearer).description(Some("A token of this cluster."));
@@ -149,15 +160,28 @@ fn refer_to_items(name: &str, schema: &mut RefOr<Schema>) {
     }
 }
 
-fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (Method, &mut Operation)> {
     let PathItem { get, put, post, delete, patch, .. } = item;
-    [get, put, post, delete, patch].into_iter().flatten()
+    let of = [
+        (Method::GET, get),
+        (Method::PUT, put),
+        (Method::POST, post),
+        (Method::DELETE, delete),
+        (Method::PATCH, patch),
+    ];
+    of.into_iter().filter_map(|(method, operation)| operation.as_mut().map(|operation| (method, operation)))
 }
 
-fn complete(operation: &mut Operation) {
+fn complete(operation: &mut Operation, role: Role) {
     let mut statuses = vec!["500", "503"];
     if operation.security.is_none() {
-        statuses.push("401");
+        statuses.extend(["401", "403", "429"]);
+        let takes = match role {
+            Role::Admin => "Takes a token of the role `admin`.".into(),
+            role => format!("Takes a token of the role `{}` or `admin`.", role.as_str()),
+        };
+        let described = operation.description.take().map(|described| format!("{described}\n\n"));
+        operation.description = Some(described.unwrap_or_default() + &takes);
     }
     if operation.request_body.is_some() {
         statuses.extend(["400", "413", "422"]);
@@ -191,6 +215,15 @@ pub(super) fn words(description: &str, words: &[&'static str]) -> Object {
 pub(super) fn null(description: &str) -> Object {
     let null = ObjectBuilder::new().schema_type(SchemaType::new(Type::Null));
     null.description(Some(description)).build()
+}
+
+/// Every call of the API, by its method and path.
+#[cfg(test)]
+pub(super) fn calls() -> Vec<(Method, String)> {
+    let mut paths = super::openapi().paths.paths;
+    let calls =
+        paths.iter_mut().flat_map(|(path, item)| operations(item).map(move |(method, _)| (method, path.clone())));
+    calls.collect()
 }
 
 /// The description of every call of the API, as JSON.

@@ -1,7 +1,9 @@
 //! Errors, as RFC 9457 has them: `application/problem+json`.
 
+use std::time::Duration;
+
 use axum::{
-    http::{StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use sequin_actors::{
@@ -12,7 +14,7 @@ use sequin_actors::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::reasons::severity_words;
+use super::{reasons::severity_words, request_id::RequestId};
 
 /// An answer that says what went wrong (RFC 9457).
 #[derive(Debug, Serialize, ToSchema)]
@@ -27,6 +29,13 @@ pub(super) struct Problem {
     detail: String,
     /// Everything that is wrong.
     errors: Vec<FieldProblem>,
+    /// What the request is called in the node's log, as in `x-request-id`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    request_id: Option<Box<str>>,
+    /// In how many seconds to ask again.
+    #[serde(skip)]
+    retry_after: Option<u32>,
 }
 
 /// One field, or one finding, that is not as it should be.
@@ -70,6 +79,8 @@ impl Problem {
             status: status.as_u16(),
             detail: detail.into(),
             errors: Vec::new(),
+            request_id: None,
+            retry_after: None,
         }
     }
 
@@ -103,6 +114,11 @@ impl Problem {
     pub(super) fn with_detail(self, detail: impl Into<String>) -> Self {
         Self { detail: detail.into(), ..self }
     }
+
+    pub(super) fn with_retry_after(self, wait: Duration) -> Self {
+        let seconds = u32::try_from(wait.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
+        Self { retry_after: Some(seconds), ..self }
+    }
 }
 
 const NO_ANSWER: &str = "the storage behind this node does not answer; try again";
@@ -132,12 +148,16 @@ impl Problem {
 }
 
 impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+    fn into_response(mut self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        self.request_id = RequestId::current().map(|id| id.to_string().into());
         let body = serde_json::to_vec(&self).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
         if status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }

@@ -45,12 +45,19 @@ pub(super) struct List<T> {
     unreadable: Vec<UnreadableView>,
 }
 
+/// What is there, and can't be shown.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = Unreadable)]
-struct UnreadableView {
+pub(super) struct UnreadableView {
     id: String,
     /// What hinders it, and the way out.
     detail: String,
+}
+
+impl UnreadableView {
+    pub(super) fn of(unreadable: &Unreadable) -> Self {
+        Self { id: unreadable.id().into(), detail: unreadable.to_string() }
+    }
 }
 
 /// SQL for the customer to run.
@@ -101,8 +108,7 @@ impl<T> List<T> {
                 Ok((_, view)) => list.data.push(view),
                 Err(unreadable) => {
                     tracing::error!(%unreadable, "left out of a list, which says so");
-                    let (id, detail) = (unreadable.id().to_owned(), unreadable.to_string());
-                    list.unreadable.push(UnreadableView { id, detail });
+                    list.unreadable.push(UnreadableView::of(&unreadable));
                 }
             }
         }

@@ -10,6 +10,8 @@ use super::{figures, problem::indented};
 #[derive(Deserialize)]
 pub(super) struct List<T> {
     pub(super) data: Vec<T>,
+    /// Where the next page begins, if there is one.
+    pub(super) next: Option<String>,
     /// What is there too; the client has told of it.
     #[serde(default)]
     pub(super) unreadable: Vec<IgnoredAny>,
@@ -234,6 +236,56 @@ pub(super) struct Sync {
     pub(super) records: u64,
     pub(super) last_updated_idx: u64,
     pub(super) last_published_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Token {
+    pub(super) id: String,
+    pub(super) name: String,
+    pub(super) role: String,
+    pub(super) expires_at: Option<DateTime<Utc>>,
+    pub(super) last_used_at: Option<DateTime<Utc>>,
+    pub(super) created_at: DateTime<Utc>,
+    /// What its bearer sends, when it was just made.
+    #[serde(rename = "token")]
+    pub(super) secret: Option<String>,
+}
+
+/// A change that somebody made.
+#[derive(Deserialize)]
+pub(super) struct AuditEntry {
+    pub(super) at: DateTime<Utc>,
+    pub(super) token: AuditedToken,
+    pub(super) action: String,
+    pub(super) resource: AuditedResource,
+    pub(super) status: u16,
+    pub(super) from: String,
+    pub(super) request_id: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct AuditedToken {
+    pub(super) name: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct AuditedResource {
+    pub(super) kind: String,
+    pub(super) id: Option<String>,
+    pub(super) name: Option<String>,
+}
+
+/// What a rotation of the encryption keys did.
+#[derive(Deserialize)]
+pub(super) struct Rotation {
+    pub(super) resealed: u64,
+    pub(super) unreadable: Vec<Unreadable>,
+}
+
+/// What the server has, and can't read.
+#[derive(Deserialize)]
+pub(super) struct Unreadable {
+    pub(super) detail: String,
 }
 
 /// What the stream says of records that it took.

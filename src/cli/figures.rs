@@ -51,18 +51,19 @@ pub(super) fn seconds(seconds: f64) -> String {
     span(Duration::try_from_secs_f64(seconds).unwrap_or_default())
 }
 
-/// `30s`, `5m`, `1h`; a bare number is in seconds.
+/// `30s`, `5m`, `1h`, `90d`; a bare number is in seconds.
 pub(super) fn parse_span(text: &str) -> Result<Duration, String> {
     let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let seconds = match unit {
         "" | "s" => 1,
         "m" | "min" => 60,
         "h" => 3600,
+        "d" => 86_400,
         _ => 0,
     };
     match number.parse::<u64>().ok().and_then(|number| number.checked_mul(seconds)) {
         Some(span) if span > 0 => Ok(Duration::from_secs(span)),
-        _ => Err("takes a time such as 30s, 5m or 1h".into()),
+        _ => Err("takes a time such as 30s, 5m, 1h or 90d".into()),
     }
 }
 
@@ -82,6 +83,7 @@ mod tests {
         assert_eq!(parse_span("30s"), Ok(Duration::from_secs(30)));
         assert_eq!(parse_span("5m"), Ok(Duration::from_secs(300)));
         assert_eq!(parse_span("45"), Ok(Duration::from_secs(45)));
+        assert_eq!(parse_span("90d"), Ok(Duration::from_secs(7_776_000)));
         for wrong in ["", "s", "0s", "1 day", "-3s", "99999999999999999999h"] {
             assert!(parse_span(wrong).is_err(), "{wrong}");
         }

@@ -4,6 +4,7 @@
 //! for wrong usage.
 
 mod answers;
+mod audit;
 mod client;
 mod connection;
 mod consumer;
@@ -14,12 +15,14 @@ mod problem;
 mod progress;
 mod publish;
 mod quarantine;
+mod rotate_keys;
 mod serve;
 mod signals;
 mod status;
 mod sync;
 mod table;
 mod target;
+mod token;
 
 use std::{error::Error, process::ExitCode, time::Duration};
 
@@ -68,6 +71,13 @@ enum Command {
     /// The syncs whose records are in the stream.
     #[command(subcommand)]
     Sync(sync::SyncCommand),
+    /// Who may call the API, and what for.
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Show who changed what.
+    Audit(audit::AuditArguments),
+    /// Seal all secrets under the first of the keys in `SEQUIN_ENCRYPTION_KEY`, so that the others can go.
+    RotateKeys,
 }
 
 /// Wrong usage that only shows after the arguments were parsed.
@@ -112,6 +122,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Consumer(command) => consumer::run(&server.client()?, output, command).await,
         Command::Quarantine(command) => quarantine::run(&server.client()?, output, command).await,
         Command::Sync(command) => sync::run(&server.client()?, output, command).await,
+        Command::Token(command) => token::run(&server.client()?, output, command).await,
+        Command::Audit(arguments) => audit::run(&server.client()?, output, &arguments).await,
+        Command::RotateKeys => rotate_keys::run(&server.client()?, output).await,
     }
 }
 
@@ -174,6 +187,17 @@ mod tests {
         assert_eq!(refusal(&format!("quarantine discard c {record} --all")), ErrorKind::ArgumentConflict);
         assert_eq!(refusal("quarantine discard c everything"), ErrorKind::ValueValidation);
         assert_eq!(refusal("quarantine retry"), ErrorKind::MissingRequiredArgument);
+    }
+
+    #[test]
+    fn a_token_has_one_of_three_roles_and_at_most_one_end() {
+        assert_eq!(refusal("token create t"), ErrorKind::MissingRequiredArgument);
+        assert_eq!(refusal("token create t --role owner"), ErrorKind::InvalidValue);
+        let read = "token create t --role read";
+        assert_eq!(refusal(&format!("{read} --expires-at tomorrow")), ErrorKind::ValueValidation);
+        let both = format!("{read} --expires-in 90d --expires-at 2027-01-31T00:00:00Z");
+        assert_eq!(refusal(&both), ErrorKind::ArgumentConflict);
+        assert_eq!(refusal("audit --all --limit 3"), ErrorKind::ArgumentConflict);
     }
 
     #[test]

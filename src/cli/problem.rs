@@ -12,6 +12,8 @@ pub(super) struct Problem {
     pub(super) status: u16,
     pub(super) detail: String,
     pub(super) errors: Vec<Finding>,
+    /// What the request is called in the server's log.
+    pub(super) request_id: Option<String>,
 }
 
 /// One thing that is not as it should be: a field of a request, or something about a table.
@@ -31,11 +33,17 @@ pub(super) struct Finding {
 
 const UNAUTHORIZED: u16 = 401;
 
+/// From here on, the server's log has more to say than its answer.
+const SERVER_ERROR: u16 = 500;
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.detail.is_empty() { &self.title } else { &self.detail })?;
         if self.status == UNAUTHORIZED {
             f.write_str(": give the token with --token or SEQUIN_TOKEN (`sequin serve` says where it is)")?;
+        }
+        if let Some(id) = self.request_id.as_ref().filter(|_| self.status >= SERVER_ERROR) {
+            write!(f, " (request {id})")?;
         }
         // A single one is told by the detail already, unless there is more to it.
         let is_told = |finding: &Finding| finding.line.is_none() && finding.fix_sql.is_none();
@@ -99,6 +107,13 @@ mod tests {
             {"severity":"error","message":"user s lacks insert","fix_sql":"grant insert on t to s;\n"}]}"#;
         let text = "the table is not ready\n  error: user s lacks insert\n    grant insert on t to s;";
         assert_eq!(read(json), text);
+    }
+
+    #[test]
+    fn a_failure_of_the_server_says_what_to_look_for_in_its_log() {
+        let refused = r#"{"status":409,"detail":"in use","request_id":"r-1"}"#;
+        let failed = r#"{"status":503,"detail":"try again","request_id":"r-1"}"#;
+        assert_eq!([read(refused), read(failed)], ["in use", "try again (request r-1)"]);
     }
 
     #[test]

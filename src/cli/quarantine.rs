@@ -79,7 +79,7 @@ fn list(output: Output, answer: &Answer) -> anyhow::Result<()> {
     if output == Output::Json {
         return print(answer.text());
     }
-    let List { data: records, unreadable } = answer.read::<List<Quarantined>>()?;
+    let List { data: records, unreadable, .. } = answer.read::<List<Quarantined>>()?;
     if records.is_empty() {
         if unreadable.is_empty() {
             note("nothing is in quarantine");

@@ -4,6 +4,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod access;
+mod access_cli;
+mod audit;
 mod backfill_and_live;
 mod bloat;
 mod changes;
@@ -17,6 +20,7 @@ mod faults_of_table;
 mod faults_of_target;
 mod interleavings;
 mod isolation;
+mod key_rotation;
 mod late_commits;
 mod memory;
 mod network;

@@ -3,14 +3,15 @@
 use std::{fs, path::Path};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
+use sequin_actors::store::Keyring;
 use serde_json::{Value, json};
 
 use crate::support::{
     api::{Api, TOKEN},
-    database::PASSWORD,
+    database::{Database, PASSWORD},
     eventually, holds,
     model::{HUBSPOT, Model, contact, sync},
-    node::free_port,
+    node::{Node, free_port},
     setup::Setup,
 };
 
@@ -38,23 +39,28 @@ fn finds(said: &[u8], form: &[u8]) -> bool {
     said.windows(form.len()).any(|part| part == form)
 }
 
-/// Whoever says this must not say a secret.
-fn holds_no_secret(who: &str, said: &[u8]) {
-    for secret in [PASSWORD, WRONG_PASSWORD, TOKEN] {
-        for form in forms(secret) {
-            assert!(!finds(said, &form), "{who} holds the secret {secret}, as {}", String::from_utf8_lossy(&form));
+/// What nobody may say.
+struct Secrets(Vec<String>);
+
+impl Secrets {
+    /// Whoever says this must not say a secret.
+    fn are_not_in(&self, who: &str, said: &[u8]) {
+        for secret in &self.0 {
+            for form in forms(secret) {
+                assert!(!finds(said, &form), "{who} holds the secret {secret}, as {}", String::from_utf8_lossy(&form));
+            }
         }
     }
-}
 
-fn files_hold_no_secret(directory: &Path) {
-    for entry in fs::read_dir(directory).expect("a directory").flatten() {
-        let path = entry.path();
-        if path.is_dir() {
-            files_hold_no_secret(&path);
-        } else {
-            // One that is gone meanwhile holds nothing.
-            holds_no_secret(&path.display().to_string(), &fs::read(&path).unwrap_or_default());
+    fn are_in_no_file(&self, directory: &Path) {
+        for entry in fs::read_dir(directory).expect("a directory").flatten() {
+            let path = entry.path();
+            if path.is_dir() {
+                self.are_in_no_file(&path);
+            } else {
+                // One that is gone meanwhile holds nothing.
+                self.are_not_in(&path.display().to_string(), &fs::read(&path).unwrap_or_default());
+            }
         }
     }
 }
@@ -73,10 +79,39 @@ async fn target(setup: &Setup, setting: &str, value: Value) {
     setup.node.api.post("/v1/targets", &json!({"name": setting, "connection": connection})).await.expect(201);
 }
 
+/// Tokens of each role that were used, one of which was revoked.
+async fn tokens(api: &Api) -> Vec<String> {
+    let mut tokens = Vec::new();
+    for role in ["admin", "read", "publish"] {
+        let made = api.post("/v1/tokens", &json!({"name": role, "role": role})).await.expect(201);
+        let token = made["token"].as_str().expect("a token").to_owned();
+        let asked = api.anonymous(reqwest::Method::GET, "/v1/audit").bearer_auth(&token).send().await;
+        assert_eq!(asked.expect("an answer").status(), if role == "admin" { 200 } else { 403 });
+        // Shown once: what is made of it is another token.
+        let again = json!({"name": "again", "role": role, "token": token});
+        api.post("/v1/tokens", &again).await.expect_problem(422);
+        tokens.push(token);
+    }
+    api.delete("/v1/tokens/admin").await.expect(204);
+    let revoked = api.anonymous(reqwest::Method::GET, "/v1/audit").bearer_auth(&tokens[0]).send().await;
+    assert_eq!(revoked.expect("an answer").status(), 401);
+    tokens
+}
+
 /// All that can be asked, of all that is there.
-async fn ask_everything(api: &Api) {
+async fn ask_everything(api: &Api, secrets: &Secrets) {
     let lists = ["/v1/targets", "/v1/consumers", "/v1/providers", "/v1/syncs"];
-    let also = ["/v1/nodes", "/v1/incidents", "/v1/alerting", "/v1/tokens", "/openapi.json", "/docs", "/readyz", "/"];
+    let also = [
+        "/v1/nodes",
+        "/v1/incidents",
+        "/v1/alerting",
+        "/v1/tokens",
+        "/v1/audit",
+        "/openapi.json",
+        "/docs",
+        "/readyz",
+        "/",
+    ];
     let mut paths: Vec<String> = lists.into_iter().chain(also).map(str::to_owned).collect();
     let mut actions = Vec::new();
     for (list, views, acts) in
@@ -91,18 +126,23 @@ async fn ask_everything(api: &Api) {
     }
     for path in paths {
         let answer = api.get(&path).await;
-        holds_no_secret(&path, answer.body.to_string().as_bytes());
+        secrets.are_not_in(&path, answer.body.to_string().as_bytes());
     }
     for path in actions {
         let answer = api.act(&path).await.expect(200);
-        holds_no_secret(&path, answer.to_string().as_bytes());
+        secrets.are_not_in(&path, answer.to_string().as_bytes());
     }
 }
 
 #[tokio::test]
 async fn no_fault_brings_a_password_or_a_token_into_the_log_an_answer_or_a_file() {
-    let setup = Setup::new().await;
+    let key = Keyring::generate_base64();
+    let settings = [("SEQUIN_ENCRYPTION_KEY", key.as_str())];
+    let node = Node::start_with(tempfile::tempdir().expect("a directory"), &settings).await;
+    let setup = Setup::with(node, Database::create().await).await;
     let api = &setup.node.api;
+    let mut secrets = Secrets([PASSWORD, WRONG_PASSWORD, TOKEN, &key].map(str::to_owned).into());
+    secrets.0.extend(tokens(api).await);
     let mut model = Model::default();
     consumer(&setup, "of_table", "alter table sequin.of_table drop constraint of_table_pkey").await;
     consumer(&setup, "of_record", "alter table sequin.of_record add constraint never check (payload <> '1')").await;
@@ -131,12 +171,18 @@ async fn no_fault_brings_a_password_or_a_token_into_the_log_an_answer_or_a_file(
     // What is refused at the door may be quoted to whoever knocks, and to nobody else.
     let misplaced = json!({"name": PASSWORD, "connection": {"host": PASSWORD, "password": {"is": PASSWORD}}});
     api.post("/v1/targets", &misplaced).await.expect_problem(422);
+    let mut early = setup.database.connection();
+    early["bastion"] = json!({"host": "h", "username": "u", "private_key": WRONG_PASSWORD, "host_key": "k"});
+    early["tls"] = json!({"mode": "require", "client_cert_pem": "c", "client_key_pem": WRONG_PASSWORD});
+    let refused = api.post("/v1/targets", &json!({"name": "early", "connection": early})).await;
+    secrets.are_not_in("a refusal", refused.body.to_string().as_bytes());
     let wrong_token = api.anonymous(reqwest::Method::GET, "/v1/targets").bearer_auth(WRONG_PASSWORD);
     assert_eq!(wrong_token.send().await.expect("an answer").status(), 401);
 
-    ask_everything(api).await;
-    holds_no_secret("the log", setup.node.log().as_bytes());
-    files_hold_no_secret(&setup.node.data());
+    api.act("/v1/rotate-keys").await.expect(200);
+    ask_everything(api, &secrets).await;
+    secrets.are_not_in("the log", setup.node.log().as_bytes());
+    secrets.are_in_no_file(&setup.node.data());
     // What is no secret is found in the same way.
     assert!(finds(api.target("app").await.to_string().as_bytes(), setup.database.user.as_bytes()));
 }

@@ -37,7 +37,12 @@ impl Node {
 
     /// Starts a node whose data lies in the folder `data` of `directory`.
     pub(crate) async fn start_on(directory: TempDir) -> Self {
-        let (api, process) = launch(directory.path()).await;
+        Self::start_with(directory, &[]).await
+    }
+
+    /// Starts a node likewise, with settings that others don't have.
+    pub(crate) async fn start_with(directory: TempDir, settings: &[(&str, &str)]) -> Self {
+        let (api, process) = launch(directory.path(), settings).await;
         Self { api, process, directory }
     }
 
@@ -86,7 +91,12 @@ impl Node {
 
     /// Starts it again on what it left behind.
     pub(crate) async fn start_again(&mut self) {
-        (self.api, self.process) = launch(self.directory.path()).await;
+        self.start_again_with(&[]).await;
+    }
+
+    /// Starts it again likewise, with settings that others don't have.
+    pub(crate) async fn start_again_with(&mut self, settings: &[(&str, &str)]) {
+        (self.api, self.process) = launch(self.directory.path(), settings).await;
     }
 }
 
@@ -150,13 +160,15 @@ pub(crate) fn free_port() -> u16 {
     listener.local_addr().expect("its address").port()
 }
 
-async fn launch(directory: &Path) -> (Api, Child) {
+async fn launch(directory: &Path, settings: &[(&str, &str)]) -> (Api, Child) {
     for _ in 0..PORTS_TRIED {
         let port = free_port();
         let api = Api::new(format!("http://127.0.0.1:{port}"));
         let log = File::options().create(true).append(true).open(log(directory)).expect("a log");
         let stdout = log.try_clone().expect("the log");
-        let mut process = serve(directory, port).stdout(stdout).stderr(log).spawn().expect("the program");
+        let mut command = serve(directory, port);
+        let mut process =
+            command.envs(settings.iter().copied()).stdout(stdout).stderr(log).spawn().expect("the program");
         let is_ready = eventually("the node to be ready", async || {
             if process.try_wait().expect("its status").is_some() {
                 return Ok(false);

@@ -2,6 +2,7 @@
 
 use std::{fmt, str::FromStr};
 
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha1_smol::Sha1;
 use uuid::{Builder, Uuid};
@@ -48,6 +49,15 @@ uuid_id!(
     SequinId
 );
 
+uuid_id!(
+    /// A token of the Management API.
+    TokenId
+);
+uuid_id!(
+    /// An entry of the audit log. Their order is from the newest to the oldest.
+    AuditId
+);
+
 impl TargetId {
     /// A new id, in order of time.
     pub fn generate() -> Self {
@@ -59,6 +69,35 @@ impl ConsumerId {
     /// A new id, in order of time.
     pub fn generate() -> Self {
         Self(Uuid::now_v7())
+    }
+}
+
+impl TokenId {
+    /// A new id, in order of time.
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl AuditId {
+    /// A new id for what happens now. It counts the time backwards, so that whoever reads in order reads the newest first.
+    pub fn generate(now: DateTime<Utc>) -> Self {
+        Self::at(now, Uuid::new_v4().into_bytes())
+    }
+
+    /// Before every entry that is older than `time`, and after those that are not.
+    pub fn before(time: DateTime<Utc>) -> Self {
+        Self::at(time, [0xff; 16])
+    }
+
+    /// 48 bits of milliseconds, 12 of microseconds, and the rest of `bytes`: a uuid of version 8, laid out like one of
+    /// version 7 (<https://www.rfc-editor.org/rfc/rfc9562#name-uuid-version-8>), with the time left until its end.
+    fn at(time: DateTime<Utc>, mut bytes: [u8; 16]) -> Self {
+        let millis = !u64::try_from(time.timestamp_millis()).unwrap_or_default();
+        let micros = 999 - (time.timestamp_subsec_micros() % 1000) as u16;
+        bytes[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
+        bytes[6..8].copy_from_slice(&micros.to_be_bytes());
+        Self(Builder::from_custom_bytes(bytes).into_uuid())
     }
 }
 
@@ -183,6 +222,18 @@ mod tests {
     fn no_two_triples_share_a_sequin_id_by_shifting_letters_between_fields() {
         let sync = SyncId(Uuid::from_u128(7));
         assert_ne!(SequinId::derive(sync, "ab", "c"), SequinId::derive(sync, "a", "bc"));
+    }
+
+    #[test]
+    fn audit_ids_are_in_order_from_the_newest_to_the_oldest() {
+        let at = |micros| DateTime::from_timestamp_micros(1_800_000_000_000_000 + micros).expect("a time");
+        let times = [0, 1, 998, 999, 1000, 1001, 1_000_000_000_000_i64].map(at);
+        for pair in times.windows(2) {
+            let [older, newer] = [AuditId::generate(pair[0]), AuditId::generate(pair[1])];
+            let line = AuditId::before(pair[1]);
+            assert!(newer < line && line < older, "{pair:?}: {newer} {line} {older}");
+            assert!(newer.to_string() < line.to_string() && line.to_string() < older.to_string());
+        }
     }
 
     #[test]

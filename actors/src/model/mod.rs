@@ -1,5 +1,6 @@
 //! The plain types that everything else speaks in: no I/O, no actors, no database.
 
+mod audit;
 mod checkpoint;
 mod collection;
 mod consumer;
@@ -13,12 +14,14 @@ mod secret;
 mod status;
 mod sync;
 mod target;
+mod token;
 
+pub use audit::{AuditEntry, AuditedToken};
 pub use checkpoint::{Backfill, Checkpoint, TableId};
 pub use collection::{CollectionKey, CollectionVersion};
 pub use consumer::{Consumer, Desired, Filter, Rewind, TableName, UnsupportedText};
 pub use envelope::{EnvelopeError, Routing, decode, decode_routing, encode};
-pub use ids::{ConsumerId, Idx, Provider, SequinId, SyncId, TargetId};
+pub use ids::{AuditId, ConsumerId, Idx, Provider, SequinId, SyncId, TargetId, TokenId};
 pub use page::{Entry, Page};
 pub use publication::{Outgoing, Publication, SyncDescription, SyncSeen};
 pub use quarantine::{QuarantineKey, Quarantined};
@@ -27,6 +30,7 @@ pub use secret::Secret;
 pub use status::{Applied, ConsumerStatus, Lag, Reason, RunState, Severity, TargetState, TargetStatus};
 pub use sync::{Sync, SyncSettings};
 pub use target::{Connection, Target, Tls, TlsMode};
+pub use token::{Role, SETTINGS_TOKEN, Token, TokenHash};
 
 /// A JSON object that customers attach to what they make, kept as they gave it.
 pub type Metadata = serde_json::Map<String, serde_json::Value>;

@@ -3,9 +3,11 @@
 //! Secrets are sealed before they are written. One that can't be read is told apart from one that is not there, and
 //! stands in nobody's way: a list goes on after it, and so does a watch.
 
+mod audit_log;
 mod key_check;
 mod kinds;
 mod names;
+mod rotation;
 mod wire;
 
 use std::{fmt::Display, marker::PhantomData, str::FromStr, sync::Arc};
@@ -16,6 +18,7 @@ use self::wire::{decode, encode};
 use super::{Entry, Event, Keyring, KeyringError, Revision, Store, StoreError, Watch};
 
 pub use names::Named;
+pub use rotation::Resealed;
 pub use wire::{Unreadable, UnreadableCause};
 
 /// A document that can't be read or written.
@@ -254,14 +257,14 @@ mod tests {
         store::SqliteStore,
     };
 
-    async fn documents() -> (tempfile::TempDir, Documents) {
+    pub(super) async fn documents() -> (tempfile::TempDir, Documents) {
         let directory = tempfile::tempdir().expect("a directory");
         let store = SqliteStore::open(&directory.path().join("control.db")).await.expect("a store");
         let keyring = Keyring::from_base64(&Keyring::generate_base64()).expect("a key");
         (directory, Documents::new(Arc::new(store), Arc::new(keyring)))
     }
 
-    fn target(name: &str) -> Target {
+    pub(super) fn target(name: &str) -> Target {
         Target {
             id: TargetId::generate(),
             name: name.into(),

@@ -12,7 +12,8 @@ mod sqlite;
 use async_trait::async_trait;
 
 pub use documents::{
-    Document, DocumentEvent, DocumentWatch, Documents, DocumentsError, Named, Unreadable, UnreadableCause, Versioned,
+    Document, DocumentEvent, DocumentWatch, Documents, DocumentsError, Named, Resealed, Unreadable, UnreadableCause,
+    Versioned,
 };
 pub use seal::{Keyring, KeyringError};
 pub use sqlite::SqliteStore;

@@ -24,4 +24,16 @@ impl Documents {
         let sealed: Vec<u8> = decode(&entry)?;
         self.keyring.open(&sealed, KEY).map(drop).map_err(|_| DocumentsError::WrongKey)
     }
+
+    /// Seals it under the first key, unless it is: from then on the others are not needed to start.
+    pub(super) async fn reseal_key_check(&self) -> Result<(), DocumentsError> {
+        let entry = self.store.get(KEY).await?.ok_or_else(|| StoreError::Conflict { key: KEY.into() })?;
+        let sealed: Vec<u8> = decode(&entry)?;
+        if self.keyring.first_alone().open(&sealed, KEY).is_ok() {
+            return Ok(());
+        }
+        let sealed = encode(self.keyring.seal(&Secret::new(TEXT), KEY));
+        self.store.update(KEY, sealed, entry.revision).await?;
+        Ok(())
+    }
 }

@@ -8,11 +8,12 @@ use super::{
     Document, Named,
 };
 use crate::model::{
-    Checkpoint, CollectionKey, CollectionVersion, Connection, Consumer, ConsumerId, ConsumerStatus, Metadata,
-    QuarantineKey, Quarantined, SyncId, SyncSettings, Target, TargetId, TargetStatus, Tls,
+    AuditEntry, AuditId, Checkpoint, CollectionKey, CollectionVersion, Connection, Consumer, ConsumerId,
+    ConsumerStatus, Metadata, QuarantineKey, Quarantined, SyncId, SyncSettings, Target, TargetId, TargetStatus, Tls,
+    Token, TokenId,
 };
 
-/// A document that is written down as it is.
+/// A document that is written down as it is. One that holds secrets is none, and is named in `rotation.rs`.
 macro_rules! plain_document {
     ($document:ty, $kind:literal, $id:ty) => {
         impl Document for $document {
@@ -38,9 +39,21 @@ plain_document!(TargetStatus, "target-status", TargetId);
 plain_document!(Quarantined, "quarantine", QuarantineKey);
 plain_document!(SyncSettings, "sync", SyncId);
 plain_document!(CollectionVersion, "collection-version", CollectionKey);
+plain_document!(Token, "token", TokenId);
+plain_document!(AuditEntry, "audit", AuditId);
 
 impl Named for Consumer {
     fn id(&self) -> ConsumerId {
+        self.id
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Named for Token {
+    fn id(&self) -> TokenId {
         self.id
     }
 
