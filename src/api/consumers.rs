@@ -1,5 +1,6 @@
 //! Consumers: what is forwarded where.
 
+pub(super) mod table;
 mod view;
 
 use axum::{

@@ -69,6 +69,8 @@ pub fn router(api: Api) -> Router {
         .route("/v1/consumers", get(consumers::list).post(consumers::create))
         .route("/v1/consumers/{consumer}", get(consumers::read).delete(consumers::delete))
         .route("/v1/consumers/{consumer}/create-table-sql", get(consumers::create_table_sql))
+        .route("/v1/consumers/{consumer}/create-table", post(consumers::table::create_table))
+        .route("/v1/consumers/{consumer}/views-sql", get(consumers::table::views_sql))
         .route("/v1/consumers/{consumer}/verify", post(consumers::verify))
         .route("/v1/consumers/{consumer}/start", post(consumers::start))
         .route("/v1/consumers/{consumer}/pause", post(consumers::pause))

@@ -236,6 +236,35 @@ pub(super) struct Sync {
     pub(super) last_published_at: Option<DateTime<Utc>>,
 }
 
+/// What of the stream was removed, and what is left in tables.
+#[derive(Deserialize)]
+pub(super) struct Removed {
+    pub(super) removed: u64,
+    pub(super) cleanup_sql: Vec<Cleanup>,
+}
+
+/// The statement that removes the rows from one table.
+#[derive(Deserialize)]
+pub(super) struct Cleanup {
+    pub(super) consumer: String,
+    pub(super) target: Option<String>,
+    pub(super) sql: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Node {
+    pub(super) node: String,
+    pub(super) targets: Vec<String>,
+    pub(super) seen_at: Option<DateTime<Utc>>,
+}
+
+/// What became of the wish for a table.
+#[derive(Deserialize)]
+pub(super) struct Created {
+    /// None if it was there.
+    pub(super) sql: Option<String>,
+}
+
 /// What the stream says of records that it took.
 #[derive(Clone, Copy, Deserialize)]
 pub(super) struct Published {

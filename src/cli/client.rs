@@ -189,6 +189,14 @@ impl Client {
         self.send(Method::POST, self.url(path), |request| request.json(body)).await
     }
 
+    pub(super) async fn put_json(&self, path: &[&str], body: &impl Serialize) -> Result<Answer, ClientError> {
+        self.send(Method::PUT, self.url(path), |request| request.json(body)).await
+    }
+
+    pub(super) async fn patch_json(&self, path: &[&str], body: &impl Serialize) -> Result<Answer, ClientError> {
+        self.send(Method::PATCH, self.url(path), |request| request.json(body)).await
+    }
+
     pub(super) async fn post_ndjson(&self, path: &[&str], lines: Bytes) -> Result<Answer, ClientError> {
         let body = |request: RequestBuilder| request.header(header::CONTENT_TYPE, "application/x-ndjson").body(lines);
         self.send(Method::POST, self.url(path), body).await

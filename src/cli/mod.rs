@@ -9,9 +9,12 @@ mod connection;
 mod consumer;
 mod demo;
 mod figures;
+mod manual;
+mod node;
 mod output;
 mod problem;
 mod progress;
+mod provider;
 mod publish;
 mod quarantine;
 mod serve;
@@ -20,6 +23,7 @@ mod status;
 mod sync;
 mod table;
 mod target;
+mod watch;
 
 use std::{error::Error, process::ExitCode, time::Duration};
 
@@ -65,6 +69,16 @@ enum Command {
     /// The syncs whose records are in the stream.
     #[command(subcommand)]
     Sync(sync::SyncCommand),
+    /// The providers whose records are in the stream.
+    #[command(subcommand)]
+    Provider(provider::ProviderCommand),
+    /// The nodes that run consumers.
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Print what makes a shell complete this program's arguments.
+    Completions(manual::CompletionsArguments),
+    /// Print the manual page, or write one for every command.
+    Man(manual::ManArguments),
 }
 
 /// Wrong usage that only shows after the arguments were parsed.
@@ -105,6 +119,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Consumer(command) => consumer::run(&server.client()?, output, command).await,
         Command::Quarantine(command) => quarantine::run(&server.client()?, output, command).await,
         Command::Sync(command) => sync::run(&server.client()?, output, command).await,
+        Command::Provider(command) => provider::run(&server.client()?, output, &command).await,
+        Command::Node(command) => node::run(&server.client()?, output, &command).await,
+        Command::Completions(arguments) => manual::completions(&arguments),
+        Command::Man(arguments) => manual::man(&arguments),
     }
 }
 

@@ -26,4 +26,5 @@ mod quarantine_api;
 mod restarts;
 mod secrets;
 mod supervision;
+mod views;
 mod wrong_tables;

@@ -1,0 +1,36 @@
+//! `sequin node …`: the nodes that run consumers.
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::{
+    answers::{List, Node},
+    client::Client,
+    figures,
+    output::{Output, print},
+    table::{Column, Table},
+};
+
+#[derive(Subcommand)]
+pub(super) enum NodeCommand {
+    /// List the nodes, with the targets that each of them owns.
+    List,
+}
+
+pub(super) async fn run(client: &Client, output: Output, command: &NodeCommand) -> anyhow::Result<ExitCode> {
+    let NodeCommand::List = command;
+    let answer = client.list(&["nodes"], &[]).await?;
+    match output {
+        Output::Json => print(answer.text())?,
+        Output::Table => {
+            let mut table = Table::new([Column::Left("node"), Column::Left("seen"), Column::Left("targets")]);
+            for Node { node, targets, seen_at } in answer.read::<List<Node>>()?.data {
+                let seen = seen_at.map(figures::ago).unwrap_or_default();
+                table.row([node, seen, targets.join(" ")]);
+            }
+            print(table)?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
