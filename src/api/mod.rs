@@ -4,6 +4,7 @@
 
 mod auth;
 mod body;
+mod change;
 mod consumers;
 mod health;
 mod problem;
@@ -63,11 +64,14 @@ pub fn router(api: Api) -> Router {
     let protected = Router::new()
         .route("/v1/records", post(records::publish))
         .route("/v1/targets", get(targets::list).post(targets::create))
-        .route("/v1/targets/{target}", get(targets::read).delete(targets::delete))
+        .route("/v1/targets/{target}", get(targets::read).patch(targets::patch::patch).delete(targets::delete))
         .route("/v1/targets/{target}/check", post(targets::check))
         .route("/v1/targets/{target}/setup-sql", get(targets::setup_sql))
         .route("/v1/consumers", get(consumers::list).post(consumers::create))
-        .route("/v1/consumers/{consumer}", get(consumers::read).delete(consumers::delete))
+        .route(
+            "/v1/consumers/{consumer}",
+            get(consumers::read).patch(consumers::change::patch).delete(consumers::delete),
+        )
         .route("/v1/consumers/{consumer}/create-table-sql", get(consumers::create_table_sql))
         .route("/v1/consumers/{consumer}/create-table", post(consumers::table::create_table))
         .route("/v1/consumers/{consumer}/views-sql", get(consumers::table::views_sql))
@@ -75,6 +79,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/consumers/{consumer}/start", post(consumers::start))
         .route("/v1/consumers/{consumer}/pause", post(consumers::pause))
         .route("/v1/consumers/{consumer}/resume", post(consumers::resume))
+        .route("/v1/consumers/{consumer}/rewind", post(consumers::change::rewind))
         .route("/v1/consumers/{consumer}/quarantine", get(quarantine::list).delete(quarantine::discard_all))
         .route("/v1/consumers/{consumer}/quarantine/retry", post(quarantine::retry))
         .route("/v1/consumers/{consumer}/quarantine/{record}", delete(quarantine::discard))

@@ -1,5 +1,8 @@
 //! Targets: customers' databases.
 
+pub(super) mod patch;
+mod secret;
+
 use std::collections::HashMap;
 
 use axum::{
@@ -11,15 +14,16 @@ use axum::{
 use chrono::{DateTime, TimeDelta, Utc};
 use sequin_actors::{
     model::{
-        Connection, Consumer, FieldError, Metadata, Reason, Secret, Severity, Target, TargetId, TargetState,
-        TargetStatus, Tls, TlsMode,
+        Connection, Consumer, FieldError, Metadata, Reason, Severity, Target, TargetId, TargetState, TargetStatus, Tls,
+        TlsMode,
     },
     store::{DocumentsError, Revision, Versioned},
 };
-use serde::{Deserialize, Deserializer, Serialize, de::Error};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use self::secret::SecretText;
 use super::{
     Api, State, body,
     body::Params,
@@ -51,8 +55,7 @@ struct ConnectionRequest {
     port: u16,
     database: String,
     username: String,
-    #[serde(default, deserialize_with = "secret")]
-    password: Option<Secret>,
+    password: Option<SecretText>,
     #[serde(default)]
     tls: TlsRequest,
     bastion: Option<Value>,
@@ -65,12 +68,6 @@ struct TlsRequest {
     ca_pem: Option<String>,
     client_cert_pem: Option<String>,
     client_key_pem: Option<String>,
-}
-
-/// What is wrong with a secret is said without showing it.
-fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
-    let text = Option::<String>::deserialize(deserializer).map_err(|_| D::Error::custom("takes a text"))?;
-    Ok(text.map(Secret::new))
 }
 
 fn default_pool_size() -> u32 {
@@ -154,6 +151,7 @@ pub(super) fn silence(
 impl TargetRequest {
     fn into_target(self, now: DateTime<Utc>) -> Result<Target, Problem> {
         let ConnectionRequest { host, port, database, username, password, tls, bastion } = self.connection;
+        let password = password.map(|SecretText(password)| password);
         let mut errors = Vec::new();
         let mut not_yet = |field: &str, is_there: bool| {
             if is_there {

@@ -26,12 +26,9 @@ impl Progress {
 
     /// It is this table that the records go to. Returns where to begin again if it is another than so far.
     pub fn goes_to(&mut self, table: TableId) -> Option<Checkpoint> {
-        match self.checkpoint.table.replace(table) {
-            Some(before) if before != table => {
-                Some(Checkpoint { idx: Idx::START, backfill: None, ..self.checkpoint.clone() })
-            }
-            _ => None,
-        }
+        let before = self.checkpoint.table.replace(table);
+        let is_another = before.is_some_and(|before| !before.is(table));
+        is_another.then(|| Checkpoint { idx: Idx::START, backfill: None, ..self.checkpoint.clone() })
     }
 
     /// A batch was committed.
@@ -201,13 +198,16 @@ mod tests {
 
     #[test]
     fn a_table_that_was_made_again_gets_everything_from_the_start() {
-        let table = |relation| TableId { database: 1, relation };
+        let table = |relation| TableId { system: Some(1), database: 1, relation };
         let mut progress = backfilling(100, 100);
         progress.reached(Idx(100), Utc::now());
         assert_eq!(progress.goes_to(table(7)), None, "the first is not another");
         assert_eq!(progress.goes_to(table(7)), None);
         let again = progress.goes_to(table(8)).expect("another");
         assert_eq!((again.idx, again.backfill, again.table), (Idx::START, None, Some(table(8))));
+        assert_eq!(progress.goes_to(TableId { system: None, ..table(8) }), None, "nothing speaks against it");
+        assert_eq!(progress.goes_to(table(8)), None);
+        assert!(progress.goes_to(TableId { system: Some(2), ..table(8) }).is_some(), "it is on another server");
     }
 
     #[test]
