@@ -67,6 +67,7 @@ pub fn router(api: Api) -> Router {
         .route("/v1/targets/{target}", get(targets::read).patch(targets::patch::patch).delete(targets::delete))
         .route("/v1/targets/{target}/check", post(targets::check))
         .route("/v1/targets/{target}/setup-sql", get(targets::setup_sql))
+        .route("/v1/targets/{target}/compare-secrets", post(targets::compare::compare_secrets))
         .route("/v1/consumers", get(consumers::list).post(consumers::create))
         .route(
             "/v1/consumers/{consumer}",

@@ -253,7 +253,8 @@ pub(super) struct Cleanup {
 
 #[derive(Deserialize)]
 pub(super) struct Node {
-    pub(super) node: String,
+    #[serde(rename = "node")]
+    pub(super) name: String,
     pub(super) targets: Vec<String>,
     pub(super) seen_at: Option<DateTime<Utc>>,
 }

@@ -228,20 +228,18 @@ async fn get(client: &Client, output: Output, arguments: &GetArguments) -> anyho
 /// A consumer, to be watched.
 pub(super) fn thing(shown: &Shown<Consumer>) -> Thing {
     let consumer = &shown.resource;
-    let mut state = format!("{}, {}", consumer.state, consumer.health.status);
+    let mut facts = vec![consumer.state.clone(), consumer.health.status.clone()];
     if let Some(backfill) = consumer.backfill.as_ref().filter(|_| consumer.state == "backfilling") {
-        state += &format!(", {} of the backfill", figures::percent(backfill.done, backfill.total));
+        facts.push(format!("{} of the backfill", figures::percent(backfill.done, backfill.total)));
     }
     if let Some(lag) = consumer.lag {
-        state += &format!(", lag {}", figures::counted(lag.records, "record"));
+        facts.push(format!("lag {}", figures::counted(lag.records, "record")));
     }
     if consumer.quarantined > 0 {
-        state += &format!(", {} quarantined", figures::count(consumer.quarantined));
+        facts.push(format!("{} quarantined", figures::count(consumer.quarantined)));
     }
-    for reason in &consumer.health.reasons {
-        state += &format!("; {}", reason.summary);
-    }
-    Thing::of(format!("consumer {}", consumer.name), state, &shown.json)
+    facts.extend(consumer.health.reasons.iter().map(|reason| reason.summary.clone()));
+    Thing::of(format!("consumer {}", consumer.name), facts.join(", "), &shown.json)
 }
 
 /// The consumers, a line each.

@@ -7,6 +7,7 @@ mod answers;
 mod client;
 mod connection;
 mod consumer;
+mod declare;
 mod demo;
 mod figures;
 mod manual;
@@ -75,6 +76,12 @@ enum Command {
     /// The nodes that run consumers.
     #[command(subcommand)]
     Node(node::NodeCommand),
+    /// Show what `apply` would change to make targets and consumers what a file says.
+    Plan(declare::FileArguments),
+    /// Make targets and consumers what a file says.
+    Apply(declare::FileArguments),
+    /// Print the targets and consumers that are there as a file for `apply`; secrets are left to the environment.
+    Export,
     /// Print what makes a shell complete this program's arguments.
     Completions(manual::CompletionsArguments),
     /// Print the manual page, or write one for every command.
@@ -121,6 +128,9 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Sync(command) => sync::run(&server.client()?, output, command).await,
         Command::Provider(command) => provider::run(&server.client()?, output, &command).await,
         Command::Node(command) => node::run(&server.client()?, output, &command).await,
+        Command::Plan(arguments) => declare::plan(&server.client()?, output, &arguments).await,
+        Command::Apply(arguments) => declare::apply(&server.client()?, output, &arguments).await,
+        Command::Export => declare::export(&server.client()?, output).await,
         Command::Completions(arguments) => manual::completions(&arguments),
         Command::Man(arguments) => manual::man(&arguments),
     }

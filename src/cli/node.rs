@@ -25,9 +25,9 @@ pub(super) async fn run(client: &Client, output: Output, command: &NodeCommand) 
         Output::Json => print(answer.text())?,
         Output::Table => {
             let mut table = Table::new([Column::Left("node"), Column::Left("seen"), Column::Left("targets")]);
-            for Node { node, targets, seen_at } in answer.read::<List<Node>>()?.data {
+            for Node { name, targets, seen_at } in answer.read::<List<Node>>()?.data {
                 let seen = seen_at.map(figures::ago).unwrap_or_default();
-                table.row([node, seen, targets.join(" ")]);
+                table.row([name, seen, targets.join(" ")]);
             }
             print(table)?;
         }

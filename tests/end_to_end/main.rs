@@ -14,6 +14,7 @@ mod data_directory;
 mod faults_of_record;
 mod faults_of_table;
 mod faults_of_target;
+mod files;
 mod interleavings;
 mod isolation;
 mod late_commits;
