@@ -8,6 +8,7 @@ mod backfill_and_live;
 mod bloat;
 mod changes;
 mod chaos;
+mod command_line;
 mod contention;
 mod contract;
 mod data_directory;
