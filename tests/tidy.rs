@@ -70,6 +70,13 @@ const RULES: &[Rule] = &[
         planted: ("src/api/mod.rs", "use sequin_actors::stream::SqliteStream;"),
     },
     Rule {
+        says: "src/api registers routes by routes!(…), never by .route(…)",
+        because: "a route and its description are one thing then, and nothing is served undescribed",
+        governs: |file| file.is_in("src/api"),
+        breaches: |file| lines_with(&[".route(", ".route_service(", ".nest_service("], &file.shipped),
+        planted: ("src/api/mod.rs", "let router = Router::new().route(\"/v1/secret\", get(secret));"),
+    },
+    Rule {
         says: "no file or folder is called util, utils, common, helpers, core or base",
         because: "such a name says nothing, so it gathers what belongs elsewhere",
         governs: |file| has_part(file, |part| part.split('.').next().is_some_and(says_nothing)),

@@ -18,42 +18,66 @@ use sequin_actors::{
     },
     store::{DocumentsError, Versioned},
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema, openapi::Object};
 use uuid::Uuid;
 
-use self::view::ConsumerView;
+pub(super) use self::view::ConsumerView;
 use super::{
     Api, State, body,
     body::Params,
+    openapi::{Conflict, IfMatch, UnprocessableContent, words},
     problem::{FieldProblem, Problem},
-    resources::{List, PageParams, beside, beside_if_readable, check_if_match, find, with_etag},
+    reasons::severity_words,
+    resources::{List, PageParams, SqlView, beside, beside_if_readable, check_if_match, find, with_etag},
 };
 
 /// A consumer, as it is asked for.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "name": "hubspot-to-app", "target": "app", "filter": {"provider": "hubspot"}, "schema": "sequin", "table": "hubspot",
+}))]
 pub(super) struct ConsumerRequest {
+    /// Unique among consumers, and no uuid.
+    #[schema(min_length = 1, max_length = 100, pattern = "^[a-zA-Z0-9][a-zA-Z0-9._-]*$")]
     name: String,
     /// The target's id or name.
     target: String,
     filter: FilterRequest,
+    /// The table's schema: 1 to 63 bytes.
+    #[schema(min_length = 1, max_length = 63)]
     schema: String,
+    /// The table's name: 1 to 63 bytes.
+    #[schema(min_length = 1, max_length = 63)]
     table: String,
+    /// Your notes, kept as you give them.
     #[serde(default)]
+    #[schema(value_type = Object)]
     metadata: Metadata,
     #[serde(default)]
+    #[schema(schema_with = unsupported_text_words)]
     unsupported_text: UnsupportedText,
+    /// How old the oldest unapplied record may be before the consumer counts as behind.
     #[serde(default = "default_lag_threshold")]
+    #[schema(minimum = 1, default = default_lag_threshold)]
     lag_threshold_seconds: u32,
 }
 
-/// One of them.
-#[derive(Deserialize)]
+/// Which records it forwards: those of a provider, or of a sync.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct FilterRequest {
+    /// All syncs of this provider, new ones included.
+    #[schema(pattern = "^[a-z0-9][a-z0-9_-]{0,62}$")]
     provider: Option<String>,
+    /// This sync alone.
     sync: Option<Uuid>,
+}
+
+fn unsupported_text_words() -> Object {
+    let meaning = "What to do with text that Postgres can't hold: set the record aside, or write U+FFFD in its place.";
+    words(meaning, &["quarantine", "replace"])
 }
 
 fn default_lag_threshold() -> u32 {
@@ -104,14 +128,22 @@ impl ConsumerRequest {
 }
 
 /// Which consumers to list.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct ConsumerParams {
+    /// Those that write to the target of this id or name.
     target: Option<String>,
+    /// Those that forward this provider.
     provider: Option<String>,
+    /// Those that forward this sync alone.
     sync: Option<Uuid>,
+    /// Those in this state.
     state: Option<String>,
+    /// The most that a page has: 100, when it is not said.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
+    /// The `next` of the page before.
     after: Option<String>,
 }
 
@@ -159,6 +191,9 @@ pub(super) async fn answer(api: &Api, status: StatusCode, shown: Versioned<Consu
     Ok(with_etag(status, shown.revision, view(api, shown.value).await?))
 }
 
+/// Makes a consumer, as a draft.
+#[utoipa::path(post, path = "/v1/consumers", tag = "consumers", operation_id = "create_consumer",
+    responses((status = 201, description = "It is made", body = ConsumerView, headers(("ETag"))), Conflict))]
 pub(super) async fn create(api: State, body::Json(request): body::Json<ConsumerRequest>) -> Result<Response, Problem> {
     let target = find_target(&api, &request.target).await?;
     let consumer = request.into_consumer(target)?;
@@ -174,6 +209,9 @@ async fn find_target(api: &Api, id_or_name: &str) -> Result<Option<TargetId>, Pr
     }
 }
 
+/// Lists consumers.
+#[utoipa::path(get, path = "/v1/consumers", tag = "consumers", operation_id = "list_consumers", params(ConsumerParams),
+    responses((status = 200, description = "A page of them", body = List<ConsumerView>)))]
 pub(super) async fn list(
     api: State,
     Params(params): Params<ConsumerParams>,
@@ -209,11 +247,17 @@ pub(super) async fn list(
     Ok(Json(List::page_of_documents(found, limit)))
 }
 
+/// Shows a consumer: what it should be, and how it is.
+#[utoipa::path(get, path = "/v1/consumers/{consumer}", tag = "consumers", operation_id = "read_consumer",
+    responses((status = 200, description = "The consumer", body = ConsumerView, headers(("ETag")))))]
 pub(super) async fn read(api: State, Path(consumer): Path<String>) -> Result<Response, Problem> {
     let found = find::<Consumer>(&api.documents, &consumer).await?;
     answer(&api, StatusCode::OK, found).await
 }
 
+/// Deletes a consumer; its table stays as it is.
+#[utoipa::path(delete, path = "/v1/consumers/{consumer}", tag = "consumers", operation_id = "delete_consumer",
+    params(IfMatch), responses((status = 204, description = "It is gone"), Conflict))]
 pub(super) async fn delete(
     api: State,
     Path(consumer): Path<String>,
@@ -225,18 +269,33 @@ pub(super) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn create_table_sql(api: State, Path(consumer): Path<String>) -> Result<Json<Value>, Problem> {
+/// Gives the SQL that makes the consumer's table.
+#[utoipa::path(get, path = "/v1/consumers/{consumer}/create-table-sql", tag = "consumers",
+    operation_id = "create_table_sql", responses((status = 200, description = "The SQL", body = SqlView)))]
+pub(super) async fn create_table_sql(api: State, Path(consumer): Path<String>) -> Result<Json<SqlView>, Problem> {
     let found = find::<Consumer>(&api.documents, &consumer).await?;
-    Ok(Json(json!({"sql": api.inspector.create_table_sql(&found.value.table)})))
+    Ok(Json(SqlView { sql: api.inspector.create_table_sql(&found.value.table) }))
 }
 
 /// One thing about the table that is not as it should be.
-#[derive(serde::Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Finding)]
 struct FindingView {
+    /// A stable word for programs, such as `table_missing`.
     code: &'static str,
+    #[schema(schema_with = severity_words)]
     severity: &'static str,
     message: String,
+    /// The SQL that mends it; empty if none does.
     fix_sql: String,
+}
+
+/// What was found of a consumer's table.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Verified {
+    /// Whether the consumer can work with it.
+    ok: bool,
+    findings: Vec<FindingView>,
 }
 
 /// Looks at the table; a target that can't be asked is a finding too.
@@ -260,13 +319,23 @@ async fn find_faults(api: &Api, consumer: &Consumer) -> Result<Vec<FindingView>,
     })
 }
 
-pub(super) async fn verify(api: State, Path(consumer): Path<String>) -> Result<Json<Value>, Problem> {
+/// Looks at the consumer's table.
+#[utoipa::path(post, path = "/v1/consumers/{consumer}/verify", tag = "consumers", operation_id = "verify_consumer",
+    responses((status = 200, description = "What was found", body = Verified), Conflict))]
+pub(super) async fn verify(api: State, Path(consumer): Path<String>) -> Result<Json<Verified>, Problem> {
     let found = find::<Consumer>(&api.documents, &consumer).await?;
     let findings = find_faults(&api, &found.value).await?;
     let ok = findings.iter().all(|finding| finding.severity != "error");
-    Ok(Json(json!({"ok": ok, "findings": findings})))
+    Ok(Json(Verified { ok, findings }))
 }
 
+/// Verifies a consumer's table, and starts it.
+///
+/// If the table is not as it should be, the answer is 422 with the findings as `errors`.
+#[utoipa::path(post, path = "/v1/consumers/{consumer}/start", tag = "consumers", operation_id = "start_consumer",
+    params(IfMatch), responses(
+        (status = 200, description = "It is started", body = ConsumerView, headers(("ETag"))), Conflict, UnprocessableContent
+    ))]
 pub(super) async fn start(api: State, Path(consumer): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
     let found = find::<Consumer>(&api.documents, &consumer).await?;
     check_if_match(&headers, found.revision)?;
@@ -285,11 +354,19 @@ pub(super) async fn start(api: State, Path(consumer): Path<String>, headers: Hea
     change_desired(&api, found, Desired::Running).await
 }
 
+/// Pauses a consumer.
+#[utoipa::path(post, path = "/v1/consumers/{consumer}/pause", tag = "consumers", operation_id = "pause_consumer",
+    params(IfMatch),
+    responses((status = 200, description = "It is asked to", body = ConsumerView, headers(("ETag"))), Conflict))]
 pub(super) async fn pause(api: State, Path(consumer): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
     let found = find_started(&api, &consumer, &headers).await?;
     change_desired(&api, found, Desired::Paused).await
 }
 
+/// Lets a consumer go on: one that was paused, or halted by a fault.
+#[utoipa::path(post, path = "/v1/consumers/{consumer}/resume", tag = "consumers", operation_id = "resume_consumer",
+    params(IfMatch),
+    responses((status = 200, description = "It is asked to", body = ConsumerView, headers(("ETag"))), Conflict))]
 pub(super) async fn resume(api: State, Path(consumer): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
     let found = find_started(&api, &consumer, &headers).await?;
     change_desired(&api, found, Desired::Running).await

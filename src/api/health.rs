@@ -2,12 +2,16 @@
 
 use super::{Problem, State};
 
-/// The process answers.
+/// Whether the process lives.
+#[utoipa::path(get, path = "/livez", tag = "node", operation_id = "livez", security(()),
+    responses((status = 200, description = "It does", body = String)))]
 pub(super) async fn livez() -> &'static str {
     "ok\n"
 }
 
-/// The storage behind it answers too.
+/// Whether the storage behind the node answers too.
+#[utoipa::path(get, path = "/readyz", tag = "node", operation_id = "readyz", security(()),
+    responses((status = 200, description = "It does", body = String)))]
 pub(super) async fn readyz(api: State) -> Result<&'static str, Problem> {
     api.stream.providers().await?;
     api.documents.list::<sequin_actors::model::Target>(None, 1).await?;

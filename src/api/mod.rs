@@ -6,9 +6,12 @@ mod auth;
 mod body;
 mod change;
 mod consumers;
+mod docs;
 mod health;
+mod openapi;
 mod problem;
 mod quarantine;
+mod reasons;
 mod records;
 mod resources;
 mod syncs;
@@ -22,13 +25,14 @@ use axum::{
     http::{StatusCode, Uri},
     middleware::{self, Next},
     response::Response,
-    routing::{delete, get, post},
 };
 use sequin_actors::{Inspector, store::Documents, stream::RecordStream};
 use tokio::sync::Semaphore;
 use tower_http::trace::TraceLayer;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use auth::AdminToken;
+pub use openapi::openapi_json;
 use problem::Problem;
 
 /// How long a request may take.
@@ -58,41 +62,58 @@ impl Api {
 
 type State = axum::extract::State<Arc<Api>>;
 
+/// What only a token gets at.
+fn protected() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(records::publish))
+        .routes(routes!(targets::list, targets::create))
+        .routes(routes!(targets::read, targets::patch::patch, targets::delete))
+        .routes(routes!(targets::check))
+        .routes(routes!(targets::setup_sql))
+        .routes(routes!(targets::compare::compare_secrets))
+        .routes(routes!(consumers::list, consumers::create))
+        .routes(routes!(consumers::read, consumers::change::patch, consumers::delete))
+        .routes(routes!(consumers::create_table_sql))
+        .routes(routes!(consumers::table::create_table))
+        .routes(routes!(consumers::table::views_sql))
+        .routes(routes!(consumers::verify))
+        .routes(routes!(consumers::start))
+        .routes(routes!(consumers::pause))
+        .routes(routes!(consumers::resume))
+        .routes(routes!(consumers::change::rewind))
+        .routes(routes!(quarantine::list, quarantine::discard_all))
+        .routes(routes!(quarantine::retry))
+        .routes(routes!(quarantine::discard))
+        .routes(routes!(syncs::providers))
+        .routes(routes!(syncs::list))
+        .routes(routes!(syncs::read))
+}
+
+/// What anybody gets at.
+fn open() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new()
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+        .routes(routes!(openapi::serve))
+        .routes(routes!(docs::serve))
+}
+
+/// The description of all calls.
+fn openapi() -> utoipa::openapi::OpenApi {
+    openapi::describe(
+        OpenApiRouter::with_openapi(openapi::description()).merge(protected()).merge(open()).into_openapi(),
+    )
+}
+
 /// All routes of the API.
 pub fn router(api: Api) -> Router {
     let api = Arc::new(api);
-    let protected = Router::new()
-        .route("/v1/records", post(records::publish))
-        .route("/v1/targets", get(targets::list).post(targets::create))
-        .route("/v1/targets/{target}", get(targets::read).patch(targets::patch::patch).delete(targets::delete))
-        .route("/v1/targets/{target}/check", post(targets::check))
-        .route("/v1/targets/{target}/setup-sql", get(targets::setup_sql))
-        .route("/v1/targets/{target}/compare-secrets", post(targets::compare::compare_secrets))
-        .route("/v1/consumers", get(consumers::list).post(consumers::create))
-        .route(
-            "/v1/consumers/{consumer}",
-            get(consumers::read).patch(consumers::change::patch).delete(consumers::delete),
-        )
-        .route("/v1/consumers/{consumer}/create-table-sql", get(consumers::create_table_sql))
-        .route("/v1/consumers/{consumer}/create-table", post(consumers::table::create_table))
-        .route("/v1/consumers/{consumer}/views-sql", get(consumers::table::views_sql))
-        .route("/v1/consumers/{consumer}/verify", post(consumers::verify))
-        .route("/v1/consumers/{consumer}/start", post(consumers::start))
-        .route("/v1/consumers/{consumer}/pause", post(consumers::pause))
-        .route("/v1/consumers/{consumer}/resume", post(consumers::resume))
-        .route("/v1/consumers/{consumer}/rewind", post(consumers::change::rewind))
-        .route("/v1/consumers/{consumer}/quarantine", get(quarantine::list).delete(quarantine::discard_all))
-        .route("/v1/consumers/{consumer}/quarantine/retry", post(quarantine::retry))
-        .route("/v1/consumers/{consumer}/quarantine/{record}", delete(quarantine::discard))
-        .route("/v1/providers", get(syncs::providers))
-        .route("/v1/syncs", get(syncs::list))
-        .route("/v1/syncs/{sync}", get(syncs::read))
+    let protected = Router::from(protected())
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(Arc::clone(&api), auth::require_token));
-    Router::new()
-        .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz))
+    Router::from(open())
+        .method_not_allowed_fallback(wrong_method)
         .merge(protected)
         .layer(middleware::from_fn(in_time))
         .layer(TraceLayer::new_for_http())

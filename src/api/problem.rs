@@ -10,21 +10,29 @@ use sequin_actors::{
     stream::StreamError,
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
-/// An answer that says what went wrong.
-#[derive(Debug, Serialize)]
+use super::reasons::severity_words;
+
+/// An answer that says what went wrong (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Problem {
     #[serde(rename = "type")]
     kind: &'static str,
+    /// What the status means.
     title: String,
+    /// The HTTP status.
     status: u16,
+    /// What went wrong, and the way out.
     detail: String,
+    /// Everything that is wrong.
     errors: Vec<FieldProblem>,
 }
 
 /// One field, or one finding, that is not as it should be.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct FieldProblem {
+    /// The path of the field, such as `connection.host`.
     pub(super) field: String,
     pub(super) message: String,
     /// Which line of a publication, from 1.
@@ -32,6 +40,7 @@ pub(super) struct FieldProblem {
     pub(super) line: Option<usize>,
     /// Whether the consumer can work in spite of the finding.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(schema_with = severity_words)]
     pub(super) severity: Option<&'static str>,
     /// The finding's word for programs.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -15,12 +15,14 @@ use sequin_actors::{
     store::{DocumentsError, StoreError, Versioned},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
     Api, State,
     body::Params,
-    consumers::{answer, ask},
+    consumers::{ConsumerView, answer, ask},
+    openapi::{Conflict, IfMatch},
     problem::Problem,
     resources::{List, PageParams, check_if_match, find},
 };
@@ -29,13 +31,16 @@ use super::{
 const ASKED_AT_MOST: usize = 10;
 
 /// A record in quarantine, as it is shown: never with its payload.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Quarantined)]
 pub(super) struct QuarantinedView {
     sequin_id: Uuid,
     sync_id: Uuid,
     collection_id: String,
     upstream_id: String,
     updated_idx: u64,
+    /// PostgreSQL's code of the error.
+    #[schema(required)]
     sqlstate: Option<String>,
     message: String,
     fix: String,
@@ -43,6 +48,7 @@ pub(super) struct QuarantinedView {
     last_failed_at: DateTime<Utc>,
     attempts: u32,
     /// Null if trying again by itself can't help.
+    #[schema(required)]
     retry_at: Option<DateTime<Utc>>,
 }
 
@@ -63,6 +69,9 @@ fn view(entry: Quarantined) -> QuarantinedView {
     }
 }
 
+/// Lists the records in a consumer's quarantine, without their payloads.
+#[utoipa::path(get, path = "/v1/consumers/{consumer}/quarantine", tag = "quarantine", operation_id = "list_quarantine",
+    params(PageParams), responses((status = 200, description = "A page of them", body = List<QuarantinedView>)))]
 pub(super) async fn list(
     api: State,
     Path(consumer): Path<String>,
@@ -77,6 +86,10 @@ pub(super) async fn list(
     Ok(Json(List::page_of_documents(found.into_iter().map(|found| found.map(show)).collect(), limit)))
 }
 
+/// Tries all records in quarantine again.
+#[utoipa::path(post, path = "/v1/consumers/{consumer}/quarantine/retry", tag = "quarantine",
+    operation_id = "retry_quarantine", params(IfMatch),
+    responses((status = 200, description = "It is asked to", body = ConsumerView, headers(("ETag"))), Conflict))]
 pub(super) async fn retry(api: State, Path(consumer): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
     let found = find_at(&api, &consumer, &headers).await?;
     let name = &found.value.name;
@@ -91,6 +104,10 @@ pub(super) async fn retry(api: State, Path(consumer): Path<String>, headers: Hea
     answer(&api, StatusCode::OK, asked).await
 }
 
+/// Does without a record in quarantine, until a newer version of it comes.
+#[utoipa::path(delete, path = "/v1/consumers/{consumer}/quarantine/{record}", tag = "quarantine",
+    operation_id = "discard_quarantined", params(IfMatch),
+    responses((status = 204, description = "It is discarded"), Conflict))]
 pub(super) async fn discard(
     api: State,
     Path((consumer, record)): Path<(String, String)>,
@@ -111,6 +128,10 @@ pub(super) async fn discard(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// Does without all records in quarantine, until newer versions of them come.
+#[utoipa::path(delete, path = "/v1/consumers/{consumer}/quarantine", tag = "quarantine",
+    operation_id = "discard_quarantine", params(IfMatch),
+    responses((status = 204, description = "They are discarded"), Conflict))]
 pub(super) async fn discard_all(
     api: State,
     Path(consumer): Path<String>,

@@ -14,12 +14,14 @@ use sequin_actors::{
     stream::StreamError,
 };
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{
     State,
     body::{LimitedBytes, field_problem},
+    openapi::UnsupportedMediaType,
     problem::{FieldProblem, Problem},
 };
 
@@ -32,35 +34,53 @@ pub(super) const PUBLISHING_KIB: usize = MAX_BODY / 1024;
 /// How many wrong fields are named: enough to see what is wrong, few enough to read.
 const MAX_ERRORS: usize = 100;
 
-/// A record, as it comes.
-#[derive(Deserialize)]
+/// A version of a record.
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Record, example = example)]
 struct RecordRequest<'a> {
     #[serde(default)]
+    #[schema(value_type = OpRequest)]
     op: OpRequest,
+    /// The API that it comes from, such as `hubspot`.
     #[serde(borrow)]
+    #[schema(pattern = "^[a-z0-9][a-z0-9_-]{0,62}$")]
     provider: Cow<'a, str>,
     sync_id: Uuid,
+    /// The publisher's own id of the sync.
     #[serde(borrow, default)]
     sync_external_id: Option<Cow<'a, str>>,
+    /// The publisher's notes on the sync, of at most 64 KiB.
     #[serde(borrow, default)]
+    #[schema(value_type = Option<Object>)]
     sync_metadata: Option<&'a RawValue>,
+    /// What kind of record it is, such as `contact`: at most 1,024 bytes.
     #[serde(borrow)]
+    #[schema(min_length = 1, max_length = 1024)]
     collection_id: Cow<'a, str>,
+    /// Its id in the API: at most 1,024 bytes.
     #[serde(borrow)]
+    #[schema(min_length = 1, max_length = 1024)]
     upstream_id: Cow<'a, str>,
+    /// Derived from the sync, the collection and the upstream id if it is not given.
     #[serde(default)]
     sequin_id: Option<Uuid>,
+    /// Any JSON of at most 4 MiB, kept as it came. Needed unless `op` is `delete`.
     #[serde(borrow, default, deserialize_with = "even_null")]
+    #[schema(value_type = Value)]
     payload: Option<&'a RawValue>,
+    /// The time of publishing if it is not given.
     #[serde(default)]
     upstream_created_at: Option<DateTime<Utc>>,
+    /// The time of publishing if it is not given.
     #[serde(default)]
     upstream_updated_at: Option<DateTime<Utc>>,
 }
 
-#[derive(Clone, Copy, Default, Deserialize)]
+/// What is done with it.
+#[derive(Clone, Copy, Default, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = Op)]
 enum OpRequest {
     #[default]
     Upsert,
@@ -73,10 +93,12 @@ fn even_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de R
 }
 
 /// What was accepted.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub(super) struct Accepted {
+    /// How many records.
     accepted: usize,
     /// The position of the last record; null if there was none.
+    #[schema(required)]
     last_updated_idx: Option<u64>,
 }
 
@@ -88,6 +110,27 @@ struct Draft {
     errors: Vec<FieldProblem>,
 }
 
+fn example() -> serde_json::Value {
+    json!({
+        "provider": "hubspot", "sync_id": "0dea6e4e-64b9-4b1c-ac03-2e6b25795c18", "collection_id": "contact",
+        "upstream_id": "101", "payload": {"email": "ada@example.com"},
+    })
+}
+
+fn example_line() -> String {
+    format!("{}\n", example())
+}
+
+/// Publishes records, all of them or none.
+///
+/// One record a line, or an array of them; 64 MiB at most. The answer 200 says that the records are on disk. After no
+/// answer, publish them again, which does no harm. `errors` of a 422 bear the number of the line or element.
+#[utoipa::path(post, path = "/v1/records", tag = "records", operation_id = "publish",
+    request_body(content(
+        (String = "application/x-ndjson", example = example_line),
+        (Vec<RecordRequest<'_>> = "application/json"),
+    )),
+    responses((status = 200, description = "All of them are on disk", body = Accepted), UnsupportedMediaType))]
 pub(super) async fn publish(api: State, headers: HeaderMap, request: Request) -> Result<Json<Accepted>, Problem> {
     let read: fn(&Bytes) -> Result<Draft, Problem> = match content_type(&headers) {
         "application/x-ndjson" | "application/ndjson" => |body: &Bytes| Ok(Draft::of_lines(body)),

@@ -11,6 +11,7 @@ use sequin_actors::{
     store::{Document, Documents, DocumentsError, Named, Revision, Unreadable, Versioned},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::Problem;
 
@@ -21,28 +22,42 @@ const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
 
 /// Which page to list.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct PageParams {
+    /// The most that a page has: 100, when it is not said.
+    #[param(minimum = 1, maximum = 1000)]
     pub(super) limit: Option<usize>,
+    /// The `next` of the page before.
     pub(super) after: Option<String>,
 }
 
 /// A page of a list.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct List<T> {
     data: Vec<T>,
     /// What to ask for as `after` to go on; null at the end.
+    #[schema(required)]
     next: Option<String>,
     /// What is there too, in this page, and can't be shown.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unreadable: Vec<UnreadableView>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Unreadable)]
 struct UnreadableView {
     id: String,
+    /// What hinders it, and the way out.
     detail: String,
+}
+
+/// SQL for the customer to run.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Sql)]
+pub(super) struct SqlView {
+    pub(super) sql: String,
 }
 
 impl PageParams {

@@ -3,6 +3,7 @@
 pub(super) mod compare;
 pub(super) mod patch;
 mod secret;
+mod view;
 
 use std::collections::HashMap;
 
@@ -12,63 +13,92 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use sequin_actors::{
-    model::{
-        Connection, Consumer, FieldError, Metadata, Reason, Severity, Target, TargetId, TargetState, TargetStatus, Tls,
-        TlsMode,
-    },
+    model::{Connection, Consumer, FieldError, Metadata, Severity, Target, TargetId, Tls, TlsMode},
     store::{DocumentsError, Revision, Versioned},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
-use uuid::Uuid;
+use serde_json::Value;
+use utoipa::{IntoParams, ToSchema, openapi::Object};
 
-use self::secret::SecretText;
+use self::{secret::SecretText, view::TargetView};
 use super::{
     Api, State, body,
     body::Params,
+    openapi::{Conflict, IfMatch, null, words},
     problem::Problem,
-    resources::{List, PageParams, beside_if_readable, check_if_match, find, with_etag},
+    reasons::severity_words,
+    resources::{List, PageParams, SqlView, beside_if_readable, check_if_match, find, with_etag},
 };
 
-/// A status that is older than this has nobody who writes it any more. One is written at the end of each probe, and the
-/// next takes 30 s of waiting and 10 s of probing at most: one that can't be written is no alarm yet.
-const STALE: TimeDelta = TimeDelta::seconds(90);
-
 /// A target, as it is asked for.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "name": "app",
+    "connection": {"host": "db.example.com", "database": "app", "username": "sequin", "password": "…"},
+}))]
 pub(super) struct TargetRequest {
+    /// Unique among targets, and no uuid.
+    #[schema(min_length = 1, max_length = 100, pattern = "^[a-zA-Z0-9][a-zA-Z0-9._-]*$")]
     name: String,
     connection: ConnectionRequest,
+    /// The most sessions that all its consumers together may hold.
     #[serde(default = "default_pool_size")]
+    #[schema(minimum = 1, maximum = 100, default = default_pool_size)]
     pool_size: u32,
+    /// Your notes, kept as you give them.
     #[serde(default)]
+    #[schema(value_type = Object)]
     metadata: Metadata,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ConnectionRequest {
+    /// A host name, an address, or the directory of a Unix socket.
+    #[schema(min_length = 1, max_length = 255)]
     host: String,
     #[serde(default = "default_port")]
+    #[schema(minimum = 1, maximum = 65535, default = default_port)]
     port: u16,
+    #[schema(min_length = 1, max_length = 255)]
     database: String,
+    /// The user that was made for Sequin.
+    #[schema(min_length = 1, max_length = 255)]
     username: String,
+    #[schema(value_type = Option<String>, format = Password, write_only)]
     password: Option<SecretText>,
     #[serde(default)]
     tls: TlsRequest,
+    /// Not supported by this version.
+    #[schema(schema_with = not_yet)]
     bastion: Option<Value>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct TlsRequest {
+    #[schema(schema_with = tls_modes)]
     mode: Option<String>,
+    /// The certificate authorities to trust, in PEM; the system's if there are none.
     ca_pem: Option<String>,
+    /// Not supported by this version.
+    #[schema(schema_with = not_yet)]
     client_cert_pem: Option<String>,
+    /// Not supported by this version.
+    #[schema(schema_with = not_yet)]
     client_key_pem: Option<String>,
+}
+
+fn tls_modes() -> Object {
+    let modes = [TlsMode::Disable, TlsMode::Prefer, TlsMode::Require, TlsMode::VerifyCa, TlsMode::VerifyFull];
+    words("What is demanded of the server, with libpq's names and meanings.", &modes.map(TlsMode::as_str))
+}
+
+fn not_yet() -> Object {
+    null("Not supported by this version.")
 }
 
 fn default_pool_size() -> u32 {
@@ -77,76 +107,6 @@ fn default_pool_size() -> u32 {
 
 fn default_port() -> u16 {
     5432
-}
-
-/// A target, as it is shown.
-#[derive(Serialize)]
-pub(super) struct TargetView {
-    id: Uuid,
-    name: String,
-    connection: ConnectionView,
-    pool_size: u32,
-    metadata: Metadata,
-    state: TargetState,
-    health: HealthView,
-    consumers: usize,
-    created_at: DateTime<Utc>,
-    updated_at: DateTime<Utc>,
-}
-
-#[derive(Serialize)]
-struct ConnectionView {
-    host: String,
-    port: u16,
-    database: String,
-    username: String,
-    /// Secrets go in, and never come out.
-    password: (),
-    password_set: bool,
-    tls: TlsView,
-    bastion: (),
-}
-
-#[derive(Serialize)]
-struct TlsView {
-    mode: &'static str,
-    ca_pem: Option<String>,
-    client_cert_pem: (),
-    client_key_pem: (),
-    client_key_pem_set: bool,
-}
-
-/// Whether all is well, and if not, why.
-#[derive(Serialize)]
-pub(super) struct HealthView {
-    pub(super) status: &'static str,
-    pub(super) reasons: Vec<Reason>,
-    pub(super) checked_at: Option<DateTime<Utc>>,
-}
-
-/// What is to be said of a resource when nobody has reported on it for longer than `stale`: the dead-man's switch.
-///
-/// A report from so far in the future was written before the clock was set back: whoever is alive would have written
-/// another since.
-pub(super) fn silence(
-    reported_at: DateTime<Utc>,
-    stale: TimeDelta,
-    node: Option<&str>,
-    now: DateTime<Utc>,
-) -> Option<Reason> {
-    let node = node.map_or_else(|| "a node".into(), |node| format!("node {node}"));
-    let unheard = format!("nobody has reported on it since {reported_at}");
-    let age = now - reported_at;
-    let (summary, since, fix) = if age > stale {
-        (unheard, reported_at + stale, format!("look whether {node} is alive, and at its log"))
-    } else if age < -stale {
-        let summary = format!("{unheard}, which is in the future: the clock was set back");
-        (summary, now, format!("set the clocks right; look whether {node} is alive, and at its log"))
-    } else {
-        return None;
-    };
-    let cause = Some("its node is down, or can't write to the control store".into());
-    Some(Reason { code: "status_stale".into(), severity: Severity::Error, summary, since, cause, target: None, fix })
 }
 
 impl TargetRequest {
@@ -185,67 +145,7 @@ async fn view(api: &Api, target: Target, consumers: usize) -> Result<TargetView,
     let now = Utc::now();
     let mut unreadable = Vec::new();
     let status = beside_if_readable(&api.documents, target.id, &mut unreadable, now).await?;
-    Ok(show(target, status, unreadable, consumers, now))
-}
-
-fn show(
-    target: Target,
-    status: Option<TargetStatus>,
-    unreadable: Vec<Reason>,
-    consumers: usize,
-    now: DateTime<Utc>,
-) -> TargetView {
-    let health = health(&target, status.as_ref(), unreadable, now);
-    let Connection { host, port, database, username, password, tls } = target.connection;
-    let tls = TlsView {
-        mode: tls.mode.as_str(),
-        ca_pem: tls.ca_pem,
-        client_cert_pem: (),
-        client_key_pem: (),
-        client_key_pem_set: false,
-    };
-    TargetView {
-        id: target.id.0,
-        name: target.name,
-        connection: ConnectionView {
-            host,
-            port,
-            database,
-            username,
-            password: (),
-            password_set: password.is_some(),
-            tls,
-            bastion: (),
-        },
-        pool_size: target.pool_size,
-        metadata: target.metadata,
-        state: status.map_or(TargetState::Connecting, |status| status.state),
-        health,
-        consumers,
-        created_at: target.created_at,
-        updated_at: target.updated_at,
-    }
-}
-
-fn health(target: &Target, status: Option<&TargetStatus>, unreadable: Vec<Reason>, now: DateTime<Utc>) -> HealthView {
-    let checked_at = status.map(|status| status.checked_at);
-    let node = status.map(|status| status.node.as_str());
-    // A report that can't be read is no silence.
-    let is_to_be_heard = status.is_some() || unreadable.is_empty();
-    let silence = silence(checked_at.unwrap_or(target.created_at), STALE, node, now).filter(|_| is_to_be_heard);
-    let mut reasons = unreadable;
-    reasons.extend(silence);
-    for reason in &mut reasons {
-        reason.target = Some(target.name.clone());
-    }
-    let health = match status.map(|status| status.state) {
-        _ if !reasons.is_empty() => "unhealthy",
-        None | Some(TargetState::Connecting) => "initializing",
-        Some(TargetState::Healthy) => "healthy",
-        Some(TargetState::Unhealthy) => "unhealthy",
-    };
-    let observed = status.and_then(|status| status.reason.clone());
-    HealthView { status: health, reasons: observed.into_iter().chain(reasons).collect(), checked_at }
+    Ok(TargetView::of(target, status, unreadable, consumers, now))
 }
 
 async fn answer(api: &Api, status: StatusCode, target: Target, revision: Revision) -> Result<Response, Problem> {
@@ -254,6 +154,9 @@ async fn answer(api: &Api, status: StatusCode, target: Target, revision: Revisio
     Ok(with_etag(status, revision, view(api, target, consumers).await?))
 }
 
+/// Makes a target.
+#[utoipa::path(post, path = "/v1/targets", tag = "targets", operation_id = "create_target",
+    responses((status = 201, description = "It is made", body = TargetView, headers(("ETag"))), Conflict))]
 pub(super) async fn create(api: State, body::Json(request): body::Json<TargetRequest>) -> Result<Response, Problem> {
     let now = Utc::now();
     let target = request.into_target(now)?;
@@ -262,6 +165,9 @@ pub(super) async fn create(api: State, body::Json(request): body::Json<TargetReq
     answer(&api, StatusCode::CREATED, target, revision).await
 }
 
+/// Lists targets.
+#[utoipa::path(get, path = "/v1/targets", tag = "targets", operation_id = "list_targets", params(PageParams),
+    responses((status = 200, description = "A page of them", body = List<TargetView>)))]
 pub(super) async fn list(api: State, Params(params): Params<PageParams>) -> Result<Json<List<TargetView>>, Problem> {
     let limit = params.limit()?;
     let targets = api.documents.list::<Target>(params.after()?, limit + 1).await?;
@@ -282,11 +188,17 @@ pub(super) async fn list(api: State, Params(params): Params<PageParams>) -> Resu
     Ok(Json(List::page_of_documents(found, limit)))
 }
 
+/// Shows a target.
+#[utoipa::path(get, path = "/v1/targets/{target}", tag = "targets", operation_id = "read_target",
+    responses((status = 200, description = "The target", body = TargetView, headers(("ETag")))))]
 pub(super) async fn read(api: State, Path(target): Path<String>) -> Result<Response, Problem> {
     let found = find::<Target>(&api.documents, &target).await?;
     answer(&api, StatusCode::OK, found.value, found.revision).await
 }
 
+/// Deletes a target that no consumer writes to.
+#[utoipa::path(delete, path = "/v1/targets/{target}", tag = "targets", operation_id = "delete_target", params(IfMatch),
+    responses((status = 204, description = "It is gone"), Conflict))]
 pub(super) async fn delete(api: State, Path(target): Path<String>, headers: HeaderMap) -> Result<StatusCode, Problem> {
     let found = find::<Target>(&api.documents, &target).await?;
     check_if_match(&headers, found.revision)?;
@@ -303,92 +215,66 @@ pub(super) async fn delete(api: State, Path(target): Path<String>, headers: Head
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(super) async fn check(api: State, Path(target): Path<String>) -> Result<Json<Value>, Problem> {
+/// What connecting came to.
+#[derive(Serialize, ToSchema)]
+pub(super) struct Checked {
+    ok: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_version: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_ms: Option<f64>,
+    /// Why it is not well.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<CheckedReason>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct CheckedReason {
+    /// A stable word for programs, such as `target_unreachable`.
+    code: &'static str,
+    #[schema(schema_with = severity_words)]
+    severity: Severity,
+    summary: String,
+    cause: &'static str,
+    /// What to do.
+    fix: &'static str,
+}
+
+/// Connects to a target now.
+#[utoipa::path(post, path = "/v1/targets/{target}/check", tag = "targets", operation_id = "check_target",
+    responses((status = 200, description = "What connecting came to", body = Checked)))]
+pub(super) async fn check(api: State, Path(target): Path<String>) -> Result<Json<Checked>, Problem> {
     let found = find::<Target>(&api.documents, &target).await?;
     Ok(Json(match api.inspector.check(&found.value.connection).await {
         Ok(report) => {
-            let latency_ms = report.latency.as_secs_f64() * 1000.0;
-            json!({"ok": true, "server_version": report.server_version, "latency_ms": latency_ms})
+            let latency_ms = Some(report.latency.as_secs_f64() * 1000.0);
+            Checked { ok: true, server_version: Some(report.server_version), latency_ms, reason: None }
         }
-        Err(fault) => json!({"ok": false, "reason": {
-            "code": fault.code, "severity": Severity::Error, "summary": fault.to_string(), "cause": fault.cause,
-            "fix": fault.fix,
-        }}),
+        Err(fault) => {
+            let (code, severity, summary) = (fault.code, Severity::Error, fault.to_string());
+            let reason = CheckedReason { code, severity, summary, cause: fault.cause, fix: fault.fix };
+            Checked { ok: false, server_version: None, latency_ms: None, reason: Some(reason) }
+        }
     }))
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct SetupParams {
+    /// The schema to make: `sequin`, when it is not said.
     schema: Option<String>,
 }
 
+/// Gives the SQL that makes the user and the schema, with the grants.
+#[utoipa::path(get, path = "/v1/targets/{target}/setup-sql", tag = "targets", operation_id = "setup_sql",
+    params(SetupParams), responses((status = 200, description = "The SQL", body = SqlView)))]
 pub(super) async fn setup_sql(
     api: State,
     Path(target): Path<String>,
     Params(params): Params<SetupParams>,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json<SqlView>, Problem> {
     let connection = find::<Target>(&api.documents, &target).await?.value.connection;
     let schema = params.schema.as_deref().unwrap_or("sequin");
-    Ok(Json(json!({"sql": api.inspector.setup_sql(&connection, schema)})))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn target(created_at: DateTime<Utc>) -> Target {
-        let request = json!({"name": "app", "connection": {"host": "db", "database": "app", "username": "sequin"}});
-        let request: TargetRequest = serde_json::from_value(request).expect("a request");
-        request.into_target(created_at).expect("a target")
-    }
-
-    #[test]
-    fn a_target_that_nobody_reports_on_any_more_is_unhealthy_whatever_was_said_last() {
-        let now = Utc::now();
-        let status = |state, age| TargetStatus {
-            state,
-            reason: None,
-            checked_at: now - age,
-            consumers_seen: HashMap::default(),
-            node: "n1".into(),
-        };
-        let (longest_silence, too_long) = (TimeDelta::seconds(40), STALE + TimeDelta::seconds(1));
-        for state in [TargetState::Connecting, TargetState::Healthy, TargetState::Unhealthy] {
-            for age in [too_long, -too_long] {
-                let health = health(&target(now), Some(&status(state, age)), Vec::new(), now);
-                assert_eq!((health.status, health.reasons.len()), ("unhealthy", 1));
-                let reason = &health.reasons[0];
-                assert_eq!((reason.code.as_str(), reason.target.as_deref()), ("status_stale", Some("app")));
-                assert!(reason.fix.contains("node n1") && reason.since <= now, "{reason:?}");
-            }
-        }
-        for age in [longest_silence, -longest_silence] {
-            let fresh = health(&target(now), Some(&status(TargetState::Healthy, age)), Vec::new(), now);
-            assert_eq!((fresh.status, fresh.reasons), ("healthy", Vec::new()));
-        }
-    }
-
-    #[test]
-    fn a_target_that_nobody_has_ever_reported_on_is_given_the_same_time() {
-        let now = Utc::now();
-        let after = |age| health(&target(now - age), None, Vec::new(), now).status;
-        assert_eq!([after(STALE), after(STALE + TimeDelta::seconds(1))], ["initializing", "unhealthy"]);
-    }
-
-    #[test]
-    fn a_report_that_cannot_be_read_is_told_for_what_it_is_and_not_for_silence() {
-        let now = Utc::now();
-        let reason = Reason {
-            code: "unreadable".into(),
-            severity: Severity::Error,
-            summary: String::new(),
-            since: now,
-            cause: None,
-            target: None,
-            fix: String::new(),
-        };
-        let health = health(&target(now - STALE * 2), None, vec![reason], now);
-        let codes: Vec<_> = health.reasons.iter().map(|reason| reason.code.as_str()).collect();
-        assert_eq!((health.status, codes), ("unhealthy", vec!["unreadable"]));
-    }
+    Ok(Json(SqlView { sql: api.inspector.setup_sql(&connection, schema) }))
 }

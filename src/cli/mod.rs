@@ -34,6 +34,7 @@ use self::{
     client::Server,
     output::{NobodyReads, Output, note},
 };
+use crate::api;
 
 /// Forwards a durable stream of API records to tables in Postgres databases.
 #[derive(Parser)]
@@ -54,6 +55,8 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Run the service.
     Serve(serve::ServeArguments),
+    /// Print the description of the HTTP API, in OpenAPI 3.1.
+    Openapi,
     /// Publish records.
     Publish(publish::PublishArguments),
     /// Show how everything is.
@@ -120,6 +123,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Serve(arguments) => serve::run(arguments).await,
+        Command::Openapi => {
+            output::print(api::openapi_json())?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Publish(arguments) => publish::run(&server.client()?, output, arguments).await,
         Command::Status(arguments) => status::run(&server.client()?, output, &arguments).await,
         Command::Target(command) => target::run(&server.client()?, output, command).await,

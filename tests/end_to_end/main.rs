@@ -21,6 +21,7 @@ mod isolation;
 mod late_commits;
 mod memory;
 mod network;
+mod openapi;
 mod outages;
 mod payloads;
 mod publishing;

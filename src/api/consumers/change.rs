@@ -11,36 +11,71 @@ use sequin_actors::{
     store::Versioned,
 };
 use serde::Deserialize;
+use utoipa::ToSchema;
 
-use super::{FilterRequest, answer, default_lag_threshold, find_started, find_target};
+use super::{ConsumerView, FilterRequest, answer, default_lag_threshold, find_started, find_target};
 use crate::api::{
     Api, State, body,
     change::Change,
+    openapi::{Conflict, IfMatch},
     problem::Problem,
     resources::{beside, check_if_match, find},
 };
 
-/// What of a consumer is to change.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// What of a consumer is to change. What is not named stays as it is.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"filter": {"provider": "hubspot"}, "lag_threshold_seconds": 60}))]
 pub(in crate::api) struct ConsumerPatch {
+    #[schema(value_type = String, min_length = 1, max_length = 100, pattern = "^[a-zA-Z0-9][a-zA-Z0-9._-]*$")]
+    #[serde(default)]
     name: Change<String>,
+    /// The one that it has: a consumer stays with its target.
+    #[schema(value_type = String)]
+    #[serde(default)]
     target: Change<String>,
+    /// Replaced as a whole. Everything that matches is read from the start.
+    #[schema(value_type = FilterRequest)]
+    #[serde(default)]
     filter: Change<FilterRequest>,
+    #[schema(value_type = String, min_length = 1, max_length = 63)]
+    #[serde(default)]
     schema: Change<String>,
+    /// Another table gets everything; the former stays as it is.
+    #[schema(value_type = String, min_length = 1, max_length = 63)]
+    #[serde(default)]
     table: Change<String>,
+    /// Replaced as a whole.
+    #[schema(value_type = Option<Object>)]
+    #[serde(default)]
     metadata: Change<Metadata>,
+    /// `quarantine` or `replace`; null for the default.
+    #[schema(value_type = Option<String>)]
+    #[serde(default)]
     unsupported_text: Change<UnsupportedText>,
+    /// Null for the default.
+    #[schema(value_type = Option<u32>, minimum = 1)]
+    #[serde(default)]
     lag_threshold_seconds: Change<u32>,
 }
 
 /// Where to read again from.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({"to": 0}))]
 pub(in crate::api) struct RewindRequest {
+    /// Everything beyond this position is read again; 0 for all that there is.
     to: u64,
 }
 
+/// Changes a consumer.
+///
+/// What the body does not name stays as it is (RFC 7396). One that runs goes on with the change by itself. Rows that another
+/// filter has brought stay in the table.
+#[utoipa::path(patch, path = "/v1/consumers/{consumer}", tag = "consumers", operation_id = "change_consumer",
+    params(IfMatch), responses(
+        (status = 200, description = "The consumer as it is now", body = ConsumerView, headers(("ETag"))), Conflict
+    ))]
 pub(in crate::api) async fn patch(
     api: State,
     Path(consumer): Path<String>,
@@ -62,7 +97,13 @@ pub(in crate::api) async fn patch(
     write(&api, before, consumer).await
 }
 
-/// Reads again what lies beyond a position. What the table holds already is as new as what is read.
+/// Lets a consumer read again what lies beyond a position.
+///
+/// Rows that are missing come back. Rows that are there are as new as what is read, and stay as they are.
+#[utoipa::path(post, path = "/v1/consumers/{consumer}/rewind", tag = "consumers", operation_id = "rewind_consumer",
+    params(IfMatch), responses(
+        (status = 200, description = "The consumer", body = ConsumerView, headers(("ETag"))), Conflict
+    ))]
 pub(in crate::api) async fn rewind(
     api: State,
     Path(consumer): Path<String>,

@@ -6,20 +6,24 @@ use sequin_actors::{
     model::{Consumer, Target},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::super::{
     Api, State,
     body::Params,
+    openapi::{Conflict, UnprocessableContent},
     problem::{FieldProblem, Problem},
     resources::{beside, find},
 };
 
 /// What became of the wish for a table.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CreatedTable)]
 pub(in super::super) struct CreatedView {
     /// False if there was something of this name already.
     created: bool,
     /// What was run.
+    #[schema(required)]
     sql: Option<String>,
 }
 
@@ -28,30 +32,45 @@ const SAMPLE: u32 = 1000;
 const MAX_SAMPLE: u32 = 10_000;
 
 /// Which views to write.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(in super::super) struct ViewsParams {
+    /// A view of this collection only.
     collection: Option<String>,
+    /// The schema to make the views in: `public`, when it is not said.
+    #[param(min_length = 1, max_length = 63)]
     schema: Option<String>,
+    /// How many rows of each collection to look at, at most: 1000, when it is not said.
+    #[param(minimum = 1, maximum = 10000)]
     sample: Option<u32>,
 }
 
 /// Views, as one text and each by itself.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Views)]
 pub(in super::super) struct ViewsView {
     sql: String,
     views: Vec<ViewView>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = View)]
 struct ViewView {
     collection: String,
+    /// Its full name, as it stands in the statement.
     view: String,
     /// How many rows it was written from.
     sampled: u64,
     sql: String,
 }
 
+/// Makes the consumer's table, and its schema where it is not there.
+///
+/// What Sequin's user makes belongs to it; who owns the schema, or else the database, is given all rights on it. If it may
+/// not, the answer is 422 with the SQL for somebody who may.
+#[utoipa::path(post, path = "/v1/consumers/{consumer}/create-table", tag = "consumers", operation_id = "create_table",
+    responses((status = 200, description = "It is there", body = CreatedView), Conflict, UnprocessableContent))]
 pub(in super::super) async fn create_table(
     api: State,
     Path(consumer): Path<String>,
@@ -68,6 +87,11 @@ pub(in super::super) async fn create_table(
     }
 }
 
+/// Gives SQL that makes views of the consumer's table: one for each collection, with a column for each key of its payloads.
+///
+/// What the columns are is read from a sample of the rows. A table without rows is a conflict.
+#[utoipa::path(get, path = "/v1/consumers/{consumer}/views-sql", tag = "consumers", operation_id = "views_sql",
+    params(ViewsParams), responses((status = 200, description = "The SQL", body = ViewsView), Conflict))]
 pub(in super::super) async fn views_sql(
     api: State,
     Path(consumer): Path<String>,

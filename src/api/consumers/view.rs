@@ -5,15 +5,23 @@ use sequin_actors::model::{
     Backfill, Consumer, ConsumerStatus, Desired, Filter, Metadata, Reason, RunState, Severity, Target, UnsupportedText,
 };
 use serde::Serialize;
+use utoipa::{ToSchema, openapi::Object};
 use uuid::Uuid;
 
-use super::super::targets::{HealthView, silence};
+use super::{
+    super::{
+        openapi::words,
+        reasons::{HealthView, silence},
+    },
+    unsupported_text_words,
+};
 
 /// A status that is older than this has nobody who writes it any more.
 const STALE: TimeDelta = TimeDelta::seconds(60);
 
 /// A consumer, as it is shown.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Consumer)]
 pub(in super::super) struct ConsumerView {
     id: Uuid,
     name: String,
@@ -21,9 +29,12 @@ pub(in super::super) struct ConsumerView {
     filter: FilterView,
     schema: String,
     table: String,
+    #[schema(schema_with = state_words)]
     state: &'static str,
     health: HealthView,
+    #[schema(required)]
     backfill: Option<BackfillView>,
+    /// Everything up to this position is in the table.
     checkpoint: u64,
     lag: LagView,
     rate: RateView,
@@ -31,51 +42,67 @@ pub(in super::super) struct ConsumerView {
     /// Records upserted with U+FFFD in place of text that the database can't hold.
     replaced_text: u64,
     quarantined: u64,
+    /// The node that runs it.
+    #[schema(required)]
     node: Option<String>,
+    #[schema(schema_with = unsupported_text_words)]
     unsupported_text: UnsupportedText,
     lag_threshold_seconds: u32,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+    #[schema(value_type = Object)]
     metadata: Metadata,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 struct TargetRef {
     id: Uuid,
+    #[schema(required)]
     name: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = Filter)]
 enum FilterView {
     Provider(String),
     Sync(Uuid),
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Backfill)]
 struct BackfillView {
     total: u64,
     done: u64,
     started_at: DateTime<Utc>,
+    #[schema(required)]
     finished_at: Option<DateTime<Utc>>,
+    #[schema(required)]
     eta_seconds: Option<u64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Lag)]
 struct LagView {
     records: u64,
     seconds: f64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Applied)]
 struct AppliedView {
     upserts: u64,
     deletes: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Rate)]
 struct RateView {
     records_per_second: f64,
+}
+
+fn state_words() -> Object {
+    words("What it is doing.", &["draft", "waiting", "backfilling", "live", "halted", "paused"])
 }
 
 impl ConsumerView {
@@ -150,7 +177,8 @@ fn health(
 ) -> HealthView {
     if consumer.desired == Desired::Draft {
         let health = if unreadable.is_empty() { "initializing" } else { "unhealthy" };
-        return HealthView { status: health, reasons: unreadable, checked_at: None };
+        let reasons = unreadable.into_iter().map(Into::into).collect();
+        return HealthView { status: health, reasons, checked_at: None };
     }
     let mut reasons = match status {
         Some(status) if consumer.desired == Desired::Running => status.reasons.clone(),
@@ -175,7 +203,7 @@ fn health(
         reasons if reasons.iter().all(|reason| reason.severity == Severity::Warning) => "healthy",
         _ => "unhealthy",
     };
-    HealthView { status: health, reasons, checked_at }
+    HealthView { status: health, reasons: reasons.into_iter().map(Into::into).collect(), checked_at }
 }
 
 impl BackfillView {

@@ -5,30 +5,37 @@ use axum::{Json, extract::Path};
 use sequin_actors::model::{Secret, Target};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use super::{find, secret::SecretText};
 use crate::api::{State, body, problem::Problem};
 
 /// The secrets to compare.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Secrets)]
 pub(in crate::api) struct CompareRequest {
     connection: ConnectionSecrets,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ConnectionSecrets {
+    #[schema(value_type = Option<String>, format = Password, write_only)]
     password: Option<SecretText>,
 }
 
 /// What came of it, by the paths of the fields.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Compared)]
 pub(in crate::api) struct CompareView {
     same: Vec<&'static str>,
     different: Vec<&'static str>,
 }
 
+/// Compares secrets with those of a target, which are never shown.
+#[utoipa::path(post, path = "/v1/targets/{target}/compare-secrets", tag = "targets", operation_id = "compare_secrets",
+    responses((status = 200, description = "Which of them are the same", body = CompareView)))]
 pub(in crate::api) async fn compare_secrets(
     api: State,
     Path(target): Path<String>,

@@ -5,41 +5,94 @@ use chrono::Utc;
 use sequin_actors::model::{FieldError, Metadata, Target, TlsMode};
 use serde::Deserialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
-use super::{StatusCode, answer, default_pool_size, default_port, find, secret::SecretText};
-use crate::api::{State, body, change::Change, problem::Problem, resources::check_if_match};
+use super::{StatusCode, TargetView, answer, default_pool_size, default_port, find, secret::SecretText};
+use crate::api::{
+    State, body,
+    change::Change,
+    openapi::{Conflict, IfMatch},
+    problem::Problem,
+    resources::check_if_match,
+};
 
-/// What of a target is to change.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+/// What of a target is to change. What is not named stays as it is.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(example = json!({"connection": {"password": "…"}}))]
 pub(in crate::api) struct TargetPatch {
+    #[schema(value_type = String, min_length = 1, max_length = 100, pattern = "^[a-zA-Z0-9][a-zA-Z0-9._-]*$")]
+    #[serde(default)]
     name: Change<String>,
+    #[schema(value_type = ConnectionPatch)]
+    #[serde(default)]
     connection: Change<ConnectionPatch>,
+    /// Null for the default.
+    #[schema(value_type = Option<u32>, minimum = 1, maximum = 100)]
+    #[serde(default)]
     pool_size: Change<u32>,
+    /// Replaced as a whole.
+    #[schema(value_type = Option<Object>)]
+    #[serde(default)]
     metadata: Change<Metadata>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct ConnectionPatch {
+    #[schema(value_type = String, min_length = 1, max_length = 255)]
+    #[serde(default)]
     host: Change<String>,
+    /// Null for the default.
+    #[schema(value_type = Option<u16>, minimum = 1, maximum = 65535)]
+    #[serde(default)]
     port: Change<u16>,
+    #[schema(value_type = String, min_length = 1, max_length = 255)]
+    #[serde(default)]
     database: Change<String>,
+    #[schema(value_type = String, min_length = 1, max_length = 255)]
+    #[serde(default)]
     username: Change<String>,
+    /// Null for none.
+    #[schema(value_type = Option<String>, format = Password, write_only)]
+    #[serde(default)]
     password: Change<SecretText>,
+    /// Null for the defaults.
+    #[schema(value_type = Option<TlsPatch>)]
+    #[serde(default)]
     tls: Change<TlsPatch>,
+    /// Not supported by this version.
+    #[schema(schema_with = super::not_yet)]
+    #[serde(default)]
     bastion: Change<Value>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 struct TlsPatch {
+    /// What is demanded of the server; null for the default.
+    #[schema(value_type = Option<String>)]
+    #[serde(default)]
     mode: Change<String>,
+    /// Null for the system's authorities.
+    #[schema(value_type = Option<String>)]
+    #[serde(default)]
     ca_pem: Change<String>,
+    /// Not supported by this version.
+    #[schema(schema_with = super::not_yet)]
+    #[serde(default)]
     client_cert_pem: Change<String>,
+    /// Not supported by this version.
+    #[schema(schema_with = super::not_yet)]
+    #[serde(default)]
     client_key_pem: Change<String>,
 }
 
+/// Changes a target.
+///
+/// What the body does not name stays as it is (RFC 7396). Consumers go over to the new connection as soon as it answers.
+#[utoipa::path(patch, path = "/v1/targets/{target}", tag = "targets", operation_id = "change_target", params(IfMatch),
+    responses((status = 200, description = "The target as it is now", body = TargetView, headers(("ETag"))), Conflict))]
 pub(in crate::api) async fn patch(
     api: State,
     Path(target): Path<String>,

@@ -1,0 +1,210 @@
+//! The OpenAPI description of the API, made from the handlers, and what they describe themselves with.
+//!
+//! A call is described beside its handler, and registered with `routes!` in the module above: nothing else registers a
+//! route, so nothing is served undescribed. Of a handler, say only what its shape does not:
+//!
+//! ```ignore
+//! /// Makes a widget.                                    (the summary; what follows a blank line is the description)
+//! #[utoipa::path(post, path = "/v1/widgets", tag = "widgets", operation_id = "create_widget", params(IfMatch),
+//!     responses((status = 201, body = WidgetView, description = "It is made", headers(ETag)), Conflict))]
+//! ```
+//!
+//! Path parameters and the body are read off the handler's arguments; query parameters derive `IntoParams`. Wire types
+//! derive `ToSchema`, under a name without `View` or `Request` where that is free. [`describe`] adds what follows from
+//! the shape: 400, 413 and 422 with a body, 404 with a path parameter, 412 with [`IfMatch`], 422 with query parameters,
+//! and what any call may answer: 401, 500, 503. What else a call may answer is named: [`Conflict`],
+//! [`UnsupportedMediaType`]. A call that needs no token says `security(())`.
+//!
+//! `tests/openapi.json` is what comes of it: a test compares, and says how to write it anew.
+
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use axum::{
+    http::header,
+    response::{IntoResponse, Response},
+};
+use utoipa::{
+    IntoParams, IntoResponses, OpenApi,
+    openapi::{
+        self, Content, Object, Ref, RefOr, Required, ResponseBuilder,
+        path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem},
+        schema::{ArrayItems, ObjectBuilder, Schema, SchemaType, Type},
+        security::{Http, HttpAuthScheme, SecurityScheme},
+    },
+};
+
+use super::Problem;
+
+/// What nothing in the handlers says.
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Sequin",
+        description = "Publish records of syncs to a durable stream, and forward them to tables in Postgres databases.\n\n\
+            Targets and consumers are addressed by `id` or by `name`. Lists are `{\"data\": […], \"next\": null}` and take \
+            `limit`, and the `next` of the page before as `after`. Errors are `application/problem+json` (RFC 9457) with \
+            everything that is wrong at once. Unknown fields are refused by name. Secrets go in, and never come out.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    tags(
+        (name = "records", description = "Publishing records."),
+        (name = "targets", description = "Customers' databases."),
+        (name = "consumers", description = "What is forwarded, and to which table."),
+        (name = "quarantine", description = "The records that a consumer's database refused."),
+        (name = "syncs", description = "Providers and syncs, as the stream knows them."),
+        (name = "node", description = "Whether the node lives and is ready, and what it can do."),
+    ),
+    components(schemas(Problem)),
+    security(("token" = []))
+)]
+struct Description;
+
+/// A description without any call yet.
+pub(super) fn description() -> openapi::OpenApi {
+    Description::openapi()
+}
+
+/// The problems that calls answer with: status, name and meaning.
+const PROBLEMS: [(&str, &str, &str); 10] = [
+    ("400", "BadRequest", "The body can't be read or parsed."),
+    ("401", "Unauthorized", "There is no token, or it is not valid."),
+    ("404", "NotFound", "There is nothing of this id or name."),
+    ("409", "Conflict", "It is in the way of something: a name that is taken, a use, a state; `detail` says which."),
+    ("412", "PreconditionFailed", "It is at another revision than `If-Match` names."),
+    ("413", "ContentTooLarge", "The body is too large; `detail` says how large it may be."),
+    ("415", "UnsupportedMediaType", "The body is of a type that is not taken here; `detail` says which are."),
+    ("422", "UnprocessableContent", "Something is not valid: `errors` has everything that is wrong."),
+    ("500", "InternalServerError", "Something failed here, or what is stored can't be read; `detail` says which."),
+    ("503", "ServiceUnavailable", "The storage does not answer or is full, or it took too long: try again later."),
+];
+
+/// What a call can be described with that answers this problem for a reason that its shape does not show.
+macro_rules! problems {
+    ($($name:ident)*) => {$(
+        pub(super) struct $name;
+
+        impl IntoResponses for $name {
+            fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
+                let (status, name, _) = PROBLEMS.iter().find(|(_, name, _)| *name == stringify!($name)).expect("one of them");
+                BTreeMap::from([((*status).into(), Ref::from_response_name(*name).into())])
+            }
+        }
+    )*};
+}
+
+problems!(Conflict UnprocessableContent UnsupportedMediaType);
+
+/// The header of a write that is to be made at one revision only.
+pub(super) struct IfMatch;
+
+impl IfMatch {
+    const NAME: &str = "If-Match";
+}
+
+impl IntoParams for IfMatch {
+    fn into_params(_: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let header = ParameterBuilder::new()
+            .name(Self::NAME)
+            .parameter_in(ParameterIn::Header)
+            .required(Required::False)
+            .description(Some("Makes the change only if this is the `ETag` of what is there."))
+            .schema(Some(Object::with_type(Type::String)));
+        vec![header.build()]
+    }
+}
+
+/// What the parameters of paths are.
+const PATH_PARAMETERS: [(&str, &str); 4] = [
+    ("target", "The target's id or name."),
+    ("consumer", "The consumer's id or name."),
+    ("sync", "The sync's id."),
+    ("record", "The record's `sequin_id`."),
+];
+
+/// Adds to the calls what follows from their shape.
+pub(super) fn describe(mut openapi: openapi::OpenApi) -> openapi::OpenApi {
+    for item in openapi.paths.paths.values_mut() {
+        operations(item).for_each(complete);
+    }
+    let components = openapi.components.get_or_insert_default();
+    let bearer = Http::builder().scheme(HttpAuthScheme::Bearer).description(Some("A token of this cluster."));
+    components.add_security_scheme("token", SecurityScheme::Http(bearer.build()));
+    for (_, name, meaning) in PROBLEMS {
+        let problem = Content::new(Some(Ref::from_schema_name("Problem")));
+        let response = ResponseBuilder::new().description(meaning).content("application/problem+json", problem);
+        components.responses.insert(name.into(), response.build().into());
+    }
+    for (name, schema) in &mut components.schemas {
+        refer_to_items(name, schema);
+    }
+    openapi
+}
+
+/// Lets a list refer to the schema of its items, which is repeated in it otherwise.
+fn refer_to_items(name: &str, schema: &mut RefOr<Schema>) {
+    let (Some(item), RefOr::T(Schema::Object(list))) = (name.strip_prefix("List_"), schema) else { return };
+    if let Some(RefOr::T(Schema::Array(data))) = list.properties.get_mut("data") {
+        data.items = ArrayItems::RefOrSchema(Box::new(Ref::from_schema_name(item).into()));
+    }
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    let PathItem { get, put, post, delete, patch, .. } = item;
+    [get, put, post, delete, patch].into_iter().flatten()
+}
+
+fn complete(operation: &mut Operation) {
+    let mut statuses = vec!["500", "503"];
+    if operation.security.is_none() {
+        statuses.push("401");
+    }
+    if operation.request_body.is_some() {
+        statuses.extend(["400", "413", "422"]);
+    }
+    for parameter in operation.parameters.iter_mut().flatten() {
+        let RefOr::T(parameter) = parameter else { continue };
+        match parameter.parameter_in {
+            ParameterIn::Path => {
+                statuses.push("404");
+                let described = PATH_PARAMETERS.iter().find(|(name, _)| *name == parameter.name);
+                parameter.description = described.map(|(_, description)| (*description).into());
+            }
+            ParameterIn::Query => statuses.push("422"),
+            ParameterIn::Header if parameter.name == IfMatch::NAME => statuses.push("412"),
+            _ => {}
+        }
+    }
+    let responses = &mut operation.responses.responses;
+    for (status, name, _) in PROBLEMS.iter().filter(|(status, ..)| statuses.contains(status)) {
+        responses.entry((*status).into()).or_insert_with(|| Ref::from_response_name(*name).into());
+    }
+}
+
+/// The schema of one of these words.
+pub(super) fn words(description: &str, words: &[&'static str]) -> Object {
+    let text = ObjectBuilder::new().schema_type(SchemaType::new(Type::String));
+    text.description(Some(description)).enum_values(Some(words.to_vec())).build()
+}
+
+/// The schema of what has no value.
+pub(super) fn null(description: &str) -> Object {
+    let null = ObjectBuilder::new().schema_type(SchemaType::new(Type::Null));
+    null.description(Some(description)).build()
+}
+
+/// The description of every call of the API, as JSON.
+pub fn openapi_json() -> &'static str {
+    static JSON: LazyLock<String> = LazyLock::new(|| {
+        let mut json = super::openapi().to_pretty_json().expect("a description is JSON");
+        json.push('\n');
+        json
+    });
+    &JSON
+}
+
+/// This description.
+#[utoipa::path(get, path = "/openapi.json", tag = "node", operation_id = "openapi", security(()),
+    responses((status = 200, description = "The description in OpenAPI 3.1", body = Object, content_type = "application/json")))]
+pub(super) async fn serve() -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], openapi_json()).into_response()
+}

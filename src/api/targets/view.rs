@@ -1,0 +1,205 @@
+//! A target, as it is shown: what it should be, and what its actor observed.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use sequin_actors::model::{Connection, Metadata, Reason, Target, TargetState, TargetStatus};
+use serde::Serialize;
+use utoipa::{ToSchema, openapi::Object};
+use uuid::Uuid;
+
+use super::super::{
+    openapi::{null, words},
+    reasons::{HealthView, silence},
+};
+
+/// A status that is older than this has nobody who writes it any more. One is written at the end of each probe, and the
+/// next takes 30 s of waiting and 10 s of probing at most: one that can't be written is no alarm yet.
+const STALE: TimeDelta = TimeDelta::seconds(90);
+
+/// A target, as it is shown.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Target)]
+pub(in super::super) struct TargetView {
+    id: Uuid,
+    name: String,
+    connection: ConnectionView,
+    /// The most sessions that all its consumers together may hold.
+    pool_size: u32,
+    /// The customer's notes.
+    #[schema(value_type = Object)]
+    metadata: Metadata,
+    #[schema(schema_with = state_words)]
+    state: TargetState,
+    health: HealthView,
+    /// How many consumers write to it.
+    consumers: usize,
+    created_at: DateTime<Utc>,
+    updated_at: DateTime<Utc>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Connection)]
+struct ConnectionView {
+    host: String,
+    port: u16,
+    database: String,
+    username: String,
+    /// Secrets go in, and never come out.
+    #[schema(schema_with = never_told)]
+    password: (),
+    password_set: bool,
+    tls: TlsView,
+    #[schema(schema_with = never_told)]
+    bastion: (),
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Tls)]
+struct TlsView {
+    #[schema(schema_with = super::tls_modes)]
+    mode: &'static str,
+    #[schema(required)]
+    ca_pem: Option<String>,
+    #[schema(schema_with = never_told)]
+    client_cert_pem: (),
+    #[schema(schema_with = never_told)]
+    client_key_pem: (),
+    client_key_pem_set: bool,
+}
+
+fn never_told() -> Object {
+    null("Always null: it goes in, and never comes out.")
+}
+
+fn state_words() -> Object {
+    words("What is known of it.", &["connecting", "healthy", "unhealthy"])
+}
+
+impl TargetView {
+    /// The target with what was found beside it, and why the rest of that is `unreadable`.
+    pub(super) fn of(
+        target: Target,
+        status: Option<TargetStatus>,
+        unreadable: Vec<Reason>,
+        consumers: usize,
+        now: DateTime<Utc>,
+    ) -> Self {
+        let health = health(&target, status.as_ref(), unreadable, now);
+        let Connection { host, port, database, username, password, tls } = target.connection;
+        let tls = TlsView {
+            mode: tls.mode.as_str(),
+            ca_pem: tls.ca_pem,
+            client_cert_pem: (),
+            client_key_pem: (),
+            client_key_pem_set: false,
+        };
+        Self {
+            id: target.id.0,
+            name: target.name,
+            connection: ConnectionView {
+                host,
+                port,
+                database,
+                username,
+                password: (),
+                password_set: password.is_some(),
+                tls,
+                bastion: (),
+            },
+            pool_size: target.pool_size,
+            metadata: target.metadata,
+            state: status.map_or(TargetState::Connecting, |status| status.state),
+            health,
+            consumers,
+            created_at: target.created_at,
+            updated_at: target.updated_at,
+        }
+    }
+}
+
+fn health(target: &Target, status: Option<&TargetStatus>, unreadable: Vec<Reason>, now: DateTime<Utc>) -> HealthView {
+    let checked_at = status.map(|status| status.checked_at);
+    let node = status.map(|status| status.node.as_str());
+    // A report that can't be read is no silence.
+    let is_to_be_heard = status.is_some() || unreadable.is_empty();
+    let silence = silence(checked_at.unwrap_or(target.created_at), STALE, node, now).filter(|_| is_to_be_heard);
+    let mut reasons = unreadable;
+    reasons.extend(silence);
+    for reason in &mut reasons {
+        reason.target = Some(target.name.clone());
+    }
+    let health = match status.map(|status| status.state) {
+        _ if !reasons.is_empty() => "unhealthy",
+        None | Some(TargetState::Connecting) => "initializing",
+        Some(TargetState::Healthy) => "healthy",
+        Some(TargetState::Unhealthy) => "unhealthy",
+    };
+    let observed = status.and_then(|status| status.reason.clone());
+    let reasons = observed.into_iter().chain(reasons).map(Into::into).collect();
+    HealthView { status: health, reasons, checked_at }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use sequin_actors::model::Severity;
+    use serde_json::json;
+
+    use super::{super::TargetRequest, *};
+
+    fn target(created_at: DateTime<Utc>) -> Target {
+        let request = json!({"name": "app", "connection": {"host": "db", "database": "app", "username": "sequin"}});
+        let request: TargetRequest = serde_json::from_value(request).expect("a request");
+        request.into_target(created_at).expect("a target")
+    }
+
+    #[test]
+    fn a_target_that_nobody_reports_on_any_more_is_unhealthy_whatever_was_said_last() {
+        let now = Utc::now();
+        let status = |state, age| TargetStatus {
+            state,
+            reason: None,
+            checked_at: now - age,
+            consumers_seen: HashMap::default(),
+            node: "n1".into(),
+        };
+        let (longest_silence, too_long) = (TimeDelta::seconds(40), STALE + TimeDelta::seconds(1));
+        for state in [TargetState::Connecting, TargetState::Healthy, TargetState::Unhealthy] {
+            for age in [too_long, -too_long] {
+                let health = health(&target(now), Some(&status(state, age)), Vec::new(), now);
+                assert_eq!((health.status, health.reasons.len()), ("unhealthy", 1));
+                let reason = &health.reasons[0];
+                assert_eq!((reason.code.as_str(), reason.target.as_deref()), ("status_stale", Some("app")));
+                assert!(reason.fix.contains("node n1") && reason.since <= now, "{reason:?}");
+            }
+        }
+        for age in [longest_silence, -longest_silence] {
+            let fresh = health(&target(now), Some(&status(TargetState::Healthy, age)), Vec::new(), now);
+            assert_eq!((fresh.status, fresh.reasons), ("healthy", Vec::new()));
+        }
+    }
+
+    #[test]
+    fn a_target_that_nobody_has_ever_reported_on_is_given_the_same_time() {
+        let now = Utc::now();
+        let after = |age| health(&target(now - age), None, Vec::new(), now).status;
+        assert_eq!([after(STALE), after(STALE + TimeDelta::seconds(1))], ["initializing", "unhealthy"]);
+    }
+
+    #[test]
+    fn a_report_that_cannot_be_read_is_told_for_what_it_is_and_not_for_silence() {
+        let now = Utc::now();
+        let reason = Reason {
+            code: "unreadable".into(),
+            severity: Severity::Error,
+            summary: String::new(),
+            since: now,
+            cause: None,
+            target: None,
+            fix: String::new(),
+        };
+        let health = health(&target(now - STALE * 2), None, vec![reason], now);
+        let codes: Vec<_> = health.reasons.iter().map(|reason| reason.code.as_str()).collect();
+        assert_eq!((health.status, codes), ("unhealthy", vec!["unreadable"]));
+    }
+}
