@@ -30,5 +30,6 @@ mod quarantine_api;
 mod restarts;
 mod secrets;
 mod supervision;
+mod syncs;
 mod views;
 mod wrong_tables;

@@ -15,7 +15,7 @@ mod verify;
 mod views;
 
 pub use apply::{ApplyError, Change, Tombstone, apply};
-pub use catalog::{create_table_sql, setup_sql};
+pub use catalog::{cleanup_sql, create_table_sql, setup_sql};
 pub use create::create_table;
 pub use encode::copy_row;
 pub use error::{Fault, Verdict};
