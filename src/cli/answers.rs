@@ -247,7 +247,7 @@ pub(super) struct Removed {
 #[derive(Deserialize)]
 pub(super) struct Cleanup {
     pub(super) consumer: String,
-    pub(super) target: Option<String>,
+    pub(super) target: String,
     pub(super) sql: String,
 }
 
@@ -255,8 +255,8 @@ pub(super) struct Cleanup {
 pub(super) struct Node {
     #[serde(rename = "node")]
     pub(super) name: String,
-    pub(super) targets: Vec<String>,
-    pub(super) seen_at: Option<DateTime<Utc>>,
+    pub(super) targets: Vec<Named>,
+    pub(super) seen_at: DateTime<Utc>,
 }
 
 /// What became of the wish for a table.

@@ -26,8 +26,8 @@ pub(super) async fn run(client: &Client, output: Output, command: &NodeCommand) 
         Output::Table => {
             let mut table = Table::new([Column::Left("node"), Column::Left("seen"), Column::Left("targets")]);
             for Node { name, targets, seen_at } in answer.read::<List<Node>>()?.data {
-                let seen = seen_at.map(figures::ago).unwrap_or_default();
-                table.row([name, seen, targets.join(" ")]);
+                let targets: Vec<String> = targets.into_iter().filter_map(|target| target.name).collect();
+                table.row([name, figures::ago(seen_at), targets.join(" ")]);
             }
             print(table)?;
         }

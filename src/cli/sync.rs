@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Map, Value, json};
 
 use super::{
-    answers::{List, Removed, Sync},
+    answers::{Cleanup, List, Removed, Sync},
     client::{Answer, Client},
     connection::parse_metadata,
     figures,
@@ -49,9 +49,9 @@ pub(super) struct Which {
 pub(super) struct SetArguments {
     #[command(flatten)]
     sync: Which,
-    /// The provider that it belongs to.
+    /// The provider that it belongs to: needed before its first record.
     #[arg(long)]
-    provider: String,
+    provider: Option<String>,
     /// What you know it by; without, by nothing.
     #[arg(long, value_name = "ID")]
     external_id: Option<String>,
@@ -72,7 +72,6 @@ pub(super) async fn run(client: &Client, output: Output, command: SyncCommand) -
         }
         SyncCommand::Get(Which { sync }) => show(output, &client.get(&["syncs", &sync]).await?)?,
         SyncCommand::Set(SetArguments { sync: Which { sync }, provider, external_id, metadata }) => {
-            let metadata = metadata.unwrap_or_default();
             let request = json!({"provider": provider, "external_id": external_id, "metadata": metadata});
             show(output, &client.put_json(&["syncs", &sync], &request).await?)?;
         }
@@ -100,9 +99,8 @@ fn removed(output: Output, answer: &Answer) -> anyhow::Result<()> {
     if output == Output::Json {
         return print(answer.text());
     }
-    cleanup_sql.iter().try_for_each(|cleanup| {
-        let target = cleanup.target.as_deref().unwrap_or("(gone)");
-        print(format_args!("-- target {target}, consumer {}\n{}", cleanup.consumer, cleanup.sql))
+    cleanup_sql.iter().try_for_each(|Cleanup { consumer, target, sql }| {
+        print(format_args!("-- in target {target}, written by consumer {consumer}\n{sql}"))
     })
 }
 

@@ -13,7 +13,7 @@ use crate::support::{
     PATIENCE,
     cli::{self, run},
     database::PASSWORD,
-    model::{HUBSPOT, Model, contact, sync},
+    model::{HUBSPOT, Model, Version, contact, sync},
     node::Node,
     setup::Setup,
 };
@@ -82,6 +82,47 @@ async fn a_consumer_is_told_to_read_again() {
     assert_eq!(run(&setup.node.api, "provider list").await.expect_done(), "PROVIDER\nhubspot\n");
     let listed = run(&setup.node.api, "provider list --output json").await.expect_json();
     assert_eq!(listed["data"][0]["name"], "hubspot");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sync_is_described_and_removed_and_the_sql_for_its_rows_is_printed() {
+    let (setup, mut model) = (Setup::new().await, Model::default());
+    setup.start_hubspot().await;
+    let (api, id) = (&setup.node.api, sync(1));
+    let set =
+        format!("sync set {id} --provider hubspot --external-id acme --metadata {{\"plan\":\"pro\"}} --output json");
+    let described = run(api, &set).await.expect_json();
+    assert_eq!((&described["external_id"], &described["metadata"]), (&json!("acme"), &json!({"plan": "pro"})));
+    let deal = Version { collection: "deal".into(), ..contact(id, 2, json!({})) };
+    setup.publish(&mut model, &[contact(id, 1, json!({})), deal]).await;
+    setup.hubspot_is(&model).await;
+
+    let ran = run(api, &format!("sync delete-collection {id} deal")).await;
+    assert!(ran.stderr.contains("1 record removed from the stream"), "{ran:?}");
+    let sql = ran.expect_done();
+    assert!(sql.starts_with("-- in target app, written by consumer hubspot\n"), "{sql}");
+    setup.database.run(&sql).await;
+    assert_eq!(setup.database.count(HUBSPOT).await, 1);
+    let sql = run(api, &format!("sync delete {id}")).await.expect_done();
+    setup.database.run(&sql).await;
+    assert_eq!(setup.database.count(HUBSPOT).await, 0);
+    for failing in [format!("sync delete {id}"), format!("sync set {id}"), "sync delete-collection nobody deal".into()]
+    {
+        assert_eq!(run(api, &failing).await.status, Some(1), "{failing}");
+    }
+    let json = run(api, &set).await.expect_json();
+    assert_eq!(json["id"], id.to_string());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_nodes_are_listed_with_their_targets() {
+    let setup = Setup::new().await;
+    setup.node.api.target_state_is("app", "healthy").await;
+    let listed = run(&setup.node.api, "node list").await.expect_done();
+    let lines: Vec<&str> = listed.lines().collect();
+    assert!(lines.len() == 2 && lines[0].starts_with("NODE") && lines[1].ends_with(" ago  app"), "{listed}");
+    let json = run(&setup.node.api, "node list --output json").await.expect_json();
+    assert_eq!(json["data"][0]["targets"][0]["name"], "app");
 }
 
 /// A command that runs on, and what it prints.
