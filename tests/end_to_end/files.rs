@@ -83,7 +83,7 @@ async fn a_file_makes_a_target_a_table_and_a_consumer_that_forwards_and_then_the
         "make the table of consumer hubspot",
         "start consumer hubspot",
     ];
-    let expected: String = done.iter().map(|call| format!("done: {call}\n")).collect();
+    let expected = done.map(|call| format!("done: {call}\n")).concat();
     assert_eq!((applied.stderr.clone(), applied.expect_done()), (expected, planned));
     let setup = Setup { node, database };
     let mut model = Model::default();

@@ -145,7 +145,7 @@ fn look_at(rows: &str) -> String {
     format!(
         "with looked_at as materialized ({rows}),
          found as (
-           select collection_id, key, pg_catalog.jsonb_typeof(value) as kind, value #>> '{{}}' as text
+           select collection_id, key, pg_catalog.jsonb_typeof(value) as kind, (value #>> '{{}}') collate \"C\" as text
            from looked_at cross join lateral pg_catalog.jsonb_each(
              case when pg_catalog.jsonb_typeof(payload) = 'object' then payload else '{{}}' end))
          select collection_id as collection, null as key, count(*) as rows,

@@ -9,11 +9,12 @@ use crate::{
     postgres::identifier::{literal, readable, readable_table},
 };
 
-/// Points in time that a timestamptz takes, and no others: the days that months have, in leap years too. Without
-/// backslashes, so that it reads the same whatever `standard_conforming_strings` is.
-pub(super) const TIMESTAMP: &str = "^(?!0000|....-(02-3|0[469]-31|11-31))\
-    (?!(..([02468][26]|[13579][048]|.[13579])|([02468][1-35-79]|[13579][013-57-9])00)-02-29)\
-    [0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])\
+/// Points in time that a timestamptz takes, from the year 1000 on: the days that months have, in leap years too. Without
+/// backslashes, so that it reads the same whatever `standard_conforming_strings` is, and without lookaheads, which take
+/// PostgreSQL twice as long.
+pub(super) const TIMESTAMP: &str = "^([1-9][0-9][0-9][0-9]-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])\
+    |(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|1[0-9]|2[0-8]))\
+    |([1-9][0-9](0[48]|[2468][048]|[13579][26])|([2468][048]|[13579][26])00)-02-29)\
     T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?(Z|[+-](0[0-9]|1[0-4]):?[0-5][0-9])$";
 
 /// Numbers that a bigint takes, whatever their digits are.
@@ -69,12 +70,17 @@ impl Type {
         match self {
             Self::Text => format!("payload ->> {key}"),
             Self::Jsonb => format!("payload -> {key}"),
-            Self::Bigint => cast(&format!("payload ->> {key} ~ '{WHOLE_NUMBER}'"), &key, "bigint"),
+            Self::Bigint => cast(&matches(&key, WHOLE_NUMBER), &key, "bigint"),
             Self::Numeric => cast(&format!("jsonb_typeof(payload -> {key}) = 'number'"), &key, "numeric"),
             Self::Boolean => cast(&format!("jsonb_typeof(payload -> {key}) = 'boolean'"), &key, "boolean"),
-            Self::Timestamptz => cast(&format!("payload ->> {key} ~ '{TIMESTAMP}'"), &key, "timestamptz"),
+            Self::Timestamptz => cast(&matches(&key, TIMESTAMP), &key, "timestamptz"),
         }
     }
+}
+
+/// The collation is the one that PostgreSQL matches by the fastest.
+fn matches(key: &str, pattern: &str) -> String {
+    format!("(payload ->> {key}) collate \"C\" ~ '{pattern}'")
 }
 
 fn cast(check: &str, key: &str, to: &str) -> String {
@@ -194,7 +200,7 @@ mod tests {
              create or replace view public.hubspot_contact as\n\
              select\n  sequin_id,\n  upstream_id,\n  sync_id,\n  sync_external_id,\n  upstream_created_at,\n  \
              upstream_updated_at,\n  inserted_at,\n  updated_at,\n  \
-             case when payload ->> 'createdate' ~ '{TIMESTAMP}' then (payload ->> 'createdate')::timestamptz end \
+             case when (payload ->> 'createdate') collate \"C\" ~ '{TIMESTAMP}' then (payload ->> 'createdate')::timestamptz end \
              as createdate, -- in 100% of the rows\n  \
              payload ->> 'email' as email -- in 70% of the rows\n\
              from sequin.hubspot\nwhere collection_id = 'contact';\n"
