@@ -7,7 +7,7 @@ use ractor::{Actor, ActorRef, concurrency::JoinHandle};
 use crate::{
     context::{Context, EngineSettings},
     model::{Connection, FieldError, SyncId, TableName, Target},
-    postgres::{self, CheckReport, Fault, Finding},
+    postgres::{self, CheckReport, Fault, Finding, View, ViewsWanted},
     store::Documents,
     stream::RecordStream,
     supervisor::{Supervisor, SupervisorMessage},
@@ -103,6 +103,16 @@ impl Inspector {
     /// The statements that make the schema, where it is not there, and the table.
     pub fn create_table_sql(&self, table: &TableName) -> String {
         postgres::create_table_sql(table)
+    }
+
+    /// Makes the table, and its schema where it is not there; returns what was run, or `None` if it was there.
+    pub async fn create_table(&self, target: &Target, table: &TableName) -> Result<Option<String>, Fault> {
+        postgres::create_table(&target.connection, &self.application_name, table).await
+    }
+
+    /// Writes a view for each collection that a sample of the table shows.
+    pub async fn views(&self, target: &Target, table: &TableName, wanted: ViewsWanted<'_>) -> Result<Vec<View>, Fault> {
+        postgres::views(&target.connection, &self.application_name, table, wanted).await
     }
 }
 

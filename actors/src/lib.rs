@@ -16,3 +16,4 @@ mod writer;
 
 pub use context::EngineSettings;
 pub use engine::{Engine, EngineError, EngineHandle, Inspector};
+pub use postgres::ViewsWanted;

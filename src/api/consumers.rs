@@ -1,6 +1,7 @@
 //! Consumers: what is forwarded where.
 
 pub(super) mod change;
+pub(super) mod table;
 mod view;
 
 use axum::{

@@ -1,5 +1,6 @@
 //! Targets: customers' databases.
 
+pub(super) mod compare;
 pub(super) mod patch;
 mod secret;
 mod view;

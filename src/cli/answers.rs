@@ -288,6 +288,36 @@ pub(super) struct Unreadable {
     pub(super) detail: String,
 }
 
+/// What of the stream was removed, and what is left in tables.
+#[derive(Deserialize)]
+pub(super) struct Removed {
+    pub(super) removed: u64,
+    pub(super) cleanup_sql: Vec<Cleanup>,
+}
+
+/// The statement that removes the rows from one table.
+#[derive(Deserialize)]
+pub(super) struct Cleanup {
+    pub(super) consumer: String,
+    pub(super) target: String,
+    pub(super) sql: String,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Node {
+    #[serde(rename = "node")]
+    pub(super) name: String,
+    pub(super) targets: Vec<Named>,
+    pub(super) seen_at: DateTime<Utc>,
+}
+
+/// What became of the wish for a table.
+#[derive(Deserialize)]
+pub(super) struct Created {
+    /// None if it was there.
+    pub(super) sql: Option<String>,
+}
+
 /// What the stream says of records that it took.
 #[derive(Clone, Copy, Deserialize)]
 pub(super) struct Published {

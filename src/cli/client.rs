@@ -208,6 +208,10 @@ impl Client {
         host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
+    pub(super) async fn patch_json(&self, path: &[&str], body: &impl Serialize) -> Result<Answer, ClientError> {
+        self.send(Method::PATCH, self.url(path), |request| request.json(body)).await
+    }
+
     pub(super) async fn delete(&self, path: &[&str]) -> Result<Answer, ClientError> {
         self.send(Method::DELETE, self.url(path), |request| request).await
     }

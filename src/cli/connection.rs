@@ -4,6 +4,7 @@ use std::{fs, str::FromStr};
 
 use reqwest::Url;
 use sequin_actors::model::{Connection, Secret, Tls, TlsMode};
+use serde_json::{Map, Value};
 
 const DEFAULT_PORT: u16 = 5432;
 
@@ -65,6 +66,11 @@ pub(super) fn parse_tls_mode(name: &str) -> Result<TlsMode, String> {
 /// The certificates in a file.
 pub(super) fn read_pem(path: &str) -> Result<String, String> {
     fs::read_to_string(path).map_err(|error| format!("{path} can't be read: {error}"))
+}
+
+/// Notes of the customer's.
+pub(super) fn parse_metadata(text: &str) -> Result<Map<String, Value>, String> {
+    serde_json::from_str(text).map_err(|_| "takes a JSON object, such as '{\"team\": \"data\"}'".into())
 }
 
 /// Undoes percent-encoding.

@@ -1,5 +1,8 @@
 //! `sequin consumer …`: what is forwarded, and to which table.
 
+mod table;
+mod update;
+
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -14,6 +17,7 @@ use super::{
     problem::indented,
     table::{Column, Table},
     target::print_sql,
+    watch::{Look, Shown, Thing, Watch},
 };
 
 #[derive(Subcommand)]
@@ -23,7 +27,12 @@ pub(super) enum ConsumerCommand {
     /// List the consumers.
     List(ListArguments),
     /// Show a consumer.
-    Get(Which),
+    #[command(visible_alias = "show")]
+    Get(GetArguments),
+    /// Change a consumer: what is not given stays as it is.
+    Update(Box<update::UpdateArguments>),
+    /// Make the consumer's table, where Sequin's user has the rights to.
+    CreateTable(Which),
     /// Print the SQL that makes the consumer's table.
     CreateTableSql(Which),
     /// Compare the table with what it should be.
@@ -34,6 +43,10 @@ pub(super) enum ConsumerCommand {
     Pause(Which),
     /// Forward again, from where it stopped.
     Resume(Which),
+    /// Read the stream again, from its beginning or from a position on; rows that are newer stay.
+    Rewind(update::RewindArguments),
+    /// Print SQL that makes views of the table: one for each collection, with a column for each key of the payloads.
+    Views(table::ViewsArguments),
     /// Remove the consumer; its table stays as it is.
     Delete(Which),
 }
@@ -85,7 +98,17 @@ enum UnsupportedText {
 }
 
 #[derive(Args)]
+pub(super) struct GetArguments {
+    /// The consumer's name or id.
+    consumer: String,
+    #[command(flatten)]
+    watch: Watch,
+}
+
+#[derive(Args)]
 pub(super) struct ListArguments {
+    #[command(flatten)]
+    watch: Watch,
     /// Those that write to this database only.
     #[arg(long)]
     target: Option<String>,
@@ -108,8 +131,14 @@ pub(super) async fn run(client: &Client, output: Output, command: ConsumerComman
             note(format_args!("consumer {name} is added; `sequin consumer create-table-sql {name}` prints its table"));
             show(output, &answer)?;
         }
-        ConsumerCommand::List(arguments) => list(output, &client.list(&["consumers"], &arguments.parameters()).await?)?,
-        ConsumerCommand::Get(Which { consumer }) => show(output, &client.get(&["consumers", &consumer]).await?)?,
+        ConsumerCommand::List(arguments) => return list(client, output, &arguments).await,
+        ConsumerCommand::Get(arguments) => return get(client, output, &arguments).await,
+        ConsumerCommand::Update(arguments) => {
+            let answer = client.patch_json(&["consumers", arguments.consumer()], &arguments.request()?).await?;
+            note(format_args!("consumer {} is changed", arguments.consumer()));
+            show(output, &answer)?;
+        }
+        ConsumerCommand::CreateTable(Which { consumer }) => table::create(client, output, &consumer).await?,
         ConsumerCommand::CreateTableSql(Which { consumer }) => {
             print_sql(output, &client.get(&["consumers", &consumer, "create-table-sql"]).await?)?;
         }
@@ -119,6 +148,13 @@ pub(super) async fn run(client: &Client, output: Output, command: ConsumerComman
         ConsumerCommand::Start(which) => tell(client, output, &which.consumer, "start", "is started").await?,
         ConsumerCommand::Pause(which) => tell(client, output, &which.consumer, "pause", "is paused").await?,
         ConsumerCommand::Resume(which) => tell(client, output, &which.consumer, "resume", "is resumed").await?,
+        ConsumerCommand::Rewind(arguments) => {
+            let path = ["consumers", arguments.consumer(), "rewind"];
+            let answer = client.post_json(&path, &arguments.request()).await?;
+            note(format_args!("consumer {} reads again", arguments.consumer()));
+            show(output, &answer)?;
+        }
+        ConsumerCommand::Views(arguments) => table::views(client, output, &arguments).await?,
         ConsumerCommand::Delete(Which { consumer }) => {
             client.delete(&["consumers", &consumer]).await?;
             note(format_args!("consumer {consumer} is deleted; its table is as it was"));
@@ -158,15 +194,56 @@ async fn tell(client: &Client, output: Output, consumer: &str, verb: &str, done:
     show(output, &answer)
 }
 
-fn list(output: Output, answer: &Answer) -> anyhow::Result<()> {
-    match output {
-        Output::Json => print(answer.text()),
-        Output::Table => print(table(&answer.read::<List<Consumer>>()?.data)),
+async fn list(client: &Client, output: Output, arguments: &ListArguments) -> anyhow::Result<ExitCode> {
+    let parameters = arguments.parameters();
+    if arguments.watch.watch {
+        let look = async || {
+            let shown = client.list(&["consumers"], &parameters).await?.read::<List<Shown<Consumer>>>()?.data;
+            let page = table(shown.iter().map(|shown| &shown.resource)).to_string();
+            Ok(Look { page, things: shown.iter().map(thing).collect() })
+        };
+        return arguments.watch.run(output, look).await;
     }
+    let answer = client.list(&["consumers"], &parameters).await?;
+    match output {
+        Output::Json => print(answer.text())?,
+        Output::Table => print(table(&answer.read::<List<Consumer>>()?.data))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn get(client: &Client, output: Output, arguments: &GetArguments) -> anyhow::Result<ExitCode> {
+    let path = ["consumers", &arguments.consumer];
+    if arguments.watch.watch {
+        let look = async || {
+            let shown: Shown<Consumer> = client.get(&path).await?.read()?;
+            Ok(Look { page: page(&shown.resource), things: vec![thing(&shown)] })
+        };
+        return arguments.watch.run(output, look).await;
+    }
+    show(output, &client.get(&path).await?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A consumer, to be watched.
+pub(super) fn thing(shown: &Shown<Consumer>) -> Thing {
+    let consumer = &shown.resource;
+    let mut facts = vec![consumer.state.clone(), consumer.health.status.clone()];
+    if let Some(backfill) = consumer.backfill.as_ref().filter(|_| consumer.state == "backfilling") {
+        facts.push(format!("{} of the backfill", figures::percent(backfill.done, backfill.total)));
+    }
+    if let Some(lag) = consumer.lag {
+        facts.push(format!("lag {}", figures::counted(lag.records, "record")));
+    }
+    if consumer.quarantined > 0 {
+        facts.push(format!("{} quarantined", figures::count(consumer.quarantined)));
+    }
+    facts.extend(consumer.health.reasons.iter().map(|reason| reason.summary.clone()));
+    Thing::of(format!("consumer {}", consumer.name), facts.join(", "), &shown.json)
 }
 
 /// The consumers, a line each.
-pub(super) fn table(consumers: &[Consumer]) -> Table {
+pub(super) fn table<'a>(consumers: impl IntoIterator<Item = &'a Consumer>) -> Table {
     let mut table = Table::new([
         Column::Left("consumer"),
         Column::Left("state"),
@@ -199,7 +276,11 @@ pub(super) fn show(output: Output, answer: &Answer) -> anyhow::Result<()> {
     if output == Output::Json {
         return print(answer.text());
     }
-    let consumer: Consumer = answer.read()?;
+    print(page(&answer.read()?))
+}
+
+/// A consumer, for people.
+fn page(consumer: &Consumer) -> String {
     let mut facts = Table::of_facts();
     facts.fact("consumer", &consumer.name);
     facts.fact("id", &consumer.id);
@@ -214,7 +295,7 @@ pub(super) fn show(output: Output, answer: &Answer) -> anyhow::Result<()> {
         facts.fact("backfill", format_args!("{done} of {total}{left}"));
     }
     if consumer.state == "draft" {
-        return print(facts);
+        return facts.to_string();
     }
     if let Some(lag) = consumer.lag {
         let age = lag.seconds.filter(|_| lag.records > 0);
@@ -235,8 +316,8 @@ pub(super) fn show(output: Output, answer: &Answer) -> anyhow::Result<()> {
         let records = figures::counted(consumer.quarantined, "record");
         facts.fact("quarantined", format_args!("{records}: see `sequin quarantine list {}`", consumer.name));
     }
-    print(facts)?;
-    consumer.health.reasons.iter().try_for_each(|reason| print(indented(reason)))
+    let reasons = consumer.health.reasons.iter().map(|reason| indented(reason) + "\n");
+    facts.to_string() + &reasons.collect::<String>()
 }
 
 fn verified(output: Output, answer: &Answer) -> anyhow::Result<ExitCode> {

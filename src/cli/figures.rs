@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use indicatif::{HumanCount, HumanFloatCount};
 
 /// `100,000`.
@@ -49,6 +50,11 @@ pub(super) fn span(time: Duration) -> String {
 /// As [`span`], of seconds as the API gives them.
 pub(super) fn seconds(seconds: f64) -> String {
     span(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+}
+
+/// `3.2 s ago`.
+pub(super) fn ago(time: DateTime<Utc>) -> String {
+    format!("{} ago", span((Utc::now() - time).to_std().unwrap_or_default()))
 }
 
 /// `30s`, `5m`, `1h`, `90d`; a bare number is in seconds.

@@ -8,11 +8,15 @@ mod audit;
 mod client;
 mod connection;
 mod consumer;
+mod declare;
 mod demo;
 mod figures;
+mod manual;
+mod node;
 mod output;
 mod problem;
 mod progress;
+mod provider;
 mod publish;
 mod quarantine;
 mod rotate_keys;
@@ -23,6 +27,7 @@ mod sync;
 mod table;
 mod target;
 mod token;
+mod watch;
 
 use std::{error::Error, process::ExitCode, time::Duration};
 
@@ -78,6 +83,22 @@ enum Command {
     Audit(audit::AuditArguments),
     /// Seal all secrets under the first of the keys in `SEQUIN_ENCRYPTION_KEY`, so that the others can go.
     RotateKeys,
+    /// The providers whose records are in the stream.
+    #[command(subcommand)]
+    Provider(provider::ProviderCommand),
+    /// The nodes that run consumers.
+    #[command(subcommand)]
+    Node(node::NodeCommand),
+    /// Show what `apply` would change to make targets and consumers what a file says.
+    Plan(declare::FileArguments),
+    /// Make targets and consumers what a file says.
+    Apply(declare::FileArguments),
+    /// Print the targets and consumers that are there as a file for `apply`; secrets are left to the environment.
+    Export,
+    /// Print what makes a shell complete this program's arguments.
+    Completions(manual::CompletionsArguments),
+    /// Print the manual page, or write one for every command.
+    Man(manual::ManArguments),
 }
 
 /// Wrong usage that only shows after the arguments were parsed.
@@ -125,6 +146,13 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Token(command) => token::run(&server.client()?, output, command).await,
         Command::Audit(arguments) => audit::run(&server.client()?, output, &arguments).await,
         Command::RotateKeys => rotate_keys::run(&server.client()?, output).await,
+        Command::Provider(command) => provider::run(&server.client()?, output, &command).await,
+        Command::Node(command) => node::run(&server.client()?, output, &command).await,
+        Command::Plan(arguments) => declare::plan(&server.client()?, output, &arguments).await,
+        Command::Apply(arguments) => declare::apply(&server.client()?, output, &arguments).await,
+        Command::Export => declare::export(&server.client()?, output).await,
+        Command::Completions(arguments) => manual::completions(&arguments),
+        Command::Man(arguments) => manual::man(&arguments),
     }
 }
 

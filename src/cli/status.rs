@@ -1,6 +1,6 @@
 //! `sequin status`: how everything is, on one screen.
 
-use std::{io::IsTerminal, process::ExitCode, time::Duration};
+use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::{json, value::RawValue};
@@ -13,70 +13,102 @@ use super::{
     output::{Output, print},
     problem::indented,
     target,
+    watch::{Look, Shown, Thing, Watch},
 };
 
 #[derive(Args)]
 pub(super) struct StatusArguments {
-    /// Show it again every second, until Ctrl-C.
-    #[arg(long)]
-    watch: bool,
+    #[command(flatten)]
+    watch: Watch,
 }
-
-const EVERY: Duration = Duration::from_secs(1);
-
-/// Clears a terminal and goes to its first line.
-const CLEAR: &str = "\x1b[2J\x1b[H";
 
 pub(super) async fn run(client: &Client, output: Output, arguments: &StatusArguments) -> anyhow::Result<ExitCode> {
-    loop {
-        let (is_ready, text) = look(client, output).await?;
-        let redraw = arguments.watch && output == Output::Table && std::io::stdout().is_terminal();
-        print(format_args!("{}{text}", if redraw { CLEAR } else { "" }))?;
-        if !arguments.watch {
-            return Ok(ExitCode::from(if is_ready { 0 } else { FAILED }));
-        }
-        tokio::time::sleep(EVERY).await;
+    if arguments.watch.watch {
+        let look = async || Ok(look(client).await?.into_look());
+        return arguments.watch.run(output, look).await;
     }
+    let seen = look(client).await?;
+    match output {
+        Output::Json => print(seen.to_json()?)?,
+        Output::Table => print(seen.page())?,
+    }
+    Ok(ExitCode::from(if matches!(seen, Seen::Ready { .. }) { 0 } else { FAILED }))
 }
 
-async fn look(client: &Client, output: Output) -> anyhow::Result<(bool, String)> {
+/// What one look at everything shows.
+enum Seen {
+    NotReady { problem: String, detail: String },
+    Ready { targets: Vec<Shown<Target>>, consumers: Vec<Shown<Consumer>> },
+}
+
+async fn look(client: &Client) -> anyhow::Result<Seen> {
     if let Err(problem) = client.ready().await? {
-        let text = match output {
-            Output::Json => json!({"ready": false, "detail": problem.detail}).to_string(),
-            Output::Table => format!("not ready: {problem}"),
-        };
-        return Ok((false, text));
+        return Ok(Seen::NotReady { problem: problem.to_string(), detail: problem.detail });
     }
-    let targets = client.list(&["targets"], &[]).await?;
-    let consumers = client.list(&["consumers"], &[]).await?;
-    let text = match output {
-        Output::Json => {
-            let data = |list: List<Box<RawValue>>| list.data;
-            let (targets, consumers) = (data(targets.read()?), data(consumers.read()?));
-            let all = Everything { ready: true, targets, consumers };
-            serde_json::to_string(&all)?
-        }
-        Output::Table => page(&targets.read::<List<Target>>()?.data, &consumers.read::<List<Consumer>>()?.data),
-    };
-    Ok((true, text))
+    let targets = client.list(&["targets"], &[]).await?.read::<List<_>>()?.data;
+    let consumers = client.list(&["consumers"], &[]).await?.read::<List<_>>()?.data;
+    Ok(Seen::Ready { targets, consumers })
 }
 
 #[derive(serde::Serialize)]
-struct Everything {
+struct Everything<'a> {
     ready: bool,
-    targets: Vec<Box<RawValue>>,
-    consumers: Vec<Box<RawValue>>,
+    targets: Vec<&'a RawValue>,
+    consumers: Vec<&'a RawValue>,
 }
 
-fn page(targets: &[Target], consumers: &[Consumer]) -> String {
-    let mut sections = vec!["ready\n".to_owned()];
-    match targets {
-        [] => sections.push("no targets yet: `sequin target add` adds one\n".into()),
-        _ => sections.push(target::table(targets).to_string()),
+impl Seen {
+    fn to_json(&self) -> anyhow::Result<String> {
+        let (targets, consumers) = match self {
+            Self::NotReady { detail, .. } => return Ok(json!({"ready": false, "detail": detail}).to_string()),
+            Self::Ready { targets, consumers } => (targets, consumers),
+        };
+        Ok(serde_json::to_string(&Everything {
+            ready: true,
+            targets: targets.iter().map(|target| &*target.json).collect(),
+            consumers: consumers.iter().map(|consumer| &*consumer.json).collect(),
+        })?)
     }
-    match consumers {
+
+    fn page(&self) -> String {
+        match self {
+            Self::NotReady { problem, .. } => format!("not ready: {problem}"),
+            Self::Ready { targets, consumers } => page(targets, consumers),
+        }
+    }
+
+    fn into_look(self) -> Look {
+        let page = self.page();
+        let things = match self {
+            Self::NotReady { problem, detail } => {
+                let json = json!({"ready": false, "detail": detail}).to_string();
+                vec![Thing { name: "the server".into(), state: format!("not ready: {problem}"), json }]
+            }
+            Self::Ready { targets, consumers } => {
+                let ready = Thing {
+                    name: "the server".into(),
+                    state: "ready".into(),
+                    json: json!({"ready": true}).to_string(),
+                };
+                let targets = targets.iter().map(target::thing);
+                std::iter::once(ready).chain(targets).chain(consumers.iter().map(consumer::thing)).collect()
+            }
+        };
+        Look { page, things }
+    }
+}
+
+fn page(targets: &[Shown<Target>], consumers: &[Shown<Consumer>]) -> String {
+    let targets: Vec<&Target> = targets.iter().map(|target| &target.resource).collect();
+    let consumers: Vec<&Consumer> = consumers.iter().map(|consumer| &consumer.resource).collect();
+    let mut sections = vec!["ready\n".to_owned()];
+    match targets.as_slice() {
+        [] => sections.push("no targets yet: `sequin target add` adds one\n".into()),
+        _ => sections.push(target::table(targets.iter().copied()).to_string()),
+    }
+    match consumers.as_slice() {
         [] => sections.push("no consumers yet: `sequin consumer add` adds one\n".into()),
-        _ => sections.push(consumer::table(consumers).to_string()),
+        _ => sections.push(consumer::table(consumers.iter().copied()).to_string()),
     }
     let of_targets = targets.iter().map(|target| ("target", &target.name, &target.health.reasons));
     let of_consumers = consumers.iter().map(|consumer| ("consumer", &consumer.name, &consumer.health.reasons));

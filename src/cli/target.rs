@@ -1,6 +1,12 @@
 //! `sequin target …`: the databases that records are forwarded to.
 
-use std::{env, path::PathBuf, process::ExitCode};
+mod update;
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
@@ -16,7 +22,9 @@ use super::{
     output::{Output, note, print},
     problem::indented,
     table::{Column, Table},
+    watch::{Shown, Thing},
 };
+pub(super) use update::given;
 
 #[derive(Subcommand)]
 pub(super) enum TargetCommand {
@@ -25,10 +33,13 @@ pub(super) enum TargetCommand {
     /// List the databases.
     List,
     /// Show a database.
+    #[command(visible_alias = "show")]
     Get {
         /// Its name or id.
         target: String,
     },
+    /// Change a database's settings: what is not given stays as it is.
+    Update(Box<update::UpdateArguments>),
     /// Connect to a database now, and say how it went.
     Check {
         /// Its name or id.
@@ -94,6 +105,11 @@ pub(super) async fn run(client: &Client, output: Output, command: TargetCommand)
         }
         TargetCommand::List => list(output, &client.list(&["targets"], &[]).await?)?,
         TargetCommand::Get { target } => show(output, &client.get(&["targets", &target]).await?)?,
+        TargetCommand::Update(arguments) => {
+            let answer = client.patch_json(&["targets", arguments.target()], &arguments.request()?).await?;
+            note(format_args!("target {} is changed; what runs goes on with it", arguments.target()));
+            show(output, &answer)?;
+        }
         TargetCommand::Check { target } => {
             return checked(output, &client.post(&["targets", &target, "check"]).await?);
         }
@@ -144,8 +160,7 @@ fn connection(arguments: AddArguments) -> anyhow::Result<Connection> {
         _ => return Err(WrongUsage("give a URL, or --host, --database and --username".into()).into()),
     };
     if let Some(path) = password_file {
-        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-        connection.password = Some(Secret::new(text.trim_end_matches(['\r', '\n'])));
+        connection.password = Some(read_password(&path)?);
     } else if connection.password.is_none() {
         let from = |name| env::var(name).ok().filter(|password| !password.is_empty());
         connection.password = from("SEQUIN_TARGET_PASSWORD").or_else(|| from("PGPASSWORD")).map(Secret::new);
@@ -159,6 +174,12 @@ fn connection(arguments: AddArguments) -> anyhow::Result<Connection> {
     Ok(connection)
 }
 
+/// The password in a file, without the end of its line.
+fn read_password(path: &Path) -> anyhow::Result<Secret> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
+}
+
 fn list(output: Output, answer: &Answer) -> anyhow::Result<()> {
     match output {
         Output::Json => print(answer.text()),
@@ -167,7 +188,7 @@ fn list(output: Output, answer: &Answer) -> anyhow::Result<()> {
 }
 
 /// The targets, a line each.
-pub(super) fn table(targets: &[Target]) -> Table {
+pub(super) fn table<'a>(targets: impl IntoIterator<Item = &'a Target>) -> Table {
     let mut table = Table::new([
         Column::Left("target"),
         Column::Left("state"),
@@ -180,6 +201,14 @@ pub(super) fn table(targets: &[Target]) -> Table {
         table.row(cells.map(Clone::clone));
     }
     table
+}
+
+/// A target, to be watched.
+pub(super) fn thing(shown: &Shown<Target>) -> Thing {
+    let Target { name, state, health, consumers, connection, .. } = &shown.resource;
+    let consumers = figures::counted(*consumers, "consumer");
+    let state = format!("{state}, {}, {consumers}, {connection}", health.status);
+    Thing::of(format!("target {name}"), state, &shown.json)
 }
 
 fn show(output: Output, answer: &Answer) -> anyhow::Result<()> {

@@ -24,22 +24,28 @@ pub(crate) struct Ran {
 
 /// Runs `sequin` with these arguments, which have no spaces in them, against a node.
 pub(crate) async fn run(api: &Api, arguments: &str) -> Ran {
-    let output = command(api.url(), arguments).output().await.expect("the program");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    Ran { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    run_with(api, arguments, "").await
 }
 
 /// The same, with something to read on its standard input.
 pub(crate) async fn run_with(api: &Api, arguments: &str, input: &str) -> Ran {
-    let mut running = Running::start(api.url(), arguments);
+    run_in(&[], api, arguments, input).await
+}
+
+/// The same, in an environment with further variables.
+pub(crate) async fn run_in(variables: &[(&str, &str)], api: &Api, arguments: &str, input: &str) -> Ran {
+    let mut running = Running::begin(command(api.url(), arguments).envs(variables.iter().copied()));
     running.write(input).await;
     running.end().await
 }
 
-fn command(url: &str, arguments: &str) -> Command {
+/// `sequin` with these arguments, against the node at this URL, all that it reads and prints by pipes.
+pub(crate) fn command(url: &str, arguments: &str) -> Command {
     let mut command = sequin();
     command.args(arguments.split(' ')).env("SEQUIN_URL", url).env("SEQUIN_TOKEN", TOKEN);
-    command.into()
+    let mut command = Command::from(command);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
 }
 
 /// A command that reads what it is told as it runs.
@@ -52,8 +58,10 @@ pub(crate) struct Running {
 impl Running {
     /// Starts it against the node at this URL.
     pub(crate) fn start(url: &str, arguments: &str) -> Self {
-        let mut command = command(url, arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        Self::begin(&mut command(url, arguments))
+    }
+
+    fn begin(command: &mut Command) -> Self {
         let mut child = command.spawn().expect("the program");
         let stdin = child.stdin.take().expect("its standard input");
         let stdout = BufReader::new(child.stdout.take().expect("its standard output")).lines();

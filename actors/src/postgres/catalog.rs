@@ -70,10 +70,16 @@ const FILLFACTOR: u8 = 90;
 
 /// The statements that make the schema, where it is not there, and the table.
 pub fn create_table_sql(table: &TableName) -> String {
+    create_schema_sql(&table.schema) + &create_table_only_sql(table)
+}
+
+pub(super) fn create_schema_sql(schema: &str) -> String {
+    format!("create schema if not exists {};\n\n", readable(schema))
+}
+
+pub(super) fn create_table_only_sql(table: &TableName) -> String {
     format!(
-        "create schema if not exists {};\n\ncreate table {} (\n{},\n  primary key (sequin_id)\n) \
-         with (fillfactor = {FILLFACTOR});\n",
-        readable(&table.schema),
+        "create table {} (\n{},\n  primary key (sequin_id)\n) with (fillfactor = {FILLFACTOR});\n",
         readable_table(table),
         definitions(&COLUMNS),
     )

@@ -2,6 +2,7 @@
 
 mod apply;
 mod catalog;
+mod create;
 mod encode;
 mod error;
 mod fence;
@@ -11,9 +12,11 @@ mod pool;
 mod session;
 mod tls;
 mod verify;
+mod views;
 
 pub use apply::{ApplyError, Change, Tombstone, apply};
 pub use catalog::{cleanup_sql, create_table_sql, setup_sql};
+pub use create::create_table;
 pub use encode::copy_row;
 pub use error::{Fault, Verdict};
 pub use fence::{Backend, LiveSessions};
@@ -21,3 +24,4 @@ pub use pool::{Pool, Sessions};
 pub use session::{CheckReport, Session, check};
 pub use tls::{TlsError, check as check_tls};
 pub use verify::{Finding, verify};
+pub use views::{View, ViewsWanted, views};

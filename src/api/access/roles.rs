@@ -4,8 +4,10 @@ use axum::http::Method;
 use sequin_actors::model::Role::{self, Admin, Publish, Read};
 
 /// The calls that need less than `admin`. What is not here needs that.
-const LESS_THAN_ADMIN: [(Method, &str, Role); 16] = [
+const LESS_THAN_ADMIN: [(Method, &str, Role); 19] = [
     (Method::POST, "/v1/records", Publish),
+    (Method::PUT, "/v1/syncs/{sync}/collections/{collection}/version", Publish),
+    (Method::POST, "/v1/syncs/{sync}/collections/{collection}/version/activate", Publish),
     (Method::GET, "/v1/targets", Read),
     (Method::GET, "/v1/targets/{target}", Read),
     (Method::GET, "/v1/targets/{target}/setup-sql", Read),
@@ -14,6 +16,7 @@ const LESS_THAN_ADMIN: [(Method, &str, Role); 16] = [
     (Method::GET, "/v1/consumers/{consumer}", Read),
     (Method::GET, "/v1/consumers/{consumer}/create-table-sql", Read),
     (Method::POST, "/v1/consumers/{consumer}/verify", Read),
+    (Method::GET, "/v1/consumers/{consumer}/views-sql", Read),
     (Method::GET, "/v1/consumers/{consumer}/quarantine", Read),
     (Method::GET, "/v1/providers", Read),
     (Method::GET, "/v1/syncs", Read),

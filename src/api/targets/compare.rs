@@ -1,0 +1,60 @@
+//! Comparing secrets with those of a target: they are never shown, and whoever describes targets in a file wants to know
+//! whether it is still true. Who may ask may set them as well.
+
+use axum::{Json, extract::Path};
+use sequin_actors::model::{Secret, Target};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+
+use super::{find, secret::SecretText};
+use crate::api::{State, body, problem::Problem};
+
+/// The secrets to compare.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = Secrets)]
+pub(in crate::api) struct CompareRequest {
+    connection: ConnectionSecrets,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ConnectionSecrets {
+    #[schema(value_type = Option<String>, format = Password, write_only)]
+    password: Option<SecretText>,
+}
+
+/// What came of it, by the paths of the fields.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Compared)]
+pub(in crate::api) struct CompareView {
+    same: Vec<&'static str>,
+    different: Vec<&'static str>,
+}
+
+/// Compares secrets with those of a target, which are never shown.
+#[utoipa::path(post, path = "/v1/targets/{target}/compare-secrets", tag = "targets", operation_id = "compare_secrets",
+    responses((status = 200, description = "Which of them are the same", body = CompareView)))]
+pub(in crate::api) async fn compare_secrets(
+    api: State,
+    Path(target): Path<String>,
+    body::Json(request): body::Json<CompareRequest>,
+) -> Result<Json<CompareView>, Problem> {
+    let connection = find::<Target>(&api.documents, &target).await?.value.connection;
+    let pairs = [("connection.password", request.connection.password, connection.password)];
+    let (mut same, mut different) = (Vec::new(), Vec::new());
+    for (field, given, ours) in pairs {
+        if let Some(SecretText(given)) = given {
+            let list = if ours.is_some_and(|ours| are_same(&given, &ours)) { &mut same } else { &mut different };
+            list.push(field);
+        }
+    }
+    Ok(Json(CompareView { same, different }))
+}
+
+/// Takes the same time wherever they differ.
+fn are_same(a: &Secret, b: &Secret) -> bool {
+    let digest = |secret: &Secret| -> [u8; 32] { Sha256::digest(secret.reveal()).into() };
+    digest(a).iter().zip(digest(b)).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}

@@ -1,0 +1,150 @@
+//! What a file says that there should be.
+
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{
+    document::{Content, Node, Wrong, read},
+    shape::{CONSUMER, Field, TARGET, read_fields},
+};
+
+/// Everything that there should be. It may hold secrets: there is no `Debug`.
+#[derive(Default)]
+pub(super) struct Wanted {
+    pub(super) targets: Vec<Item>,
+    pub(super) consumers: Vec<Item>,
+}
+
+/// A target or a consumer.
+pub(super) struct Item {
+    /// Where it stands in the file.
+    pub(super) line: u64,
+    pub(super) path: String,
+    pub(super) name: String,
+    /// All of its fields but secrets that the file does not mention.
+    pub(super) fields: Value,
+}
+
+/// Reads a file; everything that is wrong with it is told at once.
+pub(super) fn parse(text: &str, variable: &impl Fn(&str) -> Option<String>) -> Result<Wanted, Vec<Wrong>> {
+    let root = read(text, variable)?;
+    let mut wrong = Vec::new();
+    let wanted = sections(&root, &mut wrong);
+    if wrong.is_empty() { Ok(wanted) } else { Err(wrong) }
+}
+
+fn sections(root: &Node, wrong: &mut Vec<Wrong>) -> Wanted {
+    let mut wanted = Wanted::default();
+    let Content::Map(sections) = &root.content else {
+        let message = "takes targets and consumers; if there should be none, write `targets: []`".into();
+        wrong.push(Wrong { line: root.line.max(1), path: String::new(), message });
+        return wanted;
+    };
+    for (line, name, node) in sections {
+        let refuse = |message: &str| Wrong { line: *line, path: name.clone(), message: message.into() };
+        match name.as_str() {
+            "targets" => wanted.targets = items(name, TARGET, node, wrong),
+            "consumers" => wanted.consumers = items(name, CONSUMER, node, wrong),
+            "alerting" => wrong.push(refuse("comes with a later release: take it out")),
+            _ => wrong.push(refuse("there is no such field; there are targets, consumers")),
+        }
+    }
+    for consumer in &mut wanted.consumers {
+        check_filter(consumer, wrong);
+    }
+    wanted
+}
+
+fn items(section: &str, fields: &'static [Field], node: &Node, wrong: &mut Vec<Wrong>) -> Vec<Item> {
+    let nodes = match &node.content {
+        Content::List(nodes) => nodes.as_slice(),
+        Content::Null => &[],
+        other => {
+            let message = format!("takes a list, not {}", other.kind());
+            wrong.push(Wrong { line: node.line, path: section.into(), message });
+            &[]
+        }
+    };
+    let mut items: Vec<Item> = Vec::new();
+    for (number, node) in nodes.iter().enumerate() {
+        let path = format!("{section}[{number}]");
+        let fields = read_fields(fields, node, &path, wrong);
+        let name = fields["name"].as_str().unwrap_or_default().to_owned();
+        if let Some(first) = items.iter().find(|item| !name.is_empty() && item.name == name) {
+            let message = format!("{name} is in line {} already", first.line);
+            wrong.push(Wrong { line: node.line, path: format!("{path}.name"), message });
+        }
+        items.push(Item { line: node.line, path, name, fields });
+    }
+    items
+}
+
+/// One of both, as the server shows it: what is null is not there, and a uuid has one way to be written.
+fn check_filter(consumer: &mut Item, wrong: &mut Vec<Wrong>) {
+    let Some(filter) = consumer.fields["filter"].as_object_mut() else { return };
+    filter.retain(|_, value| !value.is_null());
+    let filters = filter.len();
+    let message = match filter.get_mut("sync") {
+        _ if filters != 1 => "takes either a provider or a sync",
+        Some(sync) => match sync.as_str().map(Uuid::parse_str) {
+            Some(Ok(uuid)) => {
+                *sync = uuid.to_string().into();
+                return;
+            }
+            _ => "takes the uuid of a sync",
+        },
+        None => return,
+    };
+    let path = format!("{}.filter", consumer.path);
+    // An error in one of them was told already.
+    if !wrong.iter().any(|wrong| wrong.path.starts_with(&path)) {
+        wrong.push(Wrong { line: consumer.line, path, message: message.into() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(text: &str) -> Vec<String> {
+        parse(text, &|_| None).err().map_or(Vec::new(), |wrong| wrong.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn a_file_that_says_nothing_is_no_file_that_wants_nothing() {
+        for nothing in ["", "# targets: []\n", "null", "[]", "text"] {
+            assert_eq!(wrong(nothing).len(), 1, "{nothing:?}");
+        }
+        for none in ["targets: []", "targets:\nconsumers:\n", "{}"] {
+            assert_eq!(wrong(none), [""; 0], "{none:?}");
+        }
+    }
+
+    #[test]
+    fn a_section_that_is_not_there_is_refused_by_its_name() {
+        assert_eq!(wrong("alerting: {}"), ["line 1: alerting: comes with a later release: take it out"]);
+        assert_eq!(wrong("target: []"), ["line 1: target: there is no such field; there are targets, consumers"]);
+        assert_eq!(wrong("targets: {}"), ["line 1: targets: takes a list, not fields"]);
+    }
+
+    #[test]
+    fn a_name_stands_once() {
+        let consumer = "{name: a, target: t, filter: {provider: p}, schema: s, table: t}";
+        let found = wrong(&format!("consumers:\n- {consumer}\n- {consumer}\n"));
+        assert_eq!(found, ["line 3: consumers[1].name: a is in line 2 already"]);
+    }
+
+    #[test]
+    fn a_filter_is_one_of_both() {
+        let consumer =
+            |filter: &str| format!("consumers:\n- {{name: a, target: t, filter: {filter}, schema: s, table: t}}");
+        let sync = "0DEA6E4E-64B9-4B1C-AC03-2E6B25795C18";
+        for filter in
+            ["{}", &format!("{{provider: p, sync: {sync}}}"), "{sync: acme}", "{provider: 7}", "{colour: red}", "all"]
+        {
+            assert_eq!(wrong(&consumer(filter)).len(), 1, "{filter}: {:?}", wrong(&consumer(filter)));
+        }
+        let Ok(wanted) = parse(&consumer(&format!("{{sync: {sync}}}")), &|_| None) else { panic!("no file") };
+        assert_eq!(wanted.consumers[0].fields["filter"]["sync"], sync.to_lowercase());
+    }
+}
