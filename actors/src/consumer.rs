@@ -13,6 +13,7 @@
 //!             Halted <---- wrong table, too many bad records ---------+
 //! ```
 
+mod draining;
 mod faults;
 mod pipeline;
 mod reporting;
@@ -63,14 +64,14 @@ pub(crate) enum ConsumerMessage {
     /// Look at progress.
     Tick,
     /// The checkpoint was saved, or it is said why not.
-    Saved(Result<Checkpoint, String>),
+    Saved(Result<Box<Checkpoint>, String>),
     /// Something happened in the attempt of this generation.
     Happened(u64, Happening),
 }
 
 /// What happens in an attempt.
 pub(crate) enum Happening {
-    Loaded(Result<(Progress, Arc<Quarantine>), LoadError>),
+    Loaded(Result<(Box<Progress>, Arc<Quarantine>), LoadError>),
     /// The store has a checkpoint from which everything is brought again.
     StartedOver,
     Counted(Arc<Quarantine>),
@@ -273,16 +274,25 @@ impl ConsumerState {
     // What others decide.
 
     fn reconcile(&mut self, consumer: Arc<Consumer>) {
-        let is_asked_again = consumer.attempt != self.arguments.consumer.attempt;
+        let before = std::mem::replace(&mut self.arguments.consumer, consumer);
+        let consumer = &self.arguments.consumer;
+        let is_asked_again = consumer.attempt != before.attempt;
         self.is_asked_to_retry |= is_asked_again;
-        self.arguments.consumer = consumer;
+        if self.is_ending() {
+            return;
+        }
+        if (&consumer.filter, consumer.rewind) != (&before.filter, before.rewind) {
+            return self.begin_elsewhere();
+        }
+        let is_changed = (&consumer.table, consumer.unsupported_text) != (&before.table, before.unsupported_text);
         let should_run = self.should_run();
         match self.mode {
             Mode::Running(_) if self.is_draining() => {}
+            Mode::Preparing if should_run && is_changed => self.begin(),
             Mode::Running(_) if !should_run => self.drain(Then::Pause),
             Mode::Waiting(_) | Mode::Halted(_) | Mode::Preparing if !should_run => self.tear_down(Mode::Paused),
             Mode::Paused if should_run => self.begin(),
-            Mode::Waiting(_) | Mode::Halted(_) | Mode::Running(_) if is_asked_again => self.begin(),
+            Mode::Waiting(_) | Mode::Halted(_) | Mode::Running(_) if is_asked_again || is_changed => self.begin(),
             _ => {}
         }
         if is_asked_again && matches!(self.mode, Mode::Paused | Mode::Waiting(_)) {
@@ -398,32 +408,6 @@ impl ConsumerState {
             tokio::time::sleep(wait).await;
             happening
         });
-    }
-
-    fn drain(&mut self, then: Then) {
-        match self.pipeline() {
-            Some(pipeline) => {
-                pipeline.drain(then);
-                let deadline = self.arguments.context.settings.drain_deadline;
-                self.hear_after(deadline, Happening::DrainDeadline);
-                self.advance();
-            }
-            None if then == Then::Stop => self.finish(),
-            None => {}
-        }
-    }
-
-    fn is_draining(&self) -> bool {
-        matches!(&self.mode, Mode::Running(pipeline) if pipeline.drains_to().is_some())
-    }
-
-    fn end_drain(&mut self) {
-        match self.pipeline().and_then(|pipeline| pipeline.drains_to()) {
-            Some(Then::Stop) => self.finish(),
-            // Resumed while it drained, it begins again.
-            Some(Then::Pause) => self.begin(),
-            None => {}
-        }
     }
 }
 

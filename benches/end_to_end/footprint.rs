@@ -22,10 +22,12 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use super::{
-    Size,
+    SYNCS, Size,
+    bare::{Bare, Batches},
     node::Node,
     ours::{consumer, target},
     report::{Figure, Goal},
+    rows::Rows,
     server::{Server, sql},
 };
 
@@ -54,6 +56,9 @@ const TRICKLE_INTERVAL: Duration = Duration::from_millis(20);
 /// The flood: what the API takes at once, so many times.
 const FLOOD: usize = 5000;
 const FLOODS: usize = 40;
+
+/// As many as a consumer has writers.
+const FLOOD_CONNECTIONS: usize = 3;
 
 /// Who is flooded: none of those of the trickle, but on one of their targets.
 const FLOODED: usize = CONSUMERS - 1;
@@ -92,7 +97,7 @@ pub(crate) async fn measure(size: Size) -> Vec<Figure> {
     eprintln!("{cpu:.1} % of a core, {idle:.0} MiB, {peak:.0} MiB at most");
 
     until_all(&node, "well", |consumer| consumer["health"]["status"] == "healthy").await;
-    let (peace, flood) = fairness(&server, &node, &consumers).await;
+    let [peace, flood, bare_flood] = fairness(&server, &node, &consumers).await;
     let figure = |what, unit, ours, goal| Figure { what, unit, ours, beside: None, goal };
     vec![
         figure("10,000 consumers on 1,000 targets: started", "s", started.as_secs_f64(), Goal::None),
@@ -107,6 +112,10 @@ pub(crate) async fn measure(size: Size) -> Vec<Figure> {
                 flood,
                 Goal::TimesAtMost(2.0),
             )
+        },
+        Figure {
+            beside: Some(("while a bare program floods the server", bare_flood)),
+            ..figure("the same", "ms", flood, Goal::None)
         },
     ]
 }
@@ -166,8 +175,9 @@ async fn until_all(node: &Node, what: &str, is: impl Fn(&Value) -> bool) {
     }
 }
 
-/// The 99th percentile of the time from acknowledged to visible, in milliseconds: in peace, and while one is flooded.
-async fn fairness(server: &Server, node: &Node, consumers: &[Consumer]) -> (f64, f64) {
+/// The 99th percentile of the time from acknowledged to visible, in milliseconds: in peace, while one is flooded, and while
+/// somebody else floods the server for as long, and the node knows nothing of it.
+async fn fairness(server: &Server, node: &Node, consumers: &[Consumer]) -> [f64; 3] {
     let flood = |part: usize| (0..FLOOD).map(|n| line(FLOODED, "flood", part * FLOOD + n)).collect::<String>();
     let floods: Vec<_> = (0..FLOODS).map(flood).collect();
     let mut trickle = Trickle::default();
@@ -182,6 +192,11 @@ async fn fairness(server: &Server, node: &Node, consumers: &[Consumer]) -> (f64,
         node.cpu().saturating_sub(cpu),
         node.memory_mib("VmHWM")
     );
+    let mut bare = Bare::default();
+    Rows::new((FLOOD * FLOODS) as u64, SYNCS, |record, idx| bare.push(record, idx)).for_each(drop);
+    let bare = bare.finish();
+    tokio::time::sleep(SETTLED).await;
+    let in_bare_flood = trickle.run(node, flood_server(server, &bare, took)).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
     let visible = commit_times(server, consumers).await;
     let latencies = |numbers: Range<usize>| {
@@ -199,7 +214,19 @@ async fn fairness(server: &Server, node: &Node, consumers: &[Consumer]) -> (f64,
         );
         at(99)
     };
-    (latencies(in_peace), latencies(in_flood))
+    [in_peace, in_flood, in_bare_flood].map(latencies)
+}
+
+/// Copies rows to the server for so long.
+async fn flood_server(server: &Server, rows: &Batches, time: Duration) {
+    let began = Instant::now();
+    let mut copied = 0;
+    while began.elapsed() < time {
+        let table = server.table(&format!("flood_{copied}")).await;
+        rows.copy(server, &table, FLOOD_CONNECTIONS).await;
+        copied += 1;
+    }
+    eprintln!("the server flooded {copied} times in {:?}", began.elapsed());
 }
 
 /// Publishes the flood, and waits until all of it is in the table.

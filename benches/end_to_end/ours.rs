@@ -7,8 +7,8 @@ use sequin::demo::{crm::PROVIDER, postgres::ThrowawayPostgres};
 use sequin_actors::{
     Engine, EngineSettings,
     model::{
-        Connection, Consumer, ConsumerId, ConsumerStatus, Desired, Filter, Metadata, Provider, RunState, Secret,
-        TableName, Target, TargetId, Tls, TlsMode, UnsupportedText,
+        Connection, Consumer, ConsumerId, ConsumerStatus, Desired, Filter, Metadata, Provider, Rewind, RunState,
+        Secret, TableName, Target, TargetId, Tls, TlsMode, UnsupportedText,
     },
     store::{Documents, Keyring, SqliteStore},
     stream::{RecordStream, SqliteStream},
@@ -113,6 +113,7 @@ pub(crate) fn consumer(name: &str, target: TargetId, filter: Filter, table: &Tab
         metadata: Metadata::new(),
         desired: Desired::Running,
         attempt: 0,
+        rewind: Rewind::default(),
         created_at: now,
         updated_at: now,
     }

@@ -7,14 +7,17 @@ use axum::{
 };
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
 use super::problem::{FieldProblem, Problem};
 
 /// The largest JSON body, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// A JSON body.
+/// A JSON body: an object.
 pub(super) struct Json<T>(pub(super) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
@@ -22,7 +25,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let LimitedBytes(bytes) = LimitedBytes::<MAX_BODY>::from_request(request, state).await?;
-        parse(&bytes).map(Self)
+        // An array would be taken for an object whose fields come in their order.
+        match bytes.trim_ascii_start().first() {
+            Some(b'{') | None => parse(&bytes).map(Self),
+            Some(_) => parse::<IgnoredAny>(&bytes).and(Err(Problem::invalid_field("body", "takes a JSON object"))),
+        }
     }
 }
 

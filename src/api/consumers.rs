@@ -1,5 +1,6 @@
 //! Consumers: what is forwarded where.
 
+pub(super) mod change;
 mod view;
 
 use axum::{
@@ -11,8 +12,8 @@ use axum::{
 use chrono::{DateTime, Utc};
 use sequin_actors::{
     model::{
-        Consumer, ConsumerId, ConsumerStatus, Desired, FieldError, Filter, Metadata, Provider, SyncId, TableName,
-        Target, TargetId, TargetStatus, UnsupportedText,
+        Consumer, ConsumerId, ConsumerStatus, Desired, FieldError, Filter, Metadata, Provider, Rewind, SyncId,
+        TableName, Target, TargetId, TargetStatus, UnsupportedText,
     },
     store::{DocumentsError, Versioned},
 };
@@ -116,6 +117,7 @@ impl ConsumerRequest {
             metadata: self.metadata,
             desired: Desired::Draft,
             attempt: 0,
+            rewind: Rewind::default(),
             created_at: now,
             updated_at: now,
         };
@@ -192,14 +194,18 @@ pub(super) async fn answer(api: &Api, status: StatusCode, shown: Versioned<Consu
 #[utoipa::path(post, path = "/v1/consumers", tag = "consumers", operation_id = "create_consumer",
     responses((status = 201, description = "It is made", body = ConsumerView, headers(("ETag"))), Conflict))]
 pub(super) async fn create(api: State, body::Json(request): body::Json<ConsumerRequest>) -> Result<Response, Problem> {
-    let target = match find::<Target>(&api.documents, &request.target).await {
-        Ok(target) => Some(target.value.id),
-        Err(problem) if problem.is_not_found() => None,
-        Err(problem) => return Err(problem),
-    };
+    let target = find_target(&api, &request.target).await?;
     let consumer = request.into_consumer(target)?;
     let revision = api.documents.create(&consumer, consumer.created_at).await?;
     answer(&api, StatusCode::CREATED, Versioned { value: consumer, revision }).await
+}
+
+async fn find_target(api: &Api, id_or_name: &str) -> Result<Option<TargetId>, Problem> {
+    match find::<Target>(&api.documents, id_or_name).await {
+        Ok(target) => Ok(Some(target.value.id)),
+        Err(problem) if problem.is_not_found() => Ok(None),
+        Err(problem) => Err(problem),
+    }
 }
 
 /// Lists consumers.

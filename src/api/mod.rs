@@ -4,6 +4,7 @@
 
 mod auth;
 mod body;
+mod change;
 mod consumers;
 mod docs;
 mod health;
@@ -66,16 +67,17 @@ fn protected() -> OpenApiRouter<Arc<Api>> {
     OpenApiRouter::new()
         .routes(routes!(records::publish))
         .routes(routes!(targets::list, targets::create))
-        .routes(routes!(targets::read, targets::delete))
+        .routes(routes!(targets::read, targets::patch::patch, targets::delete))
         .routes(routes!(targets::check))
         .routes(routes!(targets::setup_sql))
         .routes(routes!(consumers::list, consumers::create))
-        .routes(routes!(consumers::read, consumers::delete))
+        .routes(routes!(consumers::read, consumers::change::patch, consumers::delete))
         .routes(routes!(consumers::create_table_sql))
         .routes(routes!(consumers::verify))
         .routes(routes!(consumers::start))
         .routes(routes!(consumers::pause))
         .routes(routes!(consumers::resume))
+        .routes(routes!(consumers::change::rewind))
         .routes(routes!(quarantine::list, quarantine::discard_all))
         .routes(routes!(quarantine::retry))
         .routes(routes!(quarantine::discard))

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Path parameters and the body are read off the handler's arguments; query parameters derive `IntoParams`. Wire types
-//! derive `ToSchema`, under a name without `View` or `Request` where that is free. [`describe`] adds what follows from
+//! derive `ToSchema`, under a name without `View` or `Request` where that is free (a `Change<T>` has `value_type =
+//! Option<T>`, or `T` where null is refused, and `#[serde(default)]` at the field, not the struct). [`describe`] adds what follows from
 //! the shape: 400, 413 and 422 with a body, 404 with a path parameter, 412 with [`IfMatch`], 422 with query parameters,
 //! and what any call may answer: 401, 500, 503. What else a call may answer is named: [`Conflict`],
 //! [`UnsupportedMediaType`]. A call that needs no token says `security(())`.

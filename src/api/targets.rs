@@ -1,5 +1,7 @@
 //! Targets: customers' databases.
 
+pub(super) mod patch;
+mod secret;
 mod view;
 
 use std::collections::HashMap;
@@ -12,14 +14,14 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use sequin_actors::{
-    model::{Connection, Consumer, FieldError, Metadata, Secret, Severity, Target, TargetId, Tls, TlsMode},
+    model::{Connection, Consumer, FieldError, Metadata, Severity, Target, TargetId, Tls, TlsMode},
     store::{DocumentsError, Revision, Versioned},
 };
-use serde::{Deserialize, Deserializer, Serialize, de::Error};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema, openapi::Object};
 
-use self::view::TargetView;
+use self::{secret::SecretText, view::TargetView};
 use super::{
     Api, State, body,
     body::Params,
@@ -65,9 +67,8 @@ struct ConnectionRequest {
     /// The user that was made for Sequin.
     #[schema(min_length = 1, max_length = 255)]
     username: String,
-    #[serde(default, deserialize_with = "secret")]
     #[schema(value_type = Option<String>, format = Password, write_only)]
-    password: Option<Secret>,
+    password: Option<SecretText>,
     #[serde(default)]
     tls: TlsRequest,
     /// Not supported by this version.
@@ -99,12 +100,6 @@ fn not_yet() -> Object {
     null("Not supported by this version.")
 }
 
-/// What is wrong with a secret is said without showing it.
-fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Secret>, D::Error> {
-    let text = Option::<String>::deserialize(deserializer).map_err(|_| D::Error::custom("takes a text"))?;
-    Ok(text.map(Secret::new))
-}
-
 fn default_pool_size() -> u32 {
     4
 }
@@ -116,6 +111,7 @@ fn default_port() -> u16 {
 impl TargetRequest {
     fn into_target(self, now: DateTime<Utc>) -> Result<Target, Problem> {
         let ConnectionRequest { host, port, database, username, password, tls, bastion } = self.connection;
+        let password = password.map(|SecretText(password)| password);
         let mut errors = Vec::new();
         let mut not_yet = |field: &str, is_there: bool| {
             if is_there {

@@ -6,6 +6,7 @@ mod support;
 
 mod backfill_and_live;
 mod bloat;
+mod changes;
 mod chaos;
 mod contention;
 mod contract;

@@ -6,7 +6,7 @@ use chrono::Utc;
 use sequin_actors::{
     Engine, EngineHandle, EngineSettings,
     model::{
-        Checkpoint, Connection, Consumer, ConsumerId, Desired, Filter, Metadata, Quarantined, Secret, SyncId,
+        Checkpoint, Connection, Consumer, ConsumerId, Desired, Filter, Metadata, Quarantined, Rewind, Secret, SyncId,
         TableName, Target, TargetId, Tls, UnsupportedText,
     },
     store::{Documents, Keyring, SqliteStore},
@@ -53,6 +53,7 @@ pub(crate) fn forwarding(table: &str, filter: Filter) -> Consumer {
         metadata: Metadata::new(),
         desired: Desired::Running,
         attempt: 0,
+        rewind: Rewind::default(),
         created_at: now,
         updated_at: now,
     }

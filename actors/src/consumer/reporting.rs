@@ -100,15 +100,15 @@ impl ConsumerState {
         let myself = self.myself.clone();
         self.saving.spawn(async move {
             let saved = context.documents.put(id, &checkpoint).await;
-            let saved = saved.map(|_| checkpoint).map_err(|error| error.to_string());
+            let saved = saved.map(|_| Box::new(checkpoint)).map_err(|error| error.to_string());
             let _ = myself.cast(ConsumerMessage::Saved(saved));
         });
     }
 
-    pub(super) fn saved(&mut self, saved: Result<Checkpoint, String>) {
+    pub(super) fn saved(&mut self, saved: Result<Box<Checkpoint>, String>) {
         match (saved, &mut self.progress) {
             (Ok(checkpoint), Some(progress)) => {
-                progress.saved(checkpoint);
+                progress.saved(*checkpoint);
                 self.unsaved = None;
             }
             (Ok(_), None) => {}

@@ -23,10 +23,10 @@ impl ConsumerState {
         });
     }
 
-    pub(super) fn loaded(&mut self, loaded: Result<(Progress, Arc<Quarantine>), LoadError>) {
+    pub(super) fn loaded(&mut self, loaded: Result<(Box<Progress>, Arc<Quarantine>), LoadError>) {
         match loaded {
             Ok((progress, quarantine)) => {
-                self.progress = Some(progress);
+                self.progress = Some(*progress);
                 self.quarantine = Some(quarantine);
                 self.begin();
             }
@@ -83,12 +83,23 @@ impl ConsumerState {
         Ok(())
     }
 
-    /// The table was dropped and made again: it gets everything again.
-    fn start_over(&mut self, from_the_start: Checkpoint) {
-        tracing::warn!(consumer = %self.arguments.consumer.name, "the table was made again, and is backfilled again");
+    /// What is saved says nothing of what it should bring now.
+    pub(super) fn begin_elsewhere(&mut self) {
+        self.forget_progress();
+        self.load();
+    }
+
+    /// Ends the attempt, and saves no more of where that was.
+    fn forget_progress(&mut self) {
         self.progress = None;
         self.saving.abort_all();
         self.tear_down(Mode::Loading);
+    }
+
+    /// It is another table than so far, which gets everything.
+    fn start_over(&mut self, from_the_start: Checkpoint) {
+        tracing::warn!(consumer = %self.arguments.consumer.name, "the table is another than before, and is backfilled");
+        self.forget_progress();
         let (context, consumer) = (Arc::clone(&self.arguments.context), self.arguments.consumer.id);
         self.attempt(async move {
             match context.documents.put(consumer, &from_the_start).await {

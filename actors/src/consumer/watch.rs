@@ -21,7 +21,7 @@ const MEASURE_SHARE: u32 = 50;
 const MEASURE_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The lag is measured this often at least, whatever the pipeline believes.
-const MEASURE_ALWAYS: Duration = Duration::from_secs(60);
+const MEASURE_ALWAYS: Duration = Duration::from_secs(120);
 
 /// When to look at what, and what was seen last.
 pub(super) struct Watch {

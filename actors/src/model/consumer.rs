@@ -5,7 +5,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{ConsumerId, FieldError, Metadata, Provider, SyncId, TargetId, check_name};
+use super::{ConsumerId, FieldError, Idx, Metadata, Provider, SyncId, TargetId, check_name};
 
 /// One consumer, as the API wrote it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -30,10 +30,22 @@ pub struct Consumer {
     pub desired: Desired,
     /// Counts the times that somebody asked it to start or resume; a new number is a reason to try again.
     pub attempt: u64,
+    /// The last time that it was told to read again.
+    #[serde(default)]
+    pub rewind: Rewind,
     /// When it was made.
     pub created_at: DateTime<Utc>,
     /// When it was last changed.
     pub updated_at: DateTime<Utc>,
+}
+
+/// Reading again what was read before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rewind {
+    /// Which one of this consumer it is, from 1; 0 for none.
+    pub number: u64,
+    /// Everything beyond is read again.
+    pub to: Idx,
 }
 
 /// Which records a consumer forwards.

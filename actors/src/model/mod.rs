@@ -12,7 +12,7 @@ mod status;
 mod sync;
 mod target;
 
-pub use consumer::{Consumer, Desired, Filter, TableName, UnsupportedText};
+pub use consumer::{Consumer, Desired, Filter, Rewind, TableName, UnsupportedText};
 pub use envelope::{EnvelopeError, Routing, decode, decode_routing, encode};
 pub use ids::{ConsumerId, Idx, Provider, SequinId, SyncId, TargetId};
 pub use page::{Entry, Page};

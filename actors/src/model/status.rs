@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{ConsumerId, Idx};
+use super::{ConsumerId, Filter, Idx};
 
 /// How bad something is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -148,15 +148,32 @@ pub struct Checkpoint {
     /// The table that it was brought to; `None` before the first start.
     #[serde(default)]
     pub table: Option<TableId>,
+    /// Which records were brought; `None` before the first start.
+    #[serde(default)]
+    pub filter: Option<Filter>,
+    /// How many of the consumer's rewinds were obeyed.
+    #[serde(default)]
+    pub rewinds: u64,
 }
 
 /// A table as the server knows it: one that is dropped and made again is another, which holds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableId {
+    /// The server's system identifier, where we may see it: restored from a dump, another server may have the same numbers.
+    #[serde(default)]
+    pub system: Option<i64>,
     /// The database's object identifier.
     pub database: u32,
     /// The table's.
     pub relation: u32,
+}
+
+impl TableId {
+    /// Whether it is the same table, as far as is known.
+    pub fn is(self, other: Self) -> bool {
+        let is_same_system = self.system.zip(other.system).is_none_or(|(one, another)| one == another);
+        is_same_system && (self.database, self.relation) == (other.database, other.relation)
+    }
 }
 
 /// How a target is.

@@ -6,8 +6,11 @@ use chrono::Utc;
 
 use super::Quarantine;
 use crate::{
-    flow::{progress::Progress, refusals::RefusalLimit},
-    model::{Backfill, Checkpoint, Consumer, Filter, Idx},
+    flow::{
+        progress::{Progress, goes_on},
+        refusals::RefusalLimit,
+    },
+    model::{Backfill, Checkpoint, Consumer, Filter, Idx, Quarantined},
     store::{Documents, DocumentsError},
     stream::{RecordStream, StreamError},
 };
@@ -21,27 +24,33 @@ pub(crate) enum LoadError {
     Stream(#[from] StreamError),
 }
 
-/// Loads the checkpoint and the quarantine; a consumer that has no checkpoint begins its backfill.
+/// Loads where the consumer goes on, and the quarantine; one that has not begun, or begins again, begins a backfill.
 pub(crate) async fn load(
     consumer: &Consumer,
     documents: &Documents,
     stream: &dyn RecordStream,
     refusal_limit: RefusalLimit,
-) -> Result<(Progress, Arc<Quarantine>), LoadError> {
-    let saved = documents.get::<Checkpoint>(consumer.id).await?;
-    let mut checkpoint = saved.map(|saved| saved.value).unwrap_or_default();
+) -> Result<(Box<Progress>, Arc<Quarantine>), LoadError> {
+    let saved = documents.get::<Checkpoint>(consumer.id).await?.map(|saved| saved.value).unwrap_or_default();
+    if saved.filter.as_ref().is_some_and(|filter| *filter != consumer.filter) {
+        // What is refused of the records that it should forward now will be refused again.
+        documents.delete_all_of::<Quarantined>(consumer.id).await?;
+    }
+    let mut checkpoint = goes_on(saved.clone(), consumer);
     if checkpoint.backfill.is_none() {
-        checkpoint.backfill = Some(begin_backfill(&consumer.filter, stream).await?);
+        checkpoint.backfill = Some(begin_backfill(&consumer.filter, checkpoint.idx, stream).await?);
+    }
+    if checkpoint != saved {
         documents.put(consumer.id, &checkpoint).await?;
     }
     let quarantine = Quarantine::load(consumer.id, documents, refusal_limit).await?;
-    Ok((Progress::resume(checkpoint), quarantine))
+    Ok((Box::new(Progress::resume(checkpoint)), quarantine))
 }
 
-/// The backfill is what the stream holds now.
-async fn begin_backfill(filter: &Filter, stream: &dyn RecordStream) -> Result<Backfill, StreamError> {
+/// The backfill is what the stream holds beyond `from` now.
+async fn begin_backfill(filter: &Filter, from: Idx, stream: &dyn RecordStream) -> Result<Backfill, StreamError> {
     let until = stream.head(filter).await?;
-    let all = stream.lag(filter, Idx::START).await?.records;
+    let all = stream.lag(filter, from).await?.records;
     let beyond = stream.lag(filter, until).await?.records;
     Ok(Backfill { until, total: all.saturating_sub(beyond), done: 0, started_at: Utc::now(), finished_at: None })
 }

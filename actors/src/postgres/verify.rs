@@ -83,16 +83,21 @@ const PRIMARY_KEY: &str = "
     where con.conrelid = $1 and con.contype = 'p' group by con.conname, con.condeferrable";
 
 const TABLE_ID: &str = "
-    select d.oid, c.oid from pg_catalog.pg_database d, pg_catalog.pg_class c
+    select d.oid, c.oid, pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'execute') from pg_catalog.pg_database d, pg_catalog.pg_class c
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
     where d.datname = pg_catalog.current_database() and n.nspname = $1 and c.relname = $2";
+
+const SYSTEM: &str = "select system_identifier from pg_catalog.pg_control_system()";
 
 impl Session {
     /// Which table it is, if it is there.
     pub async fn table_id(&self, table: &TableName) -> Result<Option<TableId>, Fault> {
         let row =
             self.client.query_typed_opt(TABLE_ID, &[(&table.schema, Type::NAME), (&table.table, Type::NAME)]).await?;
-        Ok(row.map(|row| TableId { database: row.get(0), relation: row.get(1) }))
+        let Some(row) = row else { return Ok(None) };
+        let (database, relation, may_ask) = (row.get(0), row.get(1), row.get(2));
+        let system = if may_ask { self.client.query_typed_opt(SYSTEM, &[]).await? } else { None };
+        Ok(Some(TableId { system: system.map(|row| row.get(0)), database, relation }))
     }
 
     /// Compares the table with what it should be.

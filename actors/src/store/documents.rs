@@ -298,6 +298,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_resource_that_is_renamed_gives_its_name_back_and_takes_none_that_is_taken() {
+        let (_directory, documents) = documents().await;
+        let (first, second) = (target("app"), target("other"));
+        let revision = documents.create(&first, Utc::now()).await.expect("created");
+        documents.create(&second, Utc::now()).await.expect("created");
+        let renamed = |name: &str| Target { name: name.into(), ..first.clone() };
+        let update = async |to: &Target, at| documents.update_named(&first, to, at, Utc::now()).await;
+        assert!(matches!(update(&renamed("other"), revision).await, Err(DocumentsError::NameTaken { .. })));
+        let stale = update(&renamed("main"), Revision(revision.0 + 100)).await;
+        assert!(matches!(stale, Err(DocumentsError::Store(StoreError::Conflict { .. }))));
+        documents.create(&target("main"), Utc::now()).await.expect("who was refused has not kept the name");
+        update(&renamed("third"), revision).await.expect("renamed");
+        assert_eq!(documents.id_of_name::<Target>("third").await.expect("read"), Some(first.id));
+        documents.create(&target("app"), Utc::now()).await.expect("free again");
+    }
+
+    #[tokio::test]
     async fn a_name_claimed_by_somebody_who_died_is_free_again_after_a_while_also_if_the_clock_was_set_back() {
         let (_directory, documents) = documents().await;
         for (name, then) in [("one", -TimeDelta::hours(1)), ("two", TimeDelta::days(365))] {

@@ -224,7 +224,7 @@ impl BackfillView {
 
 #[cfg(test)]
 mod tests {
-    use sequin_actors::model::{Applied, ConsumerId, Idx, Lag, SyncId, TableName, TargetId};
+    use sequin_actors::model::{Applied, ConsumerId, Idx, Lag, Rewind, SyncId, TableName, TargetId};
 
     use super::*;
 
@@ -240,6 +240,7 @@ mod tests {
             metadata: Metadata::new(),
             desired,
             attempt: 1,
+            rewind: Rewind::default(),
             created_at: updated_at,
             updated_at,
         }

@@ -32,6 +32,31 @@ impl Documents {
         Ok(self.store.create(&key::<T>(value.id()), self.write(value)).await?)
     }
 
+    /// Writes a resource that must be at `revision`, under a name that must be free if it is another than so far.
+    pub async fn update_named<T: Named>(
+        &self,
+        before: &T,
+        value: &T,
+        revision: Revision,
+        now: DateTime<Utc>,
+    ) -> Result<Revision, DocumentsError> {
+        let is_renamed = before.name() != value.name();
+        if is_renamed {
+            self.claim(value, now).await?;
+        }
+        let updated = self.update(value.id(), value, revision).await;
+        // What is not known to be written or not keeps both names: one of the claims is void.
+        let free = match &updated {
+            Ok(_) => Some(before.name()),
+            Err(DocumentsError::Store(StoreError::Conflict { .. })) => Some(value.name()),
+            Err(_) => None,
+        };
+        if let Some(name) = free.filter(|_| is_renamed) {
+            self.release::<T>(name, value.id()).await?;
+        }
+        updated
+    }
+
     /// The id of the resource of this name.
     pub async fn id_of_name<T: Named>(&self, name: &str) -> Result<Option<T::Id>, DocumentsError> {
         let Some(entry) = self.store.get(&name_key::<T>(name)).await? else {
@@ -43,10 +68,18 @@ impl Documents {
 
     /// Deletes a resource that must be at `revision`, and gives its name free.
     pub async fn delete_named<T: Named>(&self, value: &T, revision: Revision) -> Result<(), DocumentsError> {
-        let key = name_key::<T>(value.name());
-        let claim = self.store.get(&key).await?;
         self.delete::<T>(value.id(), Some(revision)).await?;
-        match self.store.delete(&key, claim.map(|claim| claim.revision)).await {
+        self.release::<T>(value.name(), value.id()).await
+    }
+
+    /// Gives a name free, if it is still the one's who has it.
+    async fn release<T: Named>(&self, name: &str, owner: T::Id) -> Result<(), DocumentsError> {
+        let key = name_key::<T>(name);
+        let Some(entry) = self.store.get(&key).await? else { return Ok(()) };
+        if decode::<Claim>(&entry)?.id != owner.to_string() {
+            return Ok(());
+        }
+        match self.store.delete(&key, Some(entry.revision)).await {
             // Somebody else has claimed it by now.
             Ok(()) | Err(StoreError::Conflict { .. }) => Ok(()),
             Err(error) => Err(error.into()),
