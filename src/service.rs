@@ -232,7 +232,7 @@ async fn check_checkpoints(stream: &dyn RecordStream, documents: &Documents) -> 
     // Those that can't be read are not run either.
     for consumer in documents.all::<Consumer>().await?.into_iter().flatten() {
         let checkpoint = match documents.get::<Checkpoint>(consumer.id).await {
-            Ok(saved) => saved.map_or(Idx::START, |saved| saved.value.idx),
+            Ok(saved) => saved.map_or(Idx::START, |saved| saved.value.going_on_for(&consumer).idx),
             Err(DocumentsError::Unreadable(_)) => continue,
             Err(error) => return Err(error.into()),
         };

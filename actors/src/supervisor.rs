@@ -322,17 +322,17 @@ async fn drop_tombstones(context: &Context) -> Result<u64, String> {
     let unread = |error: DocumentsError| error.to_string();
     let mut passed: Vec<(Filter, Idx)> = Vec::new();
     for consumer in context.documents.all::<Consumer>().await.map_err(unread)? {
-        let Consumer { id, filter, desired, .. } = consumer.map_err(|unreadable| unreadable.to_string())?;
-        if desired != Desired::Draft {
-            let checkpoint = context.documents.get::<Checkpoint>(id).await.map_err(unread)?;
-            let mut reached = checkpoint.map_or(Idx::START, |saved| saved.value.idx);
+        let consumer = consumer.map_err(|unreadable| unreadable.to_string())?;
+        if consumer.desired != Desired::Draft {
+            let saved = context.documents.get::<Checkpoint>(consumer.id).await.map_err(unread)?;
+            let mut reached = saved.map_or(Idx::START, |saved| saved.value.going_on_for(&consumer).idx);
             // What is in quarantine has not arrived, and a delete can be.
-            let quarantined = context.documents.all_of::<Quarantined>(id).await.map_err(unread)?;
+            let quarantined = context.documents.all_of::<Quarantined>(consumer.id).await.map_err(unread)?;
             for entry in quarantined {
                 let set_aside = entry.map_err(|unreadable| unreadable.to_string())?.value.idx;
                 reached = reached.min(Idx(set_aside.0 - 1));
             }
-            passed.push((filter, reached));
+            passed.push((consumer.filter, reached));
         }
     }
     let before = Utc::now() - context.settings.tombstone_retention;

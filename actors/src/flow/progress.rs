@@ -5,9 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::rate::Rate;
-use crate::model::{
-    Applied, Backfill, Checkpoint, Consumer, ConsumerStatus, Idx, Lag, Reason, RunState, Severity, TableId,
-};
+use crate::model::{Applied, Backfill, Checkpoint, ConsumerStatus, Idx, Lag, Reason, RunState, Severity, TableId};
 
 /// How far a consumer is, across all its pipelines.
 #[derive(Debug)]
@@ -18,21 +16,6 @@ pub struct Progress {
     rate: Rate,
     /// Records brought since the rate was last observed.
     recently: u64,
-}
-
-/// Where a consumer goes on that has come to `checkpoint`: further back if it should forward other records than so far,
-/// or was told to read again. What the table holds already stays as it is.
-pub fn goes_on(checkpoint: Checkpoint, consumer: &Consumer) -> Checkpoint {
-    let brings_others = checkpoint.filter.as_ref().is_some_and(|filter| *filter != consumer.filter);
-    let is_rewound = checkpoint.rewinds < consumer.rewind.number;
-    let (filter, rewinds) = (Some(consumer.filter.clone()), consumer.rewind.number);
-    let back_to = |idx| Checkpoint { idx, backfill: None, ..checkpoint.clone() };
-    let from = match () {
-        () if brings_others => back_to(Idx::START),
-        () if is_rewound => back_to(consumer.rewind.to.min(checkpoint.idx)),
-        () => checkpoint,
-    };
-    Checkpoint { filter, rewinds, ..from }
 }
 
 impl Progress {
@@ -164,10 +147,7 @@ impl Progress {
 
 #[cfg(test)]
 mod tests {
-    use uuid::Uuid;
-
     use super::*;
-    use crate::model::{ConsumerId, Desired, Filter, Metadata, Rewind, SyncId, TableName, TargetId, UnsupportedText};
 
     fn backfilling(total: u64, until: u64) -> Progress {
         let backfill =
@@ -228,42 +208,6 @@ mod tests {
         assert_eq!(progress.goes_to(TableId { system: None, ..table(8) }), None, "nothing speaks against it");
         assert_eq!(progress.goes_to(table(8)), None);
         assert!(progress.goes_to(TableId { system: Some(2), ..table(8) }).is_some(), "it is on another server");
-    }
-
-    #[test]
-    fn who_should_forward_others_begins_at_the_start_and_who_is_rewound_goes_back_once() {
-        let of_sync = |number| Filter::Sync(SyncId(Uuid::from_u128(number)));
-        let mut consumer = Consumer {
-            id: ConsumerId::generate(),
-            name: "c".into(),
-            target: TargetId::generate(),
-            filter: of_sync(1),
-            table: TableName { schema: "s".into(), table: "t".into() },
-            unsupported_text: UnsupportedText::default(),
-            lag_threshold_seconds: 300,
-            metadata: Metadata::new(),
-            desired: Desired::Running,
-            attempt: 0,
-            rewind: Rewind::default(),
-            created_at: DateTime::UNIX_EPOCH,
-            updated_at: DateTime::UNIX_EPOCH,
-        };
-        let mut progress = backfilling(100, 100);
-        progress.reached(Idx(100), Utc::now());
-        let first = goes_on(progress.checkpoint().clone(), &consumer);
-        assert_eq!((first.idx, first.backfill.is_some(), &first.filter), (Idx(100), true, &Some(of_sync(1))));
-        assert_eq!(goes_on(first.clone(), &consumer), first);
-
-        consumer.rewind = Rewind { number: 1, to: Idx(40) };
-        let rewound = goes_on(first.clone(), &consumer);
-        assert_eq!((rewound.idx, rewound.backfill.is_some(), rewound.rewinds), (Idx(40), false, 1));
-        assert_eq!(goes_on(Checkpoint { idx: Idx(70), ..rewound }, &consumer).idx, Idx(70), "it was rewound once");
-        consumer.rewind = Rewind { number: 2, to: Idx(400) };
-        assert_eq!(goes_on(first.clone(), &consumer).idx, Idx(100), "nothing is passed over");
-
-        consumer.filter = of_sync(2);
-        let others = goes_on(first, &consumer);
-        assert_eq!((others.idx, others.backfill, others.filter), (Idx::START, None, Some(of_sync(2))));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The plain types that everything else speaks in: no I/O, no actors, no database.
 
+mod checkpoint;
 mod consumer;
 mod envelope;
 mod ids;
@@ -12,6 +13,7 @@ mod status;
 mod sync;
 mod target;
 
+pub use checkpoint::{Backfill, Checkpoint, TableId};
 pub use consumer::{Consumer, Desired, Filter, Rewind, TableName, UnsupportedText};
 pub use envelope::{EnvelopeError, Routing, decode, decode_routing, encode};
 pub use ids::{ConsumerId, Idx, Provider, SequinId, SyncId, TargetId};
@@ -20,9 +22,7 @@ pub use publication::{Outgoing, Publication, SyncDescription, SyncSeen};
 pub use quarantine::{QuarantineKey, Quarantined};
 pub use record::{Op, Record, RecordFields};
 pub use secret::Secret;
-pub use status::{
-    Applied, Backfill, Checkpoint, ConsumerStatus, Lag, Reason, RunState, Severity, TableId, TargetState, TargetStatus,
-};
+pub use status::{Applied, ConsumerStatus, Lag, Reason, RunState, Severity, TargetState, TargetStatus};
 pub use sync::Sync;
 pub use target::{Connection, Target, Tls, TlsMode};
 

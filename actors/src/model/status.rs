@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{ConsumerId, Filter, Idx};
+use super::{Backfill, ConsumerId, Idx};
 
 /// How bad something is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,21 +92,6 @@ pub struct ConsumerStatus {
     pub node: String,
 }
 
-/// How far a backfill is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Backfill {
-    /// It ends here: where the stream ended when the consumer was started.
-    pub until: Idx,
-    /// How many records matched then.
-    pub total: u64,
-    /// How many of them were brought, or have been replaced by newer versions since.
-    pub done: u64,
-    /// When it began.
-    pub started_at: DateTime<Utc>,
-    /// When it ended.
-    pub finished_at: Option<DateTime<Utc>>,
-}
-
 /// What lies beyond a checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lag {
@@ -133,46 +118,6 @@ impl std::ops::AddAssign for Applied {
         self.upserts += more.upserts;
         self.deletes += more.deletes;
         self.replaced_text += more.replaced_text;
-    }
-}
-
-/// What a pipeline needs to go on where the last one ended. Written after the commit, never before.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Checkpoint {
-    /// Everything up to here is in the table.
-    pub idx: Idx,
-    /// What was applied since the first start.
-    pub applied: Applied,
-    /// How far the backfill is; `None` before the first start.
-    pub backfill: Option<Backfill>,
-    /// The table that it was brought to; `None` before the first start.
-    #[serde(default)]
-    pub table: Option<TableId>,
-    /// Which records were brought; `None` before the first start.
-    #[serde(default)]
-    pub filter: Option<Filter>,
-    /// How many of the consumer's rewinds were obeyed.
-    #[serde(default)]
-    pub rewinds: u64,
-}
-
-/// A table as the server knows it: one that is dropped and made again is another, which holds nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TableId {
-    /// The server's system identifier, where we may see it: restored from a dump, another server may have the same numbers.
-    #[serde(default)]
-    pub system: Option<i64>,
-    /// The database's object identifier.
-    pub database: u32,
-    /// The table's.
-    pub relation: u32,
-}
-
-impl TableId {
-    /// Whether it is the same table, as far as is known.
-    pub fn is(self, other: Self) -> bool {
-        let is_same_system = self.system.zip(other.system).is_none_or(|(one, another)| one == another);
-        is_same_system && (self.database, self.relation) == (other.database, other.relation)
     }
 }
 

@@ -6,10 +6,7 @@ use chrono::Utc;
 
 use super::Quarantine;
 use crate::{
-    flow::{
-        progress::{Progress, goes_on},
-        refusals::RefusalLimit,
-    },
+    flow::{progress::Progress, refusals::RefusalLimit},
     model::{Backfill, Checkpoint, Consumer, Filter, Idx, Quarantined},
     store::{Documents, DocumentsError},
     stream::{RecordStream, StreamError},
@@ -36,7 +33,7 @@ pub(crate) async fn load(
         // What is refused of the records that it should forward now will be refused again.
         documents.delete_all_of::<Quarantined>(consumer.id).await?;
     }
-    let mut checkpoint = goes_on(saved.clone(), consumer);
+    let mut checkpoint = saved.clone().going_on_for(consumer);
     if checkpoint.backfill.is_none() {
         checkpoint.backfill = Some(begin_backfill(&consumer.filter, checkpoint.idx, stream).await?);
     }

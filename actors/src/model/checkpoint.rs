@@ -1,0 +1,126 @@
+//! A checkpoint: where a consumer's pipeline goes on.
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{Applied, Consumer, Filter, Idx};
+
+/// How far a backfill is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Backfill {
+    /// It ends here: where the stream ended when the consumer was started.
+    pub until: Idx,
+    /// How many records matched then.
+    pub total: u64,
+    /// How many of them were brought, or have been replaced by newer versions since.
+    pub done: u64,
+    /// When it began.
+    pub started_at: DateTime<Utc>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// What a pipeline needs to go on where the last one ended. Written after the commit, never before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// Everything up to here is in the table.
+    pub idx: Idx,
+    /// What was applied since the first start.
+    pub applied: Applied,
+    /// How far the backfill is; `None` before the first start.
+    pub backfill: Option<Backfill>,
+    /// The table that it was brought to; `None` before the first start.
+    #[serde(default)]
+    pub table: Option<TableId>,
+    /// Which records were brought; `None` before the first start.
+    #[serde(default)]
+    pub filter: Option<Filter>,
+    /// How many of the consumer's rewinds were obeyed.
+    #[serde(default)]
+    pub rewinds: u64,
+}
+
+impl Checkpoint {
+    /// Where the consumer goes on from here: further back if it should forward other records than so far, or was told to
+    /// read again. What the table holds already stays as it is.
+    #[must_use]
+    pub fn going_on_for(self, consumer: &Consumer) -> Self {
+        let brings_others = self.filter.as_ref().is_some_and(|filter| *filter != consumer.filter);
+        let is_rewound = self.rewinds < consumer.rewind.number;
+        let (filter, rewinds) = (Some(consumer.filter.clone()), consumer.rewind.number);
+        let from = if brings_others {
+            Self { idx: Idx::START, backfill: None, ..self }
+        } else if is_rewound {
+            Self { idx: consumer.rewind.to.min(self.idx), backfill: None, ..self }
+        } else {
+            self
+        };
+        Self { filter, rewinds, ..from }
+    }
+}
+
+/// A table as the server knows it: one that is dropped and made again is another, which holds nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableId {
+    /// The server's system identifier, where we may see it: restored from a dump, another server may have the same numbers.
+    #[serde(default)]
+    pub system: Option<i64>,
+    /// The database's object identifier.
+    pub database: u32,
+    /// The table's.
+    pub relation: u32,
+}
+
+impl TableId {
+    /// Whether it is the same table, as far as is known.
+    pub fn is(self, other: Self) -> bool {
+        let is_same_system = self.system.zip(other.system).is_none_or(|(one, another)| one == another);
+        is_same_system && (self.database, self.relation) == (other.database, other.relation)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::model::{ConsumerId, Desired, Metadata, Rewind, SyncId, TableName, TargetId, UnsupportedText};
+
+    #[test]
+    fn who_should_forward_others_begins_at_the_start_and_who_is_rewound_goes_back_once() {
+        let of_sync = |number| Filter::Sync(SyncId(Uuid::from_u128(number)));
+        let mut consumer = Consumer {
+            id: ConsumerId::generate(),
+            name: "c".into(),
+            target: TargetId::generate(),
+            filter: of_sync(1),
+            table: TableName { schema: "s".into(), table: "t".into() },
+            unsupported_text: UnsupportedText::default(),
+            lag_threshold_seconds: 300,
+            metadata: Metadata::new(),
+            desired: Desired::Running,
+            attempt: 0,
+            rewind: Rewind::default(),
+            created_at: DateTime::UNIX_EPOCH,
+            updated_at: DateTime::UNIX_EPOCH,
+        };
+        let backfill =
+            Backfill { until: Idx(9), total: 9, done: 9, started_at: DateTime::UNIX_EPOCH, finished_at: None };
+        let saved = Checkpoint { idx: Idx(100), backfill: Some(backfill), ..Checkpoint::default() };
+        let goes_on = |checkpoint: Checkpoint, consumer: &Consumer| checkpoint.going_on_for(consumer);
+        let first = goes_on(saved, &consumer);
+        assert_eq!((first.idx, first.backfill.is_some(), &first.filter), (Idx(100), true, &Some(of_sync(1))));
+        assert_eq!(goes_on(first.clone(), &consumer), first);
+
+        consumer.rewind = Rewind { number: 1, to: Idx(40) };
+        let rewound = goes_on(first.clone(), &consumer);
+        assert_eq!((rewound.idx, rewound.backfill.is_some(), rewound.rewinds), (Idx(40), false, 1));
+        assert_eq!(goes_on(Checkpoint { idx: Idx(70), ..rewound }, &consumer).idx, Idx(70), "it was rewound once");
+        consumer.rewind = Rewind { number: 2, to: Idx(400) };
+        assert_eq!(goes_on(first.clone(), &consumer).idx, Idx(100), "nothing is passed over");
+
+        consumer.filter = of_sync(2);
+        let others = goes_on(first, &consumer);
+        assert_eq!((others.idx, others.backfill, others.filter), (Idx::START, None, Some(of_sync(2))));
+    }
+}
