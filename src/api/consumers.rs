@@ -5,7 +5,6 @@ mod view;
 
 use axum::{
     Json,
-    extract::Path,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -23,8 +22,8 @@ use uuid::Uuid;
 
 pub(super) use self::view::ConsumerView;
 use super::{
-    Api, State, body,
-    body::Params,
+    Api, State,
+    body::{self, Params, Path},
     openapi::{Conflict, IfMatch, UnprocessableContent, words},
     problem::{FieldProblem, Problem},
     reasons::severity_words,

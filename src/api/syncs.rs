@@ -1,6 +1,6 @@
 //! Providers and syncs, as the stream knows them.
 
-use axum::{Json, extract::Path};
+use axum::Json;
 use chrono::{DateTime, Utc};
 use sequin_actors::{
     model::{Provider, Sync, SyncId},
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::{
     State,
-    body::Params,
+    body::{Params, Path},
     problem::Problem,
     resources::{List, PageParams},
 };

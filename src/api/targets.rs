@@ -8,7 +8,6 @@ use std::collections::HashMap;
 
 use axum::{
     Json,
-    extract::Path,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -23,8 +22,8 @@ use utoipa::{IntoParams, ToSchema, openapi::Object};
 
 use self::{secret::SecretText, view::TargetView};
 use super::{
-    Api, State, body,
-    body::Params,
+    Api, State,
+    body::{self, Params, Path},
     openapi::{Conflict, IfMatch, null, words},
     problem::Problem,
     reasons::severity_words,

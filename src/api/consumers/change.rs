@@ -1,7 +1,6 @@
 //! Changing a consumer: what it forwards, where to, how; and reading again what it has read.
 
 use axum::{
-    extract::Path,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -11,49 +10,51 @@ use sequin_actors::{
     store::Versioned,
 };
 use serde::Deserialize;
-use utoipa::ToSchema;
+use utoipa::{ToSchema, openapi::Object};
 
-use super::{
-    ConsumerView, FilterRequest, answer, default_lag_threshold, find_started, find_target, unsupported_text_words,
-};
+use super::{ConsumerView, FilterRequest, answer, default_lag_threshold, find_started, find_target};
 use crate::api::{
-    Api, State, body,
+    Api, State,
+    body::{self, Path},
     change::Change,
-    openapi::{Conflict, IfMatch},
+    openapi::{Conflict, IfMatch, or_null},
     problem::Problem,
     resources::{beside, check_if_match, find},
 };
 
-/// What of a consumer is to change.
-#[derive(Deserialize, ToSchema)]
+/// What of a consumer is to change. What is not named stays as it is.
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(example = json!({"lag_threshold_seconds": 60}))]
+#[schema(example = json!({"filter": {"provider": "hubspot"}, "lag_threshold_seconds": 60}))]
 pub(in crate::api) struct ConsumerPatch {
-    /// Unique among consumers, and no uuid.
-    #[serde(default)]
     #[schema(value_type = String, min_length = 1, max_length = 100, pattern = "^[a-zA-Z0-9][a-zA-Z0-9._-]*$")]
+    #[serde(default)]
     name: Change<String>,
-    /// The target that it has: it can't be changed.
-    #[serde(default)]
+    /// The one that it has: a consumer stays with its target.
     #[schema(value_type = String)]
+    #[serde(default)]
     target: Change<String>,
-    #[serde(default)]
+    /// Replaced as a whole. Everything that matches is read from the start.
     #[schema(value_type = FilterRequest)]
+    #[serde(default)]
     filter: Change<FilterRequest>,
-    #[serde(default)]
     #[schema(value_type = String, min_length = 1, max_length = 63)]
+    #[serde(default)]
     schema: Change<String>,
-    #[serde(default)]
+    /// Another table gets everything; the former stays as it is.
     #[schema(value_type = String, min_length = 1, max_length = 63)]
+    #[serde(default)]
     table: Change<String>,
-    #[serde(default)]
+    /// Replaced as a whole.
     #[schema(value_type = Option<Object>)]
+    #[serde(default)]
     metadata: Change<Metadata>,
+    #[schema(schema_with = unsupported_text)]
     #[serde(default)]
-    #[schema(schema_with = unsupported_text_words)]
     unsupported_text: Change<UnsupportedText>,
-    #[serde(default)]
+    /// Null for the default.
     #[schema(value_type = Option<u32>, minimum = 1)]
+    #[serde(default)]
     lag_threshold_seconds: Change<u32>,
 }
 
@@ -62,16 +63,22 @@ pub(in crate::api) struct ConsumerPatch {
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"to": 0}))]
 pub(in crate::api) struct RewindRequest {
-    /// Everything beyond this position is read again; at most the consumer's checkpoint.
+    /// Everything beyond this position is read again; 0 for all that there is.
     to: u64,
 }
 
-/// Changes a consumer: what it forwards, where to, how.
+fn unsupported_text() -> Object {
+    or_null(super::unsupported_text_words())
+}
+
+/// Changes a consumer.
 ///
-/// What is absent stays as it is, `null` is back to the default. A filter that is changed backfills what it adds.
+/// What the body does not name stays as it is (RFC 7396). One that runs goes on with the change by itself. Rows that another
+/// filter has brought stay in the table.
 #[utoipa::path(patch, path = "/v1/consumers/{consumer}", tag = "consumers", operation_id = "change_consumer",
-    params(IfMatch),
-    responses((status = 200, description = "It is changed", body = ConsumerView, headers(("ETag"))), Conflict))]
+    params(IfMatch), responses(
+        (status = 200, description = "The consumer as it is now", body = ConsumerView, headers(("ETag"))), Conflict
+    ))]
 pub(in crate::api) async fn patch(
     api: State,
     Path(consumer): Path<String>,
@@ -93,12 +100,13 @@ pub(in crate::api) async fn patch(
     write(&api, before, consumer).await
 }
 
-/// Reads again what lies beyond a position.
+/// Lets a consumer read again what lies beyond a position.
 ///
-/// What the table holds already is as new as what is read.
+/// Rows that are missing come back. Rows that are there are as new as what is read, and stay as they are.
 #[utoipa::path(post, path = "/v1/consumers/{consumer}/rewind", tag = "consumers", operation_id = "rewind_consumer",
-    params(IfMatch),
-    responses((status = 200, description = "It is asked to", body = ConsumerView, headers(("ETag"))), Conflict))]
+    params(IfMatch), responses(
+        (status = 200, description = "The consumer", body = ConsumerView, headers(("ETag"))), Conflict
+    ))]
 pub(in crate::api) async fn rewind(
     api: State,
     Path(consumer): Path<String>,

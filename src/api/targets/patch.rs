@@ -1,92 +1,102 @@
 //! Changing a target: its consumers go over to the new connection as soon as it answers.
 
-use axum::{extract::Path, http::HeaderMap, response::Response};
+use axum::{http::HeaderMap, response::Response};
 use chrono::Utc;
 use sequin_actors::model::{FieldError, Metadata, Target, TlsMode};
 use serde::Deserialize;
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{ToSchema, openapi::Object};
 
-use super::{
-    StatusCode, answer, default_pool_size, default_port, find, not_yet as not_yet_schema, secret::SecretText,
-    tls_modes, view::TargetView,
-};
+use super::{StatusCode, TargetView, answer, default_pool_size, default_port, find, secret::SecretText};
 use crate::api::{
-    State, body,
+    State,
+    body::{self, Path},
     change::Change,
-    openapi::{Conflict, IfMatch},
+    openapi::{Conflict, IfMatch, or_null},
     problem::Problem,
     resources::check_if_match,
 };
 
-/// What of a target is to change.
-#[derive(Deserialize, ToSchema)]
+/// What of a target is to change. What is not named stays as it is.
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(example = json!({"connection": {"password": "…"}}))]
 pub(in crate::api) struct TargetPatch {
-    /// Unique among targets, and no uuid.
-    #[serde(default)]
     #[schema(value_type = String, min_length = 1, max_length = 100, pattern = "^[a-zA-Z0-9][a-zA-Z0-9._-]*$")]
+    #[serde(default)]
     name: Change<String>,
-    #[serde(default)]
     #[schema(value_type = ConnectionPatch)]
+    #[serde(default)]
     connection: Change<ConnectionPatch>,
-    #[serde(default)]
+    /// Null for the default.
     #[schema(value_type = Option<u32>, minimum = 1, maximum = 100)]
-    pool_size: Change<u32>,
     #[serde(default)]
+    pool_size: Change<u32>,
+    /// Replaced as a whole.
     #[schema(value_type = Option<Object>)]
+    #[serde(default)]
     metadata: Change<Metadata>,
 }
 
-#[derive(Deserialize, ToSchema)]
+#[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct ConnectionPatch {
-    #[serde(default)]
     #[schema(value_type = String, min_length = 1, max_length = 255)]
+    #[serde(default)]
     host: Change<String>,
-    #[serde(default)]
+    /// Null for the default.
     #[schema(value_type = Option<u16>, minimum = 1, maximum = 65535)]
+    #[serde(default)]
     port: Change<u16>,
-    #[serde(default)]
     #[schema(value_type = String, min_length = 1, max_length = 255)]
+    #[serde(default)]
     database: Change<String>,
-    #[serde(default)]
     #[schema(value_type = String, min_length = 1, max_length = 255)]
+    #[serde(default)]
     username: Change<String>,
-    #[serde(default)]
+    /// Null for none.
     #[schema(value_type = Option<String>, format = Password, write_only)]
+    #[serde(default)]
     password: Change<SecretText>,
-    #[serde(default)]
+    /// Null for the defaults.
     #[schema(value_type = Option<TlsPatch>)]
-    tls: Change<TlsPatch>,
     #[serde(default)]
-    #[schema(schema_with = not_yet_schema)]
+    tls: Change<TlsPatch>,
+    /// Not supported by this version.
+    #[schema(schema_with = super::not_yet)]
+    #[serde(default)]
     bastion: Change<Value>,
 }
 
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct TlsPatch {
+    #[schema(schema_with = mode)]
     #[serde(default)]
-    #[schema(schema_with = tls_modes)]
     mode: Change<String>,
-    #[serde(default)]
+    /// Null for the system's authorities.
     #[schema(value_type = Option<String>)]
+    #[serde(default)]
     ca_pem: Change<String>,
+    /// Not supported by this version.
+    #[schema(schema_with = super::not_yet)]
     #[serde(default)]
-    #[schema(schema_with = not_yet_schema)]
     client_cert_pem: Change<String>,
+    /// Not supported by this version.
+    #[schema(schema_with = super::not_yet)]
     #[serde(default)]
-    #[schema(schema_with = not_yet_schema)]
     client_key_pem: Change<String>,
 }
 
-/// Changes a target; its consumers go over to the new connection as soon as it answers.
+fn mode() -> Object {
+    or_null(super::tls_modes())
+}
+
+/// Changes a target.
 ///
-/// What is absent stays as it is, `null` is back to the default; `connection` and `tls` are merged (RFC 7396).
+/// What the body does not name stays as it is (RFC 7396). Consumers go over to the new connection as soon as it answers.
 #[utoipa::path(patch, path = "/v1/targets/{target}", tag = "targets", operation_id = "change_target", params(IfMatch),
-    responses((status = 200, description = "It is changed", body = TargetView, headers(("ETag"))), Conflict))]
+    responses((status = 200, description = "The target as it is now", body = TargetView, headers(("ETag"))), Conflict))]
 pub(in crate::api) async fn patch(
     api: State,
     Path(target): Path<String>,
