@@ -144,7 +144,9 @@ impl Service {
         let settings = EngineSettings { cluster: config.cluster.clone(), node: config.node.clone(), ..engine_settings };
         let inspector = Inspector::new(&settings);
         let engine = Engine::start(settings, Arc::clone(&stream), documents.clone()).await?;
-        let api = Api::new(Arc::clone(&stream), documents.clone(), inspector, AdminToken::new(&admin_token));
+        let admin = AdminToken::new(&admin_token);
+        let node = config.node.clone();
+        let api = Api::open(Arc::clone(&stream), documents.clone(), inspector, admin, node).await?;
         let router = api::router(api);
         let (stop_http, stopped) = oneshot::channel();
         let http = tokio::spawn(async move {

@@ -6,7 +6,7 @@ use ractor::{Actor, ActorRef, concurrency::JoinHandle};
 
 use crate::{
     context::{Context, EngineSettings},
-    model::{Connection, FieldError, TableName, Target},
+    model::{Connection, FieldError, SyncId, TableName, Target},
     postgres::{self, CheckReport, Fault, Finding},
     store::Documents,
     stream::RecordStream,
@@ -93,6 +93,11 @@ impl Inspector {
     /// The statements that make the user that we connect as, a schema for it, and the rights that it needs there.
     pub fn setup_sql(&self, connection: &Connection, schema: &str) -> String {
         postgres::setup_sql(&connection.database, &connection.username, schema)
+    }
+
+    /// The statement that removes from a table what it holds of a sync, or of one collection of it.
+    pub fn cleanup_sql(&self, table: &TableName, sync: SyncId, collection: Option<&str>) -> String {
+        postgres::cleanup_sql(table, sync, collection)
     }
 
     /// The statements that make the schema, where it is not there, and the table.

@@ -8,6 +8,7 @@ mod change;
 mod consumers;
 mod docs;
 mod health;
+mod nodes;
 mod openapi;
 mod problem;
 mod quarantine;
@@ -26,7 +27,11 @@ use axum::{
     middleware::{self, Next},
     response::Response,
 };
-use sequin_actors::{Inspector, store::Documents, stream::RecordStream};
+use sequin_actors::{
+    Inspector,
+    store::{Documents, DocumentsError},
+    stream::RecordStream,
+};
 use tokio::sync::Semaphore;
 use tower_http::trace::TraceLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -34,6 +39,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 pub use auth::AdminToken;
 pub use openapi::openapi_json;
 use problem::Problem;
+use syncs::settings::FollowedSettings;
 
 /// How long a request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -44,19 +50,24 @@ pub struct Api {
     documents: Documents,
     inspector: Inspector,
     admin_token: AdminToken,
+    node: String,
+    settings: FollowedSettings,
     /// Bounds what all publications under way together take.
     publishing: Semaphore,
 }
 
 impl Api {
-    /// An API over these.
-    pub fn new(
+    /// An API over these, at this node.
+    pub async fn open(
         stream: Arc<dyn RecordStream>,
         documents: Documents,
         inspector: Inspector,
         admin_token: AdminToken,
-    ) -> Self {
-        Self { stream, documents, inspector, admin_token, publishing: Semaphore::new(records::PUBLISHING_KIB) }
+        node: String,
+    ) -> Result<Self, DocumentsError> {
+        let settings = FollowedSettings::follow(documents.clone()).await?;
+        let publishing = Semaphore::new(records::PUBLISHING_KIB);
+        Ok(Self { stream, documents, inspector, admin_token, node, settings, publishing })
     }
 }
 
@@ -83,7 +94,9 @@ fn protected() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(quarantine::discard))
         .routes(routes!(syncs::providers))
         .routes(routes!(syncs::list))
-        .routes(routes!(syncs::read))
+        .routes(routes!(syncs::read, syncs::write::put, syncs::write::delete))
+        .routes(routes!(syncs::write::delete_collection))
+        .routes(routes!(nodes::list))
 }
 
 /// What anybody gets at.

@@ -116,10 +116,11 @@ impl IntoParams for IfMatch {
 }
 
 /// What the parameters of paths are.
-const PATH_PARAMETERS: [(&str, &str); 4] = [
+const PATH_PARAMETERS: [(&str, &str); 5] = [
     ("target", "The target's id or name."),
     ("consumer", "The consumer's id or name."),
     ("sync", "The sync's id."),
+    ("collection", "The collection's id, as it was published."),
     ("record", "The record's `sequin_id`."),
 ];
 

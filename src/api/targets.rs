@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema, openapi::Object};
 
+pub(super) use self::view::STALE;
 use self::{secret::SecretText, view::TargetView};
 use super::{
     Api, State,

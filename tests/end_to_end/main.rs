@@ -28,4 +28,5 @@ mod quarantine_api;
 mod restarts;
 mod secrets;
 mod supervision;
+mod syncs;
 mod wrong_tables;

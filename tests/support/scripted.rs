@@ -83,8 +83,8 @@ impl RecordStream for ScriptedStream {
         self.stream.head(filter).await
     }
 
-    async fn delete_sync(&self, sync: SyncId) -> Result<u64, StreamError> {
-        self.stream.delete_sync(sync).await
+    async fn purge(&self, sync: SyncId, collection: Option<&str>) -> Result<u64, StreamError> {
+        self.stream.purge(sync, collection).await
     }
 
     async fn drop_tombstones(&self, before: DateTime<Utc>, passed: &[(Filter, Idx)]) -> Result<u64, StreamError> {

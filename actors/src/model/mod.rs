@@ -23,7 +23,7 @@ pub use quarantine::{QuarantineKey, Quarantined};
 pub use record::{Op, Record, RecordFields};
 pub use secret::Secret;
 pub use status::{Applied, ConsumerStatus, Lag, Reason, RunState, Severity, TargetState, TargetStatus};
-pub use sync::Sync;
+pub use sync::{Sync, SyncSettings};
 pub use target::{Connection, Target, Tls, TlsMode};
 
 /// A JSON object that customers attach to what they make, kept as they gave it.

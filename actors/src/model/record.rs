@@ -89,10 +89,7 @@ impl<'a> RecordFields<'a> {
             check_id("sync_external_id", external_id, &mut errors);
         }
         let sync_metadata = self.sync_metadata.unwrap_or("{}");
-        if !sync_metadata.starts_with('{') {
-            errors.push(FieldError::new("sync_metadata", "takes a JSON object"));
-        }
-        check_length("sync_metadata", sync_metadata, MAX_METADATA_BYTES, &mut errors);
+        check_metadata("sync_metadata", sync_metadata, &mut errors);
         let payload = match (self.op, self.payload) {
             (Op::Delete, _) => "null",
             (Op::Upsert, Some(payload)) => payload,
@@ -127,7 +124,14 @@ impl<'a> RecordFields<'a> {
     }
 }
 
-fn check_id(field: &str, value: &str, errors: &mut Vec<FieldError>) {
+pub(super) fn check_metadata(field: &str, metadata: &str, errors: &mut Vec<FieldError>) {
+    if !metadata.starts_with('{') {
+        errors.push(FieldError::new(field, "takes a JSON object"));
+    }
+    check_length(field, metadata, MAX_METADATA_BYTES, errors);
+}
+
+pub(super) fn check_id(field: &str, value: &str, errors: &mut Vec<FieldError>) {
     if value.is_empty() || value.len() > MAX_ID_BYTES {
         errors.push(FieldError::new(field, format!("takes 1 to {MAX_ID_BYTES} bytes of text, not {}", value.len())));
     }

@@ -3,7 +3,7 @@
 use tokio_postgres::types::Type;
 
 use super::identifier::{literal, qualified, readable, readable_table};
-use crate::model::TableName;
+use crate::model::{SyncId, TableName};
 
 /// One column of the target table.
 pub(super) struct Column {
@@ -96,6 +96,13 @@ pub fn setup_sql(database: &str, username: &str, schema: &str) -> String {
          -- all tables that are created in it from now on\n\
          alter default privileges in schema {schema} grant all on tables to {username};\n"
     )
+}
+
+/// The statement that removes from a table what it holds of a sync, or of one collection of it.
+pub fn cleanup_sql(table: &TableName, sync: SyncId, collection: Option<&str>) -> String {
+    let sync = literal(&sync.to_string());
+    let and_collection = collection.map(|collection| format!(" and collection_id = {}", literal(collection)));
+    format!("delete from {} where sync_id = {sync}{};\n", readable_table(table), and_collection.unwrap_or_default())
 }
 
 /// The statements by which a batch reaches a table.

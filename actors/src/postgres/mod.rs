@@ -13,7 +13,7 @@ mod tls;
 mod verify;
 
 pub use apply::{ApplyError, Change, Tombstone, apply};
-pub use catalog::{create_table_sql, setup_sql};
+pub use catalog::{cleanup_sql, create_table_sql, setup_sql};
 pub use encode::copy_row;
 pub use error::{Fault, Verdict};
 pub use fence::{Backend, LiveSessions};

@@ -115,6 +115,11 @@ impl Documents {
         Ok(entries.iter().map(|entry| self.read(entry)).collect())
     }
 
+    /// Writes a document that must not be there.
+    pub async fn insert<T: Document>(&self, id: T::Id, value: &T) -> Result<Revision, DocumentsError> {
+        Ok(self.store.create(&key::<T>(id), self.write(value)).await?)
+    }
+
     /// Writes a document that must be at `revision`.
     pub async fn update<T: Document>(
         &self,

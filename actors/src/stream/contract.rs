@@ -146,7 +146,7 @@ pub(super) async fn the_latest_version_of_a_record_is_found_by_its_key(stream: &
     let found = stream.latest(sync(1), record("b")).await.expect("an answer").expect("a tombstone");
     assert_eq!((found.idx, decode(&found.envelope).expect("an envelope").op), (gone, Op::Delete));
     assert_eq!(stream.latest(sync(2), record("a")).await.expect("an answer"), None);
-    stream.delete_sync(sync(1)).await.expect("deleted");
+    stream.purge(sync(1), None).await.expect("purged");
     assert_eq!(stream.latest(sync(1), record("a")).await.expect("an answer"), None);
 }
 
@@ -232,15 +232,38 @@ pub(super) async fn syncs_and_providers_appear_with_their_first_record(stream: &
     assert_eq!(stream.syncs(of_stripe).await.expect("syncs").len(), 1);
 }
 
-pub(super) async fn a_deleted_sync_leaves_nothing_and_may_come_back(stream: &dyn RecordStream) {
+pub(super) async fn a_purged_sync_leaves_nothing_and_may_come_back(stream: &dyn RecordStream) {
     publish(stream, "hubspot", 1, &["a", "b"]).await;
     let last = publish(stream, "hubspot", 2, &["c", "d", "c"]).await;
-    assert!(stream.delete_sync(sync(2)).await.expect("deleted") >= 2);
-    assert_eq!(stream.delete_sync(sync(2)).await.expect("deleted"), 0);
+    assert!(stream.purge(sync(2), None).await.expect("purged") >= 2);
+    assert_eq!(stream.purge(sync(2), None).await.expect("purged"), 0);
+    assert_eq!(stream.sync(sync(2)).await.expect("an answer"), None);
+    let listed = stream.syncs(SyncQuery { limit: 10, ..SyncQuery::default() }).await.expect("syncs");
+    assert_eq!(listed.iter().map(|sync| sync.id).collect::<Vec<_>>(), [sync(1)]);
+    let of_sync = Filter::Sync(sync(2));
+    assert_eq!(stream.head(&of_sync).await.expect("a head"), last, "who has read it has not read too far");
     assert_eq!(all(stream, &hubspot(), Idx::START).await, ["a", "b"]);
     assert_eq!(stream.lag(&hubspot(), Idx::START).await.expect("a lag").records, 2);
     assert!(publish(stream, "hubspot", 2, &["c"]).await > last);
     assert_eq!(all(stream, &hubspot(), Idx::START).await, ["a", "b", "c"]);
+}
+
+pub(super) async fn a_purged_collection_leaves_the_others_of_its_sync_and_those_of_other_syncs(
+    stream: &dyn RecordStream,
+) {
+    let many: Vec<String> = (0..5000).map(|number| format!("contact-{number}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    publish(stream, "hubspot", 1, &many).await;
+    publish(stream, "hubspot", 2, &["other"]).await;
+    let deal = |id| RecordFields { collection_id: "deal", ..fields("hubspot", 1, Op::Upsert, id) };
+    stream.publish(publication(["one", "two", "one"].map(deal).into())).await.expect("accepted");
+    assert!(stream.purge(sync(1), Some("contact")).await.expect("purged") >= 5000);
+    assert_eq!(all(stream, &hubspot(), Idx::START).await, ["other", "two", "one"]);
+    assert_eq!(stream.lag(&hubspot(), Idx::START).await.expect("a lag").records, 3);
+    assert_eq!(stream.purge(sync(1), Some("contact")).await.expect("purged"), 0);
+    assert_eq!(stream.purge(sync(7), Some("contact")).await.expect("purged"), 0);
+    publish(stream, "hubspot", 1, &["contact-7"]).await;
+    assert_eq!(all(stream, &hubspot(), Idx::START).await, ["other", "two", "one", "contact-7"]);
 }
 
 pub(super) async fn a_tombstone_is_dropped_once_it_is_old_and_every_matching_consumer_passed_it(
@@ -293,7 +316,8 @@ macro_rules! suite {
             a_waiting_reader_is_woken_by_what_matches_alone,
             a_publication_with_a_sync_of_another_provider_is_refused_whole,
             syncs_and_providers_appear_with_their_first_record,
-            a_deleted_sync_leaves_nothing_and_may_come_back,
+            a_purged_sync_leaves_nothing_and_may_come_back,
+            a_purged_collection_leaves_the_others_of_its_sync_and_those_of_other_syncs,
             a_tombstone_is_dropped_once_it_is_old_and_every_matching_consumer_passed_it,
             publishers_at_the_same_time_all_find_their_records_in_the_stream,
         );

@@ -90,8 +90,9 @@ pub trait RecordStream: Send + std::marker::Sync {
     /// The position that the next record of the filter's provider will lie beyond.
     async fn head(&self, filter: &Filter) -> Result<Idx, StreamError>;
 
-    /// Removes everything that the stream holds of a sync now, and says how many versions that were.
-    async fn delete_sync(&self, sync: SyncId) -> Result<u64, StreamError>;
+    /// Removes everything that the stream holds of a sync now, or of one collection of it, and says how many versions that
+    /// were.
+    async fn purge(&self, sync: SyncId, collection: Option<&str>) -> Result<u64, StreamError>;
 
     /// Drops the tombstones that were published before `before` and that every matching consumer has `passed`,
     /// and says how many.
@@ -100,10 +101,10 @@ pub trait RecordStream: Send + std::marker::Sync {
     /// Every provider that ever published.
     async fn providers(&self) -> Result<Vec<Provider>, StreamError>;
 
-    /// Syncs, in the order of their ids.
+    /// The syncs of which the stream holds anything, in the order of their ids.
     async fn syncs(&self, query: SyncQuery) -> Result<Vec<Sync>, StreamError>;
 
-    /// One sync.
+    /// One sync, if the stream holds anything of it.
     async fn sync(&self, sync: SyncId) -> Result<Option<Sync>, StreamError>;
 }
 

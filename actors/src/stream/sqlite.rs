@@ -139,17 +139,19 @@ impl RecordStream for SqliteStream {
         Ok(self.file.read(move |connection| read::head(connection, &filter)).await?)
     }
 
-    async fn delete_sync(&self, sync: SyncId) -> Result<u64, StreamError> {
-        let Some(end) = self.file.read(move |connection| removal::end_of_sync(connection, sync)).await? else {
-            return Ok(0);
-        };
+    async fn purge(&self, sync: SyncId, collection: Option<&str>) -> Result<u64, StreamError> {
+        let collection: Option<Arc<str>> = collection.map(Into::into);
+        let mut rest = self.file.read(move |connection| removal::extent_of_sync(connection, sync)).await?;
         let mut removed = 0;
-        loop {
-            match self.file.write(move |connection| removal::remove_some(connection, sync, end)).await? {
-                0 => return Ok(removed),
-                some => removed += some,
-            }
+        while let Some(range) = rest {
+            let collection = collection.clone();
+            let remove =
+                move |connection: &Connection| removal::remove_some(connection, sync, collection.as_deref(), range);
+            let some = self.file.write(remove).await?;
+            removed += some.removed;
+            rest = some.rest;
         }
+        Ok(removed)
     }
 
     async fn drop_tombstones(&self, before: DateTime<Utc>, passed: &[(Filter, Idx)]) -> Result<u64, StreamError> {
@@ -262,7 +264,7 @@ mod tests {
         let path = directory.path().join("records.db");
         let stream = SqliteStream::open(&path).expect("a stream");
         let before = contract::publish(&stream, "hubspot", 1, &["a", "b"]).await;
-        stream.delete_sync(contract::sync(1)).await.expect("deleted");
+        stream.purge(contract::sync(1), None).await.expect("deleted");
         drop(stream);
         let stream = SqliteStream::open(&path).expect("the stream again");
         assert!(contract::publish(&stream, "hubspot", 1, &["a"]).await > before);

@@ -13,7 +13,7 @@ use super::super::{
 
 /// A status that is older than this has nobody who writes it any more. One is written at the end of each probe, and the
 /// next takes 30 s of waiting and 10 s of probing at most: one that can't be written is no alarm yet.
-const STALE: TimeDelta = TimeDelta::seconds(90);
+pub(in super::super) const STALE: TimeDelta = TimeDelta::seconds(90);
 
 /// A target, as it is shown.
 #[derive(Serialize, ToSchema)]

@@ -8,8 +8,8 @@ use super::{
     Document, Named,
 };
 use crate::model::{
-    Checkpoint, Connection, Consumer, ConsumerId, ConsumerStatus, Metadata, QuarantineKey, Quarantined, Target,
-    TargetId, TargetStatus, Tls,
+    Checkpoint, Connection, Consumer, ConsumerId, ConsumerStatus, Metadata, QuarantineKey, Quarantined, SyncId,
+    SyncSettings, Target, TargetId, TargetStatus, Tls,
 };
 
 /// A document that is written down as it is.
@@ -36,6 +36,7 @@ plain_document!(Checkpoint, "checkpoint", ConsumerId);
 plain_document!(ConsumerStatus, "consumer-status", ConsumerId);
 plain_document!(TargetStatus, "target-status", TargetId);
 plain_document!(Quarantined, "quarantine", QuarantineKey);
+plain_document!(SyncSettings, "sync", SyncId);
 
 impl Named for Consumer {
     fn id(&self) -> ConsumerId {

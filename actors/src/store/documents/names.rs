@@ -6,7 +6,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Document, Documents, DocumentsError, Entry, Revision, StoreError, decode, encode, key};
+use super::{Document, Documents, DocumentsError, Entry, Revision, StoreError, decode, encode};
 
 /// Longer than any request takes.
 const CLAIM_HOLDS: TimeDelta = TimeDelta::minutes(2);
@@ -29,7 +29,7 @@ impl Documents {
     /// Writes a resource that must not be there, under a name that must be free.
     pub async fn create<T: Named>(&self, value: &T, now: DateTime<Utc>) -> Result<Revision, DocumentsError> {
         self.claim(value, now).await?;
-        Ok(self.store.create(&key::<T>(value.id()), self.write(value)).await?)
+        self.insert(value.id(), value).await
     }
 
     /// Writes a resource that must be at `revision`, under a name that must be free if it is another than so far.

@@ -9,7 +9,7 @@ use super::{
     position::{block, idx, positions},
     syncs::{provider_column, sync_column},
 };
-use crate::model::{Filter, Idx, Provider, SyncId};
+use crate::model::{Filter, Idx, Provider, SyncId, decode};
 
 /// How many versions one transaction of a sync's removal takes: bounds how long publishers wait for it.
 pub(super) const SOME: usize = 2000;
@@ -41,26 +41,55 @@ pub(super) fn reclaim_a_block(connection: &Connection) -> rusqlite::Result<bool>
     Ok(true)
 }
 
-/// The last position that the stream holds of a sync; `None` if it holds nothing.
-pub(super) fn end_of_sync(connection: &Connection, sync: SyncId) -> rusqlite::Result<Option<i64>> {
+/// The positions from the first to the last that the stream holds of a sync; `None` if it holds nothing.
+pub(super) fn extent_of_sync(connection: &Connection, sync: SyncId) -> rusqlite::Result<Option<[i64; 2]>> {
     connection
-        .prepare_cached("SELECT (SELECT max(l.position) FROM log l WHERE l.sync = s.no) FROM sync s WHERE s.id = ?1")?
-        .query_row([sync.0], |row| row.get(0))
-        .optional()
-        .map(Option::flatten)
+        .prepare_cached(
+            "SELECT min(l.position), max(l.position) FROM sync s JOIN log l ON l.sync = s.no WHERE s.id = ?1",
+        )?
+        .query_row([sync.0], |row| {
+            let (first, last): (Option<i64>, Option<i64>) = (row.get(0)?, row.get(1)?);
+            Ok(first.zip(last).map(|(first, last)| [first, last]))
+        })
 }
 
-/// Removes some of a sync's versions up to position `end`, and says how many.
-pub(super) fn remove_some(connection: &Connection, sync: SyncId, end: i64) -> rusqlite::Result<u64> {
+/// What one step of a removal came to.
+pub(super) struct Removed {
+    pub(super) removed: u64,
+    /// The positions that are still to be looked through.
+    pub(super) rest: Option<[i64; 2]>,
+}
+
+/// Looks through some of a sync's versions, and removes them, or those of a collection.
+pub(super) fn remove_some(
+    connection: &Connection,
+    sync: SyncId,
+    collection: Option<&str>,
+    [first, last]: [i64; 2],
+) -> rusqlite::Result<Removed> {
     let mut select = connection.prepare_cached(
-        "SELECT l.position, l.sync, l.record FROM sync s JOIN log l ON l.sync = s.no
-         WHERE s.id = ?1 AND l.position <= ?2 ORDER BY l.position LIMIT ?3",
+        "SELECT l.position, l.sync, l.record, l.envelope FROM sync s JOIN log l ON l.sync = s.no
+         WHERE s.id = ?1 AND l.position BETWEEN ?2 AND ?3 ORDER BY l.position LIMIT ?4",
     )?;
-    let versions = select.query_map(params![sync.0, end, SOME], version)?.collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut rows = select.query(params![sync.0, first, last, SOME])?;
+    let (mut versions, mut seen) = (Vec::new(), None);
+    while let Some(row) = rows.next()? {
+        let found = version(row)?;
+        seen = Some(found.position);
+        if is_of(row.get_ref(3)?.as_blob()?, collection) {
+            versions.push(found);
+        }
+    }
     for version in &versions {
         remove(connection, version)?;
     }
-    Ok(versions.len() as u64)
+    let rest = seen.filter(|&seen| seen < last).map(|seen| [seen + 1, last]);
+    Ok(Removed { removed: versions.len() as u64, rest })
+}
+
+/// Whether a version is of the collection, if one is named.
+fn is_of(envelope: &[u8], collection: Option<&str>) -> bool {
+    collection.is_none_or(|collection| decode(envelope).is_ok_and(|record| record.collection_id == collection))
 }
 
 /// How far the slowest consumer of each filter is.

@@ -37,7 +37,7 @@ fn select_syncs(condition: &str) -> String {
          SELECT s.id, p.slug, s.external_id, s.metadata, s.last,
                 (SELECT published_at FROM log WHERE position = s.last),
                 (SELECT count(*) FROM latest l WHERE l.sync = s.no AND NOT l.tombstone)
-         FROM s JOIN provider p ON p.no = s.provider WHERE {condition}"
+         FROM s JOIN provider p ON p.no = s.provider WHERE s.last IS NOT NULL AND {condition}"
     )
 }
 
