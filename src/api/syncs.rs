@@ -57,6 +57,7 @@ pub(super) struct SyncView {
 #[into_params(parameter_in = Query)]
 pub(super) struct SyncParams {
     /// Those of this provider.
+    #[param(pattern = "^[a-z0-9][a-z0-9_-]{0,62}$")]
     provider: Option<String>,
     /// The most that a page has: 100, when it is not said.
     #[param(minimum = 1, maximum = 1000)]

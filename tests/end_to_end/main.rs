@@ -25,6 +25,7 @@ mod payloads;
 mod publishing;
 mod quarantine;
 mod quarantine_api;
+mod refusals;
 mod restarts;
 mod secrets;
 mod supervision;
