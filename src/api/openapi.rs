@@ -205,9 +205,9 @@ pub(super) fn null(description: &str) -> Object {
 /// The description of every call of the API, as JSON.
 pub fn openapi_json() -> &'static str {
     static JSON: LazyLock<String> = LazyLock::new(|| {
-        let mut json = super::openapi().to_pretty_json().expect("a description is JSON");
-        json.push('\n');
-        json
+        let json = super::openapi().to_pretty_json().expect("a description is JSON");
+        // utoipa 6.0 writes the formats of the registry, such as uint32, with a hyphen.
+        json.replace("\"format\": \"u-int", "\"format\": \"uint") + "\n"
     });
     &JSON
 }
