@@ -1,8 +1,10 @@
 //! Reading what a request brings: clear errors that name the field.
 
+use std::fmt::Display;
+
 use axum::{
     body::HttpBody,
-    extract::{FromRequest, FromRequestParts, Query, Request},
+    extract::{FromRequest, FromRequestParts, Path as AxumPath, Request},
     http::{StatusCode, request::Parts},
 };
 use bytes::{Bytes, BytesMut};
@@ -40,9 +42,23 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let query = Query::<T>::try_from_uri(&parts.uri);
-        let Query(params) = query.map_err(|rejection| Problem::invalid_field("query", rejection.body_text()))?;
-        Ok(Self(params))
+        let query = form_urlencoded::parse(parts.uri.query().unwrap_or_default().as_bytes());
+        let params = serde_path_to_error::deserialize(serde_urlencoded::Deserializer::new(query));
+        params.map(Self).map_err(|error| Problem::invalid([field_problem(&error, "query")]))
+    }
+}
+
+/// The parameters of a path.
+pub(super) struct Path<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let found = AxumPath::<T>::from_request_parts(parts, state).await;
+        // Nothing has a name that is no text.
+        let nothing = |_| Problem::not_found(format!("there is nothing at {}", parts.uri.path()));
+        found.map(|AxumPath(found)| Self(found)).map_err(nothing)
     }
 }
 
@@ -81,7 +97,7 @@ pub(super) fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Pro
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let parsed = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         if error.inner().is_data() {
-            Problem::invalid([field_problem(&error)])
+            Problem::invalid([field_problem(&error, "body")])
         } else {
             Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {}", error.inner()))
         }
@@ -92,18 +108,20 @@ pub(super) fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Pro
     }
 }
 
-/// Names the field: where the parser stood, and, where it says so itself, which one is missing or unknown.
-pub(super) fn field_problem(error: &serde_path_to_error::Error<serde_json::Error>) -> FieldProblem {
+/// Names the field: where the parser stood, and, where it says so itself, which one is missing, unknown or there twice.
+pub(super) fn field_problem<E: Display>(error: &serde_path_to_error::Error<E>, whole: &str) -> FieldProblem {
     let message = error.inner().to_string();
     let message = message.split(" at line ").next().unwrap_or_default();
     let path = error.path().to_string();
     let parent = if path == "." { String::new() } else { path };
-    let named = ["missing field `", "unknown field `"].iter().find_map(|start| message.strip_prefix(start));
+    let named = ["missing field `", "unknown field `", "duplicate field `"]
+        .iter()
+        .find_map(|start| message.strip_prefix(start));
     let field = match named.and_then(|rest| rest.split('`').next()) {
         Some(name) if parent == name || parent.ends_with(&format!(".{name}")) => parent,
         Some(name) if parent.is_empty() => name.into(),
         Some(name) => format!("{parent}.{name}"),
-        None if parent.is_empty() => "body".into(),
+        None if parent.is_empty() => whole.into(),
         None => parent,
     };
     FieldProblem::new(field, message)

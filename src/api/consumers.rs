@@ -6,7 +6,6 @@ mod view;
 
 use axum::{
     Json,
-    extract::Path,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -23,9 +22,10 @@ use utoipa::{IntoParams, ToSchema, openapi::Object};
 use uuid::Uuid;
 
 pub(super) use self::view::ConsumerView;
+use self::view::{STATES, state_words};
 use super::{
-    Api, State, body,
-    body::Params,
+    Api, State,
+    body::{self, Params, Path},
     openapi::{Conflict, IfMatch, UnprocessableContent, words},
     problem::{FieldProblem, Problem},
     reasons::severity_words,
@@ -100,13 +100,15 @@ impl ConsumerRequest {
     fn into_consumer(self, target: Option<TargetId>) -> Result<Consumer, Problem> {
         let now = Utc::now();
         let mut errors = Vec::new();
-        let filter = self.filter.filter().map_err(|error| errors.push(error)).ok();
-        if target.is_none() {
+        // What stands in for a wrong one gets no further than the check of everything else.
+        let filter = self.filter.filter().unwrap_or_else(|error| {
+            errors.push(error);
+            Filter::Sync(SyncId(Uuid::nil()))
+        });
+        let target = target.unwrap_or_else(|| {
             errors.push(FieldError::new("target", format!("there is no target {}", self.target)));
-        }
-        let (Some(filter), Some(target), true) = (filter, target, errors.is_empty()) else {
-            return Err(Problem::invalid(errors));
-        };
+            TargetId(Uuid::nil())
+        });
         let consumer = Consumer {
             id: ConsumerId::generate(),
             name: self.name,
@@ -122,7 +124,7 @@ impl ConsumerRequest {
             created_at: now,
             updated_at: now,
         };
-        let errors = consumer.check();
+        errors.extend(consumer.check());
         if errors.is_empty() { Ok(consumer) } else { Err(Problem::invalid(errors)) }
     }
 }
@@ -135,10 +137,12 @@ pub(super) struct ConsumerParams {
     /// Those that write to the target of this id or name.
     target: Option<String>,
     /// Those that forward this provider.
+    #[param(pattern = "^[a-z0-9][a-z0-9_-]{0,62}$")]
     provider: Option<String>,
     /// Those that forward this sync alone.
     sync: Option<Uuid>,
     /// Those in this state.
+    #[param(schema_with = state_words)]
     state: Option<String>,
     /// The most that a page has: 100, when it is not said.
     #[param(minimum = 1, maximum = 1000)]
@@ -148,6 +152,18 @@ pub(super) struct ConsumerParams {
 }
 
 impl ConsumerParams {
+    fn check(&self) -> Result<(), Problem> {
+        if let Some(provider) = &self.provider {
+            Provider::parse(provider).map_err(|error| Problem::invalid([error]))?;
+        }
+        match self.state.as_deref() {
+            Some(state) if !STATES.contains(&state) => {
+                Err(Problem::invalid_field("state", format!("takes one of {}", STATES.join(", "))))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn matches(&self, consumer: &Consumer, view: &ConsumerView) -> bool {
         let by_target = self.target.as_ref().is_none_or(|target| view.is_of_target(target));
         let by_filter = match &consumer.filter {
@@ -216,6 +232,7 @@ pub(super) async fn list(
     api: State,
     Params(params): Params<ConsumerParams>,
 ) -> Result<Json<List<ConsumerView>>, Problem> {
+    params.check()?;
     let page = PageParams { limit: params.limit, after: params.after.clone() };
     let limit = page.limit()?;
     let mut after: Option<ConsumerId> = page.after()?;

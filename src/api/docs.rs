@@ -126,23 +126,15 @@ impl<'a> Page<'a> {
         if operation["security"].is_array() {
             self.add(format_args!("<p>Needs no token.</p>"));
         }
-        let parameters: Vec<_> = items(&operation["parameters"]).collect();
-        if !parameters.is_empty() {
-            self.add(format_args!("<table><tr><th>parameter<th>in<th>type<th></tr>"));
-            for parameter in parameters {
-                let required = if parameter["required"] == true { " <i>required</i>" } else { "" };
-                let name = escape(text(&parameter["name"]));
-                let (place, kind) = (escape(text(&parameter["in"])), kind(&parameter["schema"]));
-                let meaning = with_code(text(&parameter["description"]));
-                self.add(format_args!("<tr><td><code>{name}</code>{required}<td>{place}<td>{kind}<td>{meaning}</tr>"));
-            }
-            self.add(format_args!("</table>"));
+        if operation["parameters"].is_array() {
+            self.parameters(&operation["parameters"]);
         }
         for (content_type, content) in members(&operation["requestBody"]["content"]) {
             let kind = kind(&content["schema"]);
             self.add(format_args!("<p>The body: <code>{}</code>, {kind}</p>", escape(content_type)));
-            let example = self.example(content);
-            self.example_block(example);
+            if let Some(example) = self.example(content) {
+                self.add(format_args!("<pre>{}</pre>", escape(&example)));
+            }
         }
         self.add(format_args!("<table><tr><th>answer<th>body<th></tr>"));
         for (status, response) in members(&operation["responses"]) {
@@ -154,10 +146,16 @@ impl<'a> Page<'a> {
         self.add(format_args!("</table></article>"));
     }
 
-    fn example_block(&mut self, example: Option<String>) {
-        if let Some(example) = example {
-            self.add(format_args!("<pre>{}</pre>", escape(&example)));
+    fn parameters(&mut self, parameters: &Value) {
+        self.add(format_args!("<table><tr><th>parameter<th>in<th>type<th></tr>"));
+        for parameter in items(parameters) {
+            let required = if parameter["required"] == true { " <i>required</i>" } else { "" };
+            let name = escape(text(&parameter["name"]));
+            let (place, kind) = (escape(text(&parameter["in"])), kind(&parameter["schema"]));
+            let meaning = with_code(text(&parameter["description"]));
+            self.add(format_args!("<tr><td><code>{name}</code>{required}<td>{place}<td>{kind}<td>{meaning}</tr>"));
         }
+        self.add(format_args!("</table>"));
     }
 
     fn schema(&mut self, name: &str, schema: &Value) {
@@ -211,7 +209,8 @@ fn kind(schema: &Value) -> String {
     if !choices.is_empty() {
         return choices.join(" or ");
     }
-    let words: Vec<_> = items(&schema["enum"]).map(|word| format!("<code>{}</code>", escape(text(word)))).collect();
+    let word = |word: &Value| word.as_str().map_or_else(|| word.to_string(), escape);
+    let words: Vec<_> = items(&schema["enum"]).map(|one| format!("<code>{}</code>", word(one))).collect();
     if !words.is_empty() {
         return words.join(" ");
     }
@@ -223,7 +222,7 @@ fn kind(schema: &Value) -> String {
         Value::Array(several) => several.iter().map(|one| escape(text(one))).collect::<Vec<_>>().join(" or "),
         _ => "any JSON".into(),
     };
-    if let Some(format) = schema["format"].as_str().filter(|format| !format.starts_with("int") && *format != "double") {
+    if let Some(format) = schema["format"].as_str().filter(|format| !format.contains("int") && *format != "double") {
         let _ = write!(kind, " ({})", escape(format));
     }
     for (limit, sign) in [("minimum", "≥"), ("maximum", "≤"), ("minLength", "length ≥"), ("maxLength", "length ≤")]
@@ -278,6 +277,7 @@ mod tests {
             (json!({"type": "integer", "format": "int32", "minimum": 1, "maximum": 100}), "integer, ≥ 1, ≤ 100"),
             (json!({"type": "array", "items": {"$ref": "#/a/B"}}), "array of <a href='#schema-B'>B</a>"),
             (json!({"oneOf": [{"enum": ["x"]}, {"type": "null"}]}), "<code>x</code> or null"),
+            (json!({"enum": ["x", null]}), "<code>x</code> <code>null</code>"),
         ] {
             assert_eq!(kind(&schema), told);
         }

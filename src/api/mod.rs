@@ -154,18 +154,18 @@ pub fn router(api: Arc<Api>) -> Router {
     Router::from(open())
         .method_not_allowed_fallback(wrong_method)
         .merge(protected)
-        .layer(middleware::from_fn(in_time))
+        .layer(middleware::from_fn(|request, next| in_time(REQUEST_TIMEOUT, request, next)))
         .layer(TraceLayer::new_for_http().make_span_with(request_id::span))
         .layer(middleware::from_fn(request_id::name))
         .with_state(api)
 }
 
-async fn in_time(request: Request, next: Next) -> Result<Response, Problem> {
+async fn in_time(limit: Duration, request: Request, next: Next) -> Result<Response, Problem> {
     let late = |_| {
-        let detail = format!("this took longer than {} s, and may still take effect", REQUEST_TIMEOUT.as_secs());
+        let detail = format!("this took longer than {limit:?}, and may still take effect");
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail)
     };
-    tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await.map_err(late)
+    tokio::time::timeout(limit, next.run(request)).await.map_err(late)
 }
 
 async fn no_such_path(uri: Uri) -> Problem {
@@ -174,4 +174,32 @@ async fn no_such_path(uri: Uri) -> Problem {
 
 async fn wrong_method() -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{IntoFuture, pending};
+
+    use axum::routing::get;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_request_that_takes_too_long_is_answered_with_a_problem() {
+        let limit = Duration::from_millis(10);
+        let slow = Router::new().route("/", get(pending::<()>));
+        let slow = slow.layer(middleware::from_fn(move |request, next| in_time(limit, request, next)));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let mut client = TcpStream::connect(listener.local_addr().expect("its address")).await.expect("a connection");
+        tokio::spawn(axum::serve(listener, slow).into_future());
+        client.write_all(b"GET / HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n").await.expect("a request");
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.contains("application/problem+json") && answer.contains("longer than 10ms"), "{answer}");
+    }
 }

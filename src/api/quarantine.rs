@@ -5,7 +5,6 @@
 
 use axum::{
     Json,
-    extract::Path,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -20,7 +19,7 @@ use uuid::Uuid;
 
 use super::{
     Api, State,
-    body::Params,
+    body::{Params, Path},
     consumers::{ConsumerView, answer, ask},
     openapi::{Conflict, IfMatch},
     problem::Problem,

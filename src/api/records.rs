@@ -347,7 +347,7 @@ impl RecordRequest<'_> {
 fn explain(text: &[u8]) -> FieldProblem {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     match serde_path_to_error::deserialize::<_, RecordRequest<'_>>(&mut deserializer) {
-        Err(error) if error.inner().is_data() => field_problem(&error),
+        Err(error) if error.inner().is_data() => field_problem(&error, "record"),
         Err(error) => FieldProblem::new("record", format!("is not JSON: {}", error.inner())),
         Ok(_) => FieldProblem::new("record", "has something after its end"),
     }

@@ -5,7 +5,7 @@ pub(super) mod write;
 
 use std::collections::BTreeMap;
 
-use axum::{Json, extract::Path, http::StatusCode, response::Response};
+use axum::{Json, http::StatusCode, response::Response};
 use chrono::{DateTime, Utc};
 use sequin_actors::{
     model::{Provider, Sync, SyncId, SyncSettings},
@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::{
     Api, State,
-    body::Params,
+    body::{Params, Path},
     problem::Problem,
     resources::{List, PageParams, with_etag},
 };
@@ -57,6 +57,7 @@ pub(super) struct SyncView {
 #[into_params(parameter_in = Query)]
 pub(super) struct SyncParams {
     /// Those of this provider.
+    #[param(pattern = "^[a-z0-9][a-z0-9_-]{0,62}$")]
     provider: Option<String>,
     /// The most that a page has: 100, when it is not said.
     #[param(minimum = 1, maximum = 1000)]

@@ -9,7 +9,6 @@ use std::collections::HashMap;
 
 use axum::{
     Json,
-    extract::Path,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -25,8 +24,8 @@ use utoipa::{IntoParams, ToSchema, openapi::Object};
 pub(super) use self::view::STALE;
 use self::{secret::SecretText, view::TargetView};
 use super::{
-    Api, State, body,
-    body::Params,
+    Api, State,
+    body::{self, Params, Path},
     openapi::{Conflict, IfMatch, null, words},
     problem::Problem,
     reasons::severity_words,

@@ -34,6 +34,7 @@ mod publishing;
 mod publishing_bodies;
 mod quarantine;
 mod quarantine_api;
+mod refusals;
 mod restarts;
 mod secrets;
 mod singer;

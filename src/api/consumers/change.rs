@@ -1,7 +1,6 @@
 //! Changing a consumer: what it forwards, where to, how; and reading again what it has read.
 
 use axum::{
-    extract::Path,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -11,13 +10,14 @@ use sequin_actors::{
     store::Versioned,
 };
 use serde::Deserialize;
-use utoipa::ToSchema;
+use utoipa::{ToSchema, openapi::Object};
 
 use super::{ConsumerView, FilterRequest, answer, default_lag_threshold, find_started, find_target};
 use crate::api::{
-    Api, State, body,
+    Api, State,
+    body::{self, Path},
     change::Change,
-    openapi::{Conflict, IfMatch},
+    openapi::{Conflict, IfMatch, or_null},
     problem::Problem,
     resources::{beside, check_if_match, find},
 };
@@ -49,8 +49,7 @@ pub(in crate::api) struct ConsumerPatch {
     #[schema(value_type = Option<Object>)]
     #[serde(default)]
     metadata: Change<Metadata>,
-    /// `quarantine` or `replace`; null for the default.
-    #[schema(value_type = Option<String>)]
+    #[schema(schema_with = unsupported_text)]
     #[serde(default)]
     unsupported_text: Change<UnsupportedText>,
     /// Null for the default.
@@ -66,6 +65,10 @@ pub(in crate::api) struct ConsumerPatch {
 pub(in crate::api) struct RewindRequest {
     /// Everything beyond this position is read again; 0 for all that there is.
     to: u64,
+}
+
+fn unsupported_text() -> Object {
+    or_null(super::unsupported_text_words())
 }
 
 /// Changes a consumer.

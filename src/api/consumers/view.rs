@@ -101,8 +101,10 @@ struct RateView {
     records_per_second: f64,
 }
 
-fn state_words() -> Object {
-    words("What it is doing.", &["draft", "waiting", "backfilling", "live", "halted", "paused"])
+pub(super) const STATES: [&str; 6] = ["draft", "waiting", "backfilling", "live", "halted", "paused"];
+
+pub(super) fn state_words() -> Object {
+    words("What it is doing.", &STATES)
 }
 
 impl ConsumerView {

@@ -2,7 +2,6 @@
 
 use axum::{
     Json,
-    extract::Path,
     http::{HeaderMap, StatusCode},
     response::Response,
 };
@@ -17,7 +16,8 @@ use utoipa::ToSchema;
 
 use super::{Found, SyncView, find, find_by};
 use crate::api::{
-    Api, State, body,
+    Api, State,
+    body::{self, Path},
     openapi::{Conflict, IfMatch},
     problem::Problem,
     resources::{beside, check_if_match, with_etag},

@@ -1,17 +1,18 @@
 //! Changing a target: its consumers go over to the new connection as soon as it answers.
 
-use axum::{extract::Path, http::HeaderMap, response::Response};
+use axum::{http::HeaderMap, response::Response};
 use chrono::Utc;
 use sequin_actors::model::{FieldError, Metadata, Target, TlsMode};
 use serde::Deserialize;
 use serde_json::Value;
-use utoipa::ToSchema;
+use utoipa::{ToSchema, openapi::Object};
 
 use super::{StatusCode, TargetView, answer, default_pool_size, default_port, find, secret::SecretText};
 use crate::api::{
-    State, body,
+    State,
+    body::{self, Path},
     change::Change,
-    openapi::{Conflict, IfMatch},
+    openapi::{Conflict, IfMatch, or_null},
     problem::Problem,
     resources::check_if_match,
 };
@@ -70,8 +71,7 @@ struct ConnectionPatch {
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 struct TlsPatch {
-    /// What is demanded of the server; null for the default.
-    #[schema(value_type = Option<String>)]
+    #[schema(schema_with = mode)]
     #[serde(default)]
     mode: Change<String>,
     /// Null for the system's authorities.
@@ -86,6 +86,10 @@ struct TlsPatch {
     #[schema(schema_with = super::not_yet)]
     #[serde(default)]
     client_key_pem: Change<String>,
+}
+
+fn mode() -> Object {
+    or_null(super::tls_modes())
 }
 
 /// Changes a target.
