@@ -102,7 +102,7 @@ async fn a_token_is_refused_with_the_names_of_the_fields_that_are_wrong() {
 }
 
 /// What anybody may ask who may look, and what changes nothing.
-const LOOKS: [(Method, &str); 14] = [
+const LOOKS: [(Method, &str); 15] = [
     (Method::GET, "/v1/targets"),
     (Method::GET, "/v1/targets/app"),
     (Method::HEAD, "/v1/targets/app"),
@@ -115,22 +115,29 @@ const LOOKS: [(Method, &str); 14] = [
     (Method::POST, "/v1/consumers/forward/verify"),
     (Method::GET, "/v1/providers"),
     (Method::GET, "/v1/syncs"),
+    (Method::GET, "/v1/nodes"),
     (Method::GET, "/v1/tokens"),
     (Method::GET, "/v1/tokens/reader"),
 ];
 
 /// What only an administrator may.
-const CHANGES: [(Method, &str); 14] = [
+const CHANGES: [(Method, &str); 20] = [
     (Method::POST, "/v1/targets"),
+    (Method::PATCH, "/v1/targets/app"),
     (Method::DELETE, "/v1/targets/app"),
     (Method::POST, "/v1/consumers"),
+    (Method::PATCH, "/v1/consumers/forward"),
     (Method::DELETE, "/v1/consumers/forward"),
     (Method::POST, "/v1/consumers/forward/start"),
     (Method::POST, "/v1/consumers/forward/pause"),
     (Method::POST, "/v1/consumers/forward/resume"),
+    (Method::POST, "/v1/consumers/forward/rewind"),
     (Method::POST, "/v1/consumers/forward/quarantine/retry"),
     (Method::DELETE, "/v1/consumers/forward/quarantine"),
     (Method::DELETE, "/v1/consumers/forward/quarantine/1"),
+    (Method::PUT, "/v1/syncs/1"),
+    (Method::DELETE, "/v1/syncs/1"),
+    (Method::DELETE, "/v1/syncs/1/collections/contact"),
     (Method::POST, "/v1/tokens"),
     (Method::DELETE, "/v1/tokens/reader"),
     (Method::GET, "/v1/audit"),

@@ -80,6 +80,10 @@ async fn what_changes_something_is_told_and_what_does_not_is_not() {
     send(api.request(Method::DELETE, "/v1/consumers/hubspot").header("if-match", "\"0\"")).await.expect_problem(412);
     assert_eq!(deeds(api).await, before);
 
+    api.patch("/v1/targets/app", &json!({"pool_size": 5})).await.expect(200);
+    api.patch("/v1/consumers/hubspot", &json!({"name": "renamed"})).await.expect(200);
+    api.patch("/v1/consumers/renamed", &json!({"name": HUBSPOT})).await.expect(200);
+    api.delete(&format!("/v1/syncs/{}/collections/contact", sync(1))).await.expect(200);
     setup.act(HUBSPOT, "pause").await;
     setup.act(HUBSPOT, "resume").await;
     api.act(&format!("/v1/consumers/{HUBSPOT}/quarantine/retry")).await.expect(200);
@@ -89,6 +93,10 @@ async fn what_changes_something_is_told_and_what_does_not_is_not() {
     api.act("/v1/rotate-keys").await.expect(200);
     api.delete(&format!("/v1/consumers/{HUBSPOT}")).await.expect(204);
     let after = [
+        "update target app",
+        "update consumer hubspot",
+        "update consumer renamed",
+        "collections.delete sync -",
         "pause consumer hubspot",
         "resume consumer hubspot",
         "quarantine.retry consumer hubspot",

@@ -7,7 +7,7 @@ use super::{Document, Documents, DocumentsError, Entry, StoreError, Unreadable, 
 use crate::model::Target;
 
 /// How often a document is read that somebody else changes at the same moment.
-const READ_AT_MOST: usize = 10;
+pub(super) const READ_AT_MOST: usize = 10;
 
 /// What a rotation did.
 #[derive(Debug, Default, PartialEq)]
@@ -107,6 +107,16 @@ mod tests {
         for target in targets {
             assert_eq!(later.get::<Target>(target.id()).await.expect("read").expect("there").value, target);
         }
+    }
+
+    #[tokio::test]
+    async fn rotations_that_run_at_once_do_it_together() {
+        let (_directory, store, _, [old, new]) = sealed_before().await;
+        let both = under(&store, &format!("{new},{old}"));
+        let rotations = tokio::join!(both.reseal(), both.reseal(), both.reseal());
+        let resealed = [rotations.0, rotations.1, rotations.2].map(|rotation| rotation.expect("rotated").documents);
+        assert_eq!(resealed.iter().sum::<u64>(), 3, "{resealed:?}");
+        under(&store, &new).check_key().await.expect("the new one is enough");
     }
 
     #[tokio::test]
