@@ -24,7 +24,7 @@ use uuid::Uuid;
 
 pub(super) use self::intake::Room;
 use self::{
-    intake::{MAX_BODY, too_large},
+    intake::{Intake, MAX_BODY, too_large},
     messagepack::Broken,
 };
 use super::{
@@ -134,10 +134,10 @@ impl Format {
 
 pub(super) async fn publish(api: State, request: Request) -> Result<Json<Accepted>, Problem> {
     let format = Format::of(request.headers())?;
-    let intake = api.publishing.take_in(request, format.growth()).await?;
-    let body = intake.body.clone();
-    let read = tokio::task::spawn_blocking(move || format.read(&body));
-    let draft = read.await.map_err(|error| Problem::internal(&error))??;
+    let Intake { body, room } = api.publishing.take_in(request, format.growth()).await?;
+    let read = tokio::task::spawn_blocking(move || (format.read(&body), room));
+    let (draft, _room) = read.await.map_err(|error| Problem::internal(&error))?;
+    let draft = draft?;
     if !draft.errors.is_empty() {
         return Err(Problem::invalid(draft.errors).with_detail("nothing was accepted: see errors"));
     }

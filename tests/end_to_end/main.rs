@@ -29,5 +29,6 @@ mod quarantine_api;
 mod restarts;
 mod secrets;
 mod singer;
+mod singer_tap;
 mod supervision;
 mod wrong_tables;

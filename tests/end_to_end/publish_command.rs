@@ -1,15 +1,12 @@
 //! `sequin publish`: a file or standard input, several requests at once, and the order of a record's versions.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fmt::Write};
 
 use serde_json::{Value, json};
 
 use crate::support::{
     cli::{Ran, Running, run, run_with},
+    eventually, holds,
     model::{HUBSPOT, Version, contact, lines, sync},
     node::Node,
     proxy::{Ending, Mode, Proxy},
@@ -95,8 +92,12 @@ async fn requests_that_are_cut_are_sent_again_and_each_record_ends_at_its_last_v
     running.write(half).await;
     proxy.set(Mode::HoldAnswers);
     proxy.cut(Ending::Reset);
+    let held = proxy.counts().held;
     let cutting = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        eventually("an answer to be held back", async || {
+            holds(proxy.counts().held > held, || format!("{:?}", proxy.counts()))
+        })
+        .await;
         proxy.cut(Ending::Reset);
         proxy.set(Mode::Pass);
     };
@@ -115,13 +116,11 @@ async fn what_comes_slowly_is_published_before_its_request_is_full() {
     let node = Node::start().await;
     let mut running = Running::start(node.api.url(), "publish --output json");
     running.write(&lines(&[contact(sync(1), 1, json!({}))])).await;
-    let began = Instant::now();
-    crate::support::eventually("the record to be there", async || {
+    eventually("the record to be there", async || {
         let answer = node.api.get(&format!("/v1/syncs/{}", sync(1))).await;
-        crate::support::holds(answer.status == 200, || format!("{answer:?}"))
+        holds(answer.status == 200, || format!("{answer:?}"))
     })
     .await;
-    println!("there after {:?}", began.elapsed());
     let published = running.end().await.expect_json();
     assert_eq!(published["accepted"], 1);
 }

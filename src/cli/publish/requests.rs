@@ -331,3 +331,6 @@ impl Retries {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
