@@ -36,8 +36,9 @@ async fn versions_of_a_record_stay_in_order_with_many_requests_at_once() {
     let setup = Setup::new().await;
     setup.start_hubspot().await;
     // Records that come again soon, late, and in the very next request.
-    let versions: Vec<Version> =
-        (0..12_000).map(|n| contact(sync(n as u128 % 3), n % 3517, json!({"n": n, "text": "x".repeat(300)}))).collect();
+    let versions: Vec<Version> = (0..12_000_u32)
+        .map(|n| contact(sync(u128::from(n % 3)), n % 3517, json!({"n": n, "text": "x".repeat(300)})))
+        .collect();
     let mut last = BTreeMap::new();
     for version in &versions {
         last.insert((version.sync, version.upstream_id.clone()), version.payload.clone().expect("a payload"));

@@ -1,4 +1,4 @@
-//! A real Singer tap, from PyPI, that reads from a PostgreSQL on this machine. `tests/singer.sh` installs it.
+//! A real Singer tap, from `PyPI`, that reads from a PostgreSQL on this machine. `tests/singer.sh` installs it.
 
 use std::{collections::BTreeMap, path::Path};
 

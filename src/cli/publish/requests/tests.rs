@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::*;
+use crate::cli::problem::{Finding, Problem};
 
 /// What the server saw.
 #[derive(Default)]
@@ -126,4 +127,25 @@ async fn what_is_refused_ends_it_and_what_was_published_is_told() {
     assert!(error.contains("not now") && error.contains("are published, nothing"), "{error}");
     let requests = server.seen.lock().expect("the lock").requests;
     assert!(requests < 12, "{requests} requests: nothing is sent once a failure is known");
+}
+
+#[tokio::test]
+async fn lines_whose_fate_is_unknown_are_told_apart_from_those_that_are_refused() {
+    let (_server, client) = start(HashMap::new()).await;
+    let mut progress = Progress::new("publishing", Unit::Bytes, None).quiet_elsewhere();
+    let mut publisher = Publisher::new(&client, Sending::LOCAL, &mut progress);
+    publisher.published.add((1, 10));
+    for (number, lines, numbers) in [(1, (11, 20), vec![12, 20]), (2, (21, 30), vec![25, 30])] {
+        let sent = Sent { records: HashSet::new(), lines, numbers, input_bytes: 0 };
+        publisher.sent.insert(number, sent);
+    }
+    let refused = |status: u16| {
+        let finding = Finding { line: Some(1), message: "is missing".into(), ..Finding::default() };
+        let problem = Problem { status, detail: "not valid".into(), errors: vec![finding], ..Problem::default() };
+        ClientError::Refused { problem: Box::new(problem), retry_after: None }
+    };
+    let told = publisher.explained([(1, refused(503)), (2, refused(422))].into()).to_string();
+    assert!(told.contains("line 25: is missing") && !told.contains("line 12"), "{told}");
+    let fate = "lines 1 to 10 are published, nothing of what follows; lines 11 to 20 may be published or not";
+    assert!(told.contains(fate), "{told}");
 }
