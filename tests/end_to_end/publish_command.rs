@@ -36,9 +36,8 @@ async fn versions_of_a_record_stay_in_order_with_many_requests_at_once() {
     let setup = Setup::new().await;
     setup.start_hubspot().await;
     // Records that come again soon, late, and in the very next request.
-    let versions: Vec<Version> = (0..12_000_u32)
-        .map(|n| contact(sync(u128::from(n % 3)), n % 3517, json!({"n": n, "text": "x".repeat(300)})))
-        .collect();
+    let versions: Vec<Version> =
+        (0..6000_u32).map(|n| contact(sync(1), n % 1517, json!({"n": n, "text": "x".repeat(300)}))).collect();
     let mut last = BTreeMap::new();
     for version in &versions {
         last.insert((version.sync, version.upstream_id.clone()), version.payload.clone().expect("a payload"));
@@ -49,7 +48,7 @@ async fn versions_of_a_record_stay_in_order_with_many_requests_at_once() {
     for compress in ["none", "gzip", "zstd"] {
         let arguments = format!("publish {path} --parallel 8 --compress {compress} --output json");
         let published = run(&setup.node.api, &arguments).await.expect_json();
-        assert_eq!(published["accepted"], 12_000);
+        assert_eq!(published["accepted"], 6000);
         setup.reached(HUBSPOT, published["last_updated_idx"].as_i64().expect("a position")).await;
         let table = setup.database.table(HUBSPOT).await;
         let found: BTreeMap<_, _> = table.into_iter().map(|((sync, _, id), row)| ((sync, id), row.payload)).collect();
@@ -83,9 +82,9 @@ async fn requests_that_are_cut_are_sent_again_and_each_record_ends_at_its_last_v
     setup.start_hubspot().await;
     let proxy = Proxy::before(port(&setup.node));
     let mut text = String::new();
-    for n in 0..20_000_u32 {
+    for n in 0..10_000_u32 {
         let payload = json!({"n": n, "text": "x".repeat(200)});
-        writeln!(text, "{}", contact(sync(1), n % 5000, payload).to_json()).expect("a string takes everything");
+        writeln!(text, "{}", contact(sync(1), n % 2500, payload).to_json()).expect("a string takes everything");
     }
     let url = format!("http://127.0.0.1:{}", proxy.port());
     let mut running = Running::start(&url, "publish --output json");
@@ -104,11 +103,11 @@ async fn requests_that_are_cut_are_sent_again_and_each_record_ends_at_its_last_v
     };
     tokio::join!(cutting, running.write(rest));
     let published = running.end().await.expect_json();
-    assert_eq!(published["accepted"], 20_000);
+    assert_eq!(published["accepted"], 10_000);
     setup.reached(HUBSPOT, published["last_updated_idx"].as_i64().expect("a position")).await;
     let payloads = payloads(&setup, HUBSPOT).await;
-    assert_eq!(payloads.len(), 5000);
-    let is_last = |(id, payload): (&String, &Value)| payload["n"] == 15_000 + id.parse::<u32>().expect("a number");
+    assert_eq!(payloads.len(), 2500);
+    let is_last = |(id, payload): (&String, &Value)| payload["n"] == 7500 + id.parse::<u32>().expect("a number");
     assert!(payloads.iter().all(is_last), "a record is not at its last version");
 }
 
