@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 pub(super) use self::intake::Room;
 use self::{
-    intake::{MAX_BODY, too_large},
+    intake::{Intake, MAX_BODY, too_large},
     messagepack::Broken,
 };
 use super::{
@@ -182,11 +182,11 @@ impl Format {
     responses((status = 200, description = "All of them are on disk", body = Accepted), UnsupportedMediaType))]
 pub(super) async fn publish(api: State, request: Request) -> Result<Json<Accepted>, Problem> {
     let format = Format::of(request.headers())?;
-    let intake = api.publishing.take_in(request, format.growth()).await?;
-    let body = intake.body.clone();
+    let Intake { body, room } = api.publishing.take_in(request, format.growth()).await?;
     let settings = api.settings.now();
-    let read = tokio::task::spawn_blocking(move || format.read(&body, settings));
-    let draft = read.await.map_err(|error| Problem::internal(&error))??;
+    let read = tokio::task::spawn_blocking(move || (format.read(&body, settings), room));
+    let (draft, _room) = read.await.map_err(|error| Problem::internal(&error))?;
+    let draft = draft?;
     if !draft.errors.is_empty() {
         return Err(Problem::invalid(draft.errors).with_detail("nothing was accepted: see errors"));
     }

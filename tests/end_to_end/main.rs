@@ -38,6 +38,7 @@ mod refusals;
 mod restarts;
 mod secrets;
 mod singer;
+mod singer_tap;
 mod supervision;
 mod syncs;
 mod views;

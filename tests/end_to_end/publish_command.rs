@@ -1,15 +1,12 @@
 //! `sequin publish`: a file or standard input, several requests at once, and the order of a record's versions.
 
-use std::{
-    collections::BTreeMap,
-    fmt::Write,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, fmt::Write};
 
 use serde_json::{Value, json};
 
 use crate::support::{
     cli::{Ran, Running, run, run_with},
+    eventually, holds,
     model::{HUBSPOT, Version, contact, lines, sync},
     node::Node,
     proxy::{Ending, Mode, Proxy},
@@ -40,7 +37,7 @@ async fn versions_of_a_record_stay_in_order_with_many_requests_at_once() {
     setup.start_hubspot().await;
     // Records that come again soon, late, and in the very next request.
     let versions: Vec<Version> =
-        (0..12_000_u128).map(|n| contact(sync(n % 3), n % 3517, json!({"n": n, "text": "x".repeat(300)}))).collect();
+        (0..6000_u32).map(|n| contact(sync(1), n % 1517, json!({"n": n, "text": "x".repeat(300)}))).collect();
     let mut last = BTreeMap::new();
     for version in &versions {
         last.insert((version.sync, version.upstream_id.clone()), version.payload.clone().expect("a payload"));
@@ -51,7 +48,7 @@ async fn versions_of_a_record_stay_in_order_with_many_requests_at_once() {
     for compress in ["none", "gzip", "zstd"] {
         let arguments = format!("publish {path} --parallel 8 --compress {compress} --output json");
         let published = run(&setup.node.api, &arguments).await.expect_json();
-        assert_eq!(published["accepted"], 12_000);
+        assert_eq!(published["accepted"], 6000);
         setup.reached(HUBSPOT, published["last_updated_idx"].as_i64().expect("a position")).await;
         let table = setup.database.table(HUBSPOT).await;
         let found: BTreeMap<_, _> = table.into_iter().map(|((sync, _, id), row)| ((sync, id), row.payload)).collect();
@@ -85,9 +82,9 @@ async fn requests_that_are_cut_are_sent_again_and_each_record_ends_at_its_last_v
     setup.start_hubspot().await;
     let proxy = Proxy::before(port(&setup.node));
     let mut text = String::new();
-    for n in 0..20_000_u32 {
+    for n in 0..10_000_u32 {
         let payload = json!({"n": n, "text": "x".repeat(200)});
-        writeln!(text, "{}", contact(sync(1), n % 5000, payload).to_json()).expect("a string takes everything");
+        writeln!(text, "{}", contact(sync(1), n % 2500, payload).to_json()).expect("a string takes everything");
     }
     let url = format!("http://127.0.0.1:{}", proxy.port());
     let mut running = Running::start(&url, "publish --output json");
@@ -95,18 +92,22 @@ async fn requests_that_are_cut_are_sent_again_and_each_record_ends_at_its_last_v
     running.write(half).await;
     proxy.set(Mode::HoldAnswers);
     proxy.cut(Ending::Reset);
+    let held = proxy.counts().held;
     let cutting = async {
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        eventually("an answer to be held back", async || {
+            holds(proxy.counts().held > held, || format!("{:?}", proxy.counts()))
+        })
+        .await;
         proxy.cut(Ending::Reset);
         proxy.set(Mode::Pass);
     };
     tokio::join!(cutting, running.write(rest));
     let published = running.end().await.expect_json();
-    assert_eq!(published["accepted"], 20_000);
+    assert_eq!(published["accepted"], 10_000);
     setup.reached(HUBSPOT, published["last_updated_idx"].as_i64().expect("a position")).await;
     let payloads = payloads(&setup, HUBSPOT).await;
-    assert_eq!(payloads.len(), 5000);
-    let is_last = |(id, payload): (&String, &Value)| payload["n"] == 15_000 + id.parse::<u32>().expect("a number");
+    assert_eq!(payloads.len(), 2500);
+    let is_last = |(id, payload): (&String, &Value)| payload["n"] == 7500 + id.parse::<u32>().expect("a number");
     assert!(payloads.iter().all(is_last), "a record is not at its last version");
 }
 
@@ -115,13 +116,11 @@ async fn what_comes_slowly_is_published_before_its_request_is_full() {
     let node = Node::start().await;
     let mut running = Running::start(node.api.url(), "publish --output json");
     running.write(&lines(&[contact(sync(1), 1, json!({}))])).await;
-    let began = Instant::now();
-    crate::support::eventually("the record to be there", async || {
+    eventually("the record to be there", async || {
         let answer = node.api.get(&format!("/v1/syncs/{}", sync(1))).await;
-        crate::support::holds(answer.status == 200, || format!("{answer:?}"))
+        holds(answer.status == 200, || format!("{answer:?}"))
     })
     .await;
-    println!("there after {:?}", began.elapsed());
     let published = running.end().await.expect_json();
     assert_eq!(published["accepted"], 1);
 }

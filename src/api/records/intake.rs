@@ -4,7 +4,10 @@
 //! bomb takes time and no memory. Whoever waits for room to be parsed in holds none that another one could wait for: so
 //! none waits for ever.
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    sync::Arc,
+};
 
 use axum::{
     extract::{FromRequest, Request},
@@ -12,7 +15,7 @@ use axum::{
 };
 use bytes::Bytes;
 use flate2::bufread::MultiGzDecoder;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::api::{body::LimitedBytes, problem::Problem};
 
@@ -33,37 +36,37 @@ const ZSTD_WINDOW_LOG: u32 = 23;
 
 /// What bounds the memory of all publications under way.
 pub(in crate::api) struct Room {
-    publishing: Semaphore,
-    compressed: Semaphore,
-    decompressing: Semaphore,
+    publishing: Arc<Semaphore>,
+    compressed: Arc<Semaphore>,
+    decompressing: Arc<Semaphore>,
 }
 
 impl Default for Room {
     fn default() -> Self {
         Self {
-            publishing: Semaphore::new(PUBLISHING_KIB),
-            compressed: Semaphore::new(COMPRESSED_KIB),
-            decompressing: Semaphore::new(DECOMPRESSING),
+            publishing: Semaphore::new(PUBLISHING_KIB).into(),
+            compressed: Semaphore::new(COMPRESSED_KIB).into(),
+            decompressing: Semaphore::new(DECOMPRESSING).into(),
         }
     }
 }
 
-/// A body as it is without compression, and the room that it takes as long as this lives.
-pub(super) struct Intake<'r> {
+/// A body as it is without compression, and the room that it and what is made of it take.
+pub(super) struct Intake {
     pub(super) body: Bytes,
-    _room: SemaphorePermit<'r>,
+    pub(super) room: OwnedSemaphorePermit,
 }
 
 impl Room {
     /// Reads the body; parsing it may take `growth` times its length.
-    pub(super) async fn take_in(&self, request: Request, growth: usize) -> Result<Intake<'_>, Problem> {
+    pub(super) async fn take_in(&self, request: Request, growth: usize) -> Result<Intake, Problem> {
         let encoding = Encoding::of(request.headers())?;
         // Before the first byte is read: a request that has to wait takes no memory.
         let length = announced(request.headers());
         let Some(encoding) = encoding else {
             let room = acquire(&self.publishing, length.saturating_mul(growth), PUBLISHING_KIB).await?;
             let LimitedBytes(body) = LimitedBytes::<MAX_BODY>::from_request(request, &()).await?;
-            return Ok(Intake { body, _room: room });
+            return Ok(Intake { body, room });
         };
         let compressed_room = acquire(&self.compressed, length, COMPRESSED_KIB).await?;
         let LimitedBytes(compressed) = LimitedBytes::<MAX_BODY>::from_request(request, &()).await?;
@@ -72,22 +75,29 @@ impl Room {
         let room = acquire(&self.publishing, length.saturating_mul(growth), PUBLISHING_KIB).await?;
         let body = self.decompress(move || encoding.decompress(&compressed, length)).await?;
         drop(compressed_room);
-        Ok(Intake { body, _room: room })
+        Ok(Intake { body, room })
     }
 
     async fn decompress<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
-        let _turn = self.decompressing.acquire().await.map_err(|closed| Problem::internal(&closed))?;
+        let turn = Arc::clone(&self.decompressing).acquire_owned().await;
+        let turn = turn.map_err(|closed| Problem::internal(&closed))?;
+        let work = move || {
+            let done = work();
+            // Here, since the work goes on when nobody waits for it any more.
+            drop(turn);
+            done
+        };
         tokio::task::spawn_blocking(work).await.map_err(|error| Problem::internal(&error))?
     }
 }
 
-async fn acquire(room: &Semaphore, bytes: usize, most_kib: usize) -> Result<SemaphorePermit<'_>, Problem> {
+async fn acquire(room: &Arc<Semaphore>, bytes: usize, most_kib: usize) -> Result<OwnedSemaphorePermit, Problem> {
     let kib = bytes.div_ceil(1024).clamp(1, most_kib);
     let kib = u32::try_from(kib).expect("a room's KiB are a u32");
-    room.acquire_many(kib).await.map_err(|closed| Problem::internal(&closed))
+    Arc::clone(room).acquire_many_owned(kib).await.map_err(|closed| Problem::internal(&closed))
 }
 
 /// How long the body says it is; one that does not say gets the room of the longest.
@@ -254,7 +264,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_waits_for_room_holds_none_that_another_waits_for() {
         let room = Room::default();
-        let all = room.publishing.acquire_many(u32::try_from(PUBLISHING_KIB).expect("a u32")).await.expect("room");
+        let all = acquire(&room.publishing, MAX_BODY, PUBLISHING_KIB).await.expect("room");
         let request = || {
             let body = zstd(&vec![b' '; MAX_BODY / 8]);
             let request = Request::post("/").header("content-encoding", "zstd").header("content-length", body.len());

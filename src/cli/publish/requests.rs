@@ -260,36 +260,41 @@ impl<'a> Publisher<'a> {
         self.published.to_string()
     }
 
-    /// Counts lines from the input's beginning, and says what became of the others. What the server refused comes first.
+    /// Counts lines from the input's beginning, and says what became of the others. What the server refused is told
+    /// rather than what it did not answer.
     fn explained(&self, failures: BTreeMap<u64, ClientError>) -> anyhow::Error {
-        let lines_of = |number: &u64| self.sent.get(number).map_or((0, 0), |sent| sent.lines);
-        let unknown: Vec<String> = failures
-            .iter()
-            .filter(|(_, error)| !matches!(error, ClientError::Refused { .. }))
-            .map(|(number, _)| lines_of(number))
-            .map(|(first, last)| format!("{first} to {last}"))
-            .collect();
+        let (refused, unknown): (Vec<_>, Vec<_>) = failures.into_iter().partition(|(_, error)| is_refusal(error));
         let mut fate = self.fate_of_lines();
-        if !unknown.is_empty() {
-            let unknown = unknown.join(" and ");
-            fate = format!("{fate}; lines {unknown} may be published or not: publishing all again does no harm");
+        let lines = unknown.iter().filter_map(|(number, _)| self.sent.get(number)).map(|sent| sent.lines);
+        let lines: Vec<String> = lines.map(|(first, last)| format!("{first} to {last}")).collect();
+        if !lines.is_empty() {
+            let lines = lines.join(" and ");
+            fate = format!("{fate}; lines {lines} may be published or not: publishing all again does no harm");
         }
-        let is_refused = |(_, error): &(u64, ClientError)| matches!(error, ClientError::Refused { .. });
-        let mut failures: Vec<_> = failures.into_iter().collect();
-        failures.sort_by_key(|failure| !is_refused(failure));
-        match failures.into_iter().next() {
-            Some((number, ClientError::Refused { mut problem, .. })) => {
-                let numbers = self.sent.get(&number).map(|sent| &sent.numbers[..]).unwrap_or_default();
-                for finding in &mut problem.errors {
-                    let of_input = |line: u64| numbers.get(usize::try_from(line).ok()?.checked_sub(1)?).copied();
-                    finding.line = finding.line.and_then(of_input);
-                }
-                anyhow::anyhow!("{problem}\n{fate}")
-            }
-            Some((_, error)) => anyhow::anyhow!("{error}\n{fate}"),
+        match refused.into_iter().chain(unknown).next() {
+            Some((number, error)) => anyhow::anyhow!("{}\n{fate}", self.with_lines_of_input(number, error)),
             None => anyhow::anyhow!(fate),
         }
     }
+
+    fn with_lines_of_input(&self, request: u64, error: ClientError) -> ClientError {
+        let numbers = self.sent.get(&request).map(|sent| &sent.numbers[..]).unwrap_or_default();
+        let of_input = |line: u64| numbers.get(usize::try_from(line).ok()?.checked_sub(1)?).copied();
+        match error {
+            ClientError::Refused { mut problem, retry_after } => {
+                for finding in &mut problem.errors {
+                    finding.line = finding.line.and_then(of_input);
+                }
+                ClientError::Refused { problem, retry_after }
+            }
+            error => error,
+        }
+    }
+}
+
+/// Whether nothing of the request was taken. One that took too long may have been.
+fn is_refusal(error: &ClientError) -> bool {
+    matches!(error, ClientError::Refused { .. }) && !error.is_transient()
 }
 
 /// Tries again what may succeed in a while.
@@ -331,3 +336,6 @@ impl Retries {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
