@@ -17,7 +17,7 @@ use serde::{
 use super::problem::{FieldProblem, Problem};
 
 /// The largest JSON body, in bytes.
-const MAX_BODY: usize = 1024 * 1024;
+pub(super) const JSON_LIMIT: usize = 1024 * 1024;
 
 /// A JSON body: an object.
 pub(super) struct Json<T>(pub(super) T);
@@ -26,12 +26,16 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let LimitedBytes(bytes) = LimitedBytes::<MAX_BODY>::from_request(request, state).await?;
-        // An array would be taken for an object whose fields come in their order.
-        match bytes.trim_ascii_start().first() {
-            Some(b'{') | None => parse(&bytes).map(Self),
-            Some(_) => parse::<IgnoredAny>(&bytes).and(Err(Problem::invalid_field("body", "takes a JSON object"))),
-        }
+        let LimitedBytes(bytes) = LimitedBytes::<JSON_LIMIT>::from_request(request, state).await?;
+        parse_object(&bytes).map(Self)
+    }
+}
+
+/// Reads a JSON object: an array would be taken for one whose fields come in their order.
+pub(super) fn parse_object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    match bytes.trim_ascii_start().first() {
+        Some(b'{') | None => parse(bytes),
+        Some(_) => parse::<IgnoredAny>(bytes).and(Err(Problem::invalid_field("body", "takes a JSON object"))),
     }
 }
 

@@ -25,7 +25,8 @@ pub(super) use self::view::ConsumerView;
 use self::view::{STATES, state_words};
 use super::{
     Api, State,
-    body::{self, Params, Path},
+    body::{Params, Path},
+    idempotency::{Once, create_once},
     openapi::{Conflict, IfMatch, UnprocessableContent, words},
     problem::{FieldProblem, Problem},
     reasons::severity_words,
@@ -209,12 +210,14 @@ pub(super) async fn answer(api: &Api, status: StatusCode, shown: Versioned<Consu
 
 /// Makes a consumer, as a draft.
 #[utoipa::path(post, path = "/v1/consumers", tag = "consumers", operation_id = "create_consumer",
+    params(Once<ConsumerRequest>), request_body = ConsumerRequest,
     responses((status = 201, description = "It is made", body = ConsumerView, headers(("ETag"))), Conflict))]
-pub(super) async fn create(api: State, body::Json(request): body::Json<ConsumerRequest>) -> Result<Response, Problem> {
+pub(super) async fn create(api: State, Once { request, key }: Once<ConsumerRequest>) -> Result<Response, Problem> {
     let target = find_target(&api, &request.target).await?;
     let consumer = request.into_consumer(target)?;
-    let revision = api.documents.create(&consumer, consumer.created_at).await?;
-    answer(&api, StatusCode::CREATED, Versioned { value: consumer, revision }).await
+    let now = consumer.created_at;
+    let made = create_once(&api.documents, key, consumer, |consumer, id| Consumer { id, ..consumer }, now).await?;
+    answer(&api, StatusCode::CREATED, made).await
 }
 
 async fn find_target(api: &Api, id_or_name: &str) -> Result<Option<TargetId>, Problem> {

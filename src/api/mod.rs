@@ -11,6 +11,7 @@ mod consumers;
 mod docs;
 mod encryption_keys;
 mod health;
+mod idempotency;
 mod nodes;
 mod openapi;
 mod problem;
@@ -84,9 +85,10 @@ impl Api {
     }
 
     /// What goes on beside the requests, for as long as there are any: revoked tokens are forgotten, uses of others
-    /// written down, and old entries of the audit log dropped.
+    /// written down, old entries of the audit log and old idempotency keys dropped.
     pub async fn keep_up(&self) {
-        tokio::join!(self.access.keep_up(&self.documents), self.audit.keep_up(&self.documents));
+        let Self { access, audit, documents, .. } = self;
+        tokio::join!(access.keep_up(documents), audit.keep_up(documents), idempotency::keep_up(documents));
     }
 }
 

@@ -25,7 +25,8 @@ pub(super) use self::view::STALE;
 use self::{secret::SecretText, view::TargetView};
 use super::{
     Api, State,
-    body::{self, Params, Path},
+    body::{Params, Path},
+    idempotency::{Once, create_once},
     openapi::{Conflict, IfMatch, null, words},
     problem::Problem,
     reasons::severity_words,
@@ -156,13 +157,14 @@ async fn answer(api: &Api, status: StatusCode, target: Target, revision: Revisio
 
 /// Makes a target.
 #[utoipa::path(post, path = "/v1/targets", tag = "targets", operation_id = "create_target",
+    params(Once<TargetRequest>), request_body = TargetRequest,
     responses((status = 201, description = "It is made", body = TargetView, headers(("ETag"))), Conflict))]
-pub(super) async fn create(api: State, body::Json(request): body::Json<TargetRequest>) -> Result<Response, Problem> {
+pub(super) async fn create(api: State, Once { request, key }: Once<TargetRequest>) -> Result<Response, Problem> {
     let now = Utc::now();
     let target = request.into_target(now)?;
     api.inspector.check_settings(&target.connection).map_err(|error| Problem::invalid([error]))?;
-    let revision = api.documents.create(&target, now).await?;
-    answer(&api, StatusCode::CREATED, target, revision).await
+    let made = create_once(&api.documents, key, target, |target, id| Target { id, ..target }, now).await?;
+    answer(&api, StatusCode::CREATED, made.value, made.revision).await
 }
 
 /// Lists targets.

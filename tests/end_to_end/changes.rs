@@ -113,8 +113,8 @@ async fn a_filter_that_is_widened_brings_what_it_adds_and_one_that_is_narrowed_b
     setup.publish(&mut model, &contacts(500..900, "after")).await;
     setup.publish(&mut model, &[no_contact(sync(2), 2), no_contact(sync(1), 1)]).await;
     setup.hubspot_is(&model).await;
-    let consumer = setup.node.api.is_well(HUBSPOT).await;
-    assert_eq!(consumer["checkpoint"], model.last_idx(HUBSPOT));
+    setup.reached(HUBSPOT, model.last_idx(HUBSPOT)).await;
+    setup.node.api.is_well(HUBSPOT).await;
 
     setup.change(CONSUMER, &json!({"filter": {"sync": sync(3)}})).await;
     setup.reached(HUBSPOT, model.last_idx_of_sync(sync(3))).await;
@@ -130,6 +130,7 @@ async fn a_consumer_that_is_rewound_brings_back_what_somebody_removed_from_its_t
     let setup = Setup::with_contacts(&mut model).await;
     setup.publish(&mut model, &contacts(500..1000, "later")).await;
     setup.hubspot_is(&model).await;
+    setup.reached(HUBSPOT, model.last_idx(HUBSPOT)).await;
     setup.database.run("delete from sequin.hubspot where updated_idx in (3, 700)").await;
     setup.node.api.post(&format!("{CONSUMER}/rewind"), &json!({"to": 600})).await.expect(200);
     let mut expected = model.of_provider(HUBSPOT);
@@ -143,8 +144,8 @@ async fn a_consumer_that_is_rewound_brings_back_what_somebody_removed_from_its_t
     setup.publish(&mut model, &[no_contact(sync(3), 3 + 7 * 100)]).await;
     setup.act(HUBSPOT, "resume").await;
     setup.hubspot_is(&model).await;
-    let consumer = setup.node.api.is_well(HUBSPOT).await;
-    assert_eq!(consumer["checkpoint"], model.last_idx(HUBSPOT));
+    setup.reached(HUBSPOT, model.last_idx(HUBSPOT)).await;
+    setup.node.api.is_well(HUBSPOT).await;
 }
 
 #[tokio::test]

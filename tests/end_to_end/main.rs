@@ -20,6 +20,7 @@ mod faults_of_record;
 mod faults_of_table;
 mod faults_of_target;
 mod files;
+mod idempotency;
 mod interleavings;
 mod isolation;
 mod key_rotation;

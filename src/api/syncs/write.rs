@@ -7,7 +7,9 @@ use axum::{
 };
 use chrono::Utc;
 use sequin_actors::{
-    model::{Consumer, Desired, FieldError, Filter, Provider, SyncId, SyncSettings, Target},
+    model::{
+        CollectionKey, CollectionVersion, Consumer, Desired, FieldError, Filter, Provider, SyncId, SyncSettings, Target,
+    },
     store::{DocumentsError, Revision},
 };
 use serde::{Deserialize, Serialize};
@@ -164,6 +166,12 @@ async fn purge(api: &Api, sync: &Found, collection: Option<&str>) -> Result<Json
         }
     }
     let removed = api.stream.purge(sync.id, collection).await?;
+    match collection {
+        Some(collection) => {
+            api.documents.delete::<CollectionVersion>(CollectionKey::of(sync.id, collection), None).await?;
+        }
+        None => api.documents.delete_all_of::<CollectionVersion>(sync.id).await?,
+    }
     Ok(Json(Purged { removed, cleanup_sql }))
 }
 

@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::{
     super::{Keyring, KeyringError},
@@ -9,8 +10,8 @@ use super::{
 };
 use crate::model::{
     AuditEntry, AuditId, Checkpoint, CollectionKey, CollectionVersion, Connection, Consumer, ConsumerId,
-    ConsumerStatus, Metadata, QuarantineKey, Quarantined, SyncId, SyncSettings, Target, TargetId, TargetStatus, Tls,
-    Token, TokenId,
+    ConsumerStatus, IdempotencyKey, Metadata, QuarantineKey, Quarantined, SyncId, SyncSettings, Target, TargetId,
+    TargetStatus, Tls, Token, TokenId,
 };
 
 /// A document that is written down as it is. One that holds secrets is none, and is named in `rotation.rs`.
@@ -69,6 +70,31 @@ impl Named for Target {
 
     fn name(&self) -> &str {
         &self.name
+    }
+}
+
+/// An idempotency key as it is written down: what tells of the request sealed.
+#[derive(Serialize, Deserialize)]
+pub struct StoredIdempotencyKey {
+    id: Uuid,
+    resource: String,
+    sealed_fingerprint: Vec<u8>,
+    used_at: DateTime<Utc>,
+}
+
+impl Document for IdempotencyKey {
+    const KIND: &'static str = "idempotency-key";
+    type Id = Uuid;
+    type Stored = StoredIdempotencyKey;
+
+    fn to_stored(&self, keyring: &Keyring) -> StoredIdempotencyKey {
+        let Self { id, resource, fingerprint, used_at } = self.clone();
+        StoredIdempotencyKey { id, resource, sealed_fingerprint: keyring.seal(&fingerprint, &id.to_string()), used_at }
+    }
+
+    fn from_stored(stored: StoredIdempotencyKey, keyring: &Keyring) -> Result<Self, KeyringError> {
+        let StoredIdempotencyKey { id, resource, sealed_fingerprint, used_at } = stored;
+        Ok(Self { id, resource, fingerprint: keyring.open(&sealed_fingerprint, &id.to_string())?, used_at })
     }
 }
 

@@ -91,7 +91,7 @@ impl Documents {
         let claim = encode(Claim { id: value.id().to_string(), at: now });
         let claimed = match self.store.get(&key).await? {
             None => self.store.create(&key, claim).await,
-            Some(entry) if self.is_void::<T>(&entry, value.name(), now).await? => {
+            Some(entry) if self.is_void(&entry, value, now).await? => {
                 self.store.update(&key, claim, entry.revision).await
             }
             Some(_) => Err(StoreError::Conflict { key }),
@@ -103,14 +103,19 @@ impl Documents {
         }
     }
 
-    async fn is_void<T: Named>(&self, entry: &Entry, name: &str, now: DateTime<Utc>) -> Result<bool, DocumentsError> {
+    /// Whether a claim to the name of `value` holds nobody off who makes that.
+    async fn is_void<T: Named>(&self, entry: &Entry, value: &T, now: DateTime<Utc>) -> Result<bool, DocumentsError> {
         let claim: Claim = decode(entry)?;
+        // Its own, from an attempt that ended before it was written. Should it be there, it is not written again.
+        if claim.id == value.id().to_string() {
+            return Ok(true);
+        }
         // A claim from far in the future was made before the clock was set back, and would hold for as long.
         if (now - claim.at).abs() < CLAIM_HOLDS {
             return Ok(false);
         }
         let Ok(id) = claim.id.parse() else { return Ok(true) };
-        Ok(self.get::<T>(id).await?.is_none_or(|found| found.value.name() != name))
+        Ok(self.get::<T>(id).await?.is_none_or(|found| found.value.name() != value.name()))
     }
 }
 
