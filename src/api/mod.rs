@@ -5,6 +5,7 @@
 mod auth;
 mod body;
 mod change;
+mod collections;
 mod consumers;
 mod docs;
 mod health;
@@ -32,7 +33,7 @@ use sequin_actors::{
     store::{Documents, DocumentsError},
     stream::RecordStream,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::RwLock;
 use tower_http::trace::TraceLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -53,7 +54,9 @@ pub struct Api {
     node: String,
     settings: FollowedSettings,
     /// Bounds what all publications under way together take.
-    publishing: Semaphore,
+    publishing: records::Room,
+    /// Held by those who publish, and alone by who deletes what others may be publishing anew.
+    replacing: RwLock<()>,
 }
 
 impl Api {
@@ -66,8 +69,8 @@ impl Api {
         node: String,
     ) -> Result<Self, DocumentsError> {
         let settings = FollowedSettings::follow(documents.clone()).await?;
-        let publishing = Semaphore::new(records::PUBLISHING_KIB);
-        Ok(Self { stream, documents, inspector, admin_token, node, settings, publishing })
+        let (publishing, replacing) = (records::Room::default(), RwLock::default());
+        Ok(Self { stream, documents, inspector, admin_token, node, settings, publishing, replacing })
     }
 }
 
@@ -99,6 +102,8 @@ fn protected() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(syncs::list))
         .routes(routes!(syncs::read, syncs::write::put, syncs::write::delete))
         .routes(routes!(syncs::write::delete_collection))
+        .routes(routes!(collections::begin_version))
+        .routes(routes!(collections::activate_version))
         .routes(routes!(nodes::list))
 }
 

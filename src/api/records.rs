@@ -1,35 +1,40 @@
 //! Publishing: records in, all of them or none.
 
-use std::{borrow::Cow, ops::ControlFlow};
+mod intake;
+mod messagepack;
+
+use std::{borrow::Cow, fmt, ops::ControlFlow, sync::Arc};
 
 use axum::{
     Json,
-    extract::{FromRequest, Request},
+    extract::Request,
     http::{HeaderMap, StatusCode, header},
 };
-use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sequin_actors::{
     model::{Op, Publication, RecordFields, SequinId, SyncId},
     stream::StreamError,
 };
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
 use serde_json::{json, value::RawValue};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+pub(super) use self::intake::Room;
+use self::{
+    intake::{MAX_BODY, too_large},
+    messagepack::Broken,
+};
 use super::{
     State,
-    body::{LimitedBytes, field_problem},
+    body::field_problem,
     openapi::UnsupportedMediaType,
     problem::{FieldProblem, Problem},
+    syncs::settings::AllSettings,
 };
-
-/// The largest publication, in bytes.
-const MAX_BODY: usize = 64 * 1024 * 1024;
-
-/// How much all publications under way together may bring, in KiB: the largest, or many small ones.
-pub(super) const PUBLISHING_KIB: usize = MAX_BODY / 1024;
 
 /// How many wrong fields are named: enough to see what is wrong, few enough to read.
 const MAX_ERRORS: usize = 100;
@@ -106,6 +111,8 @@ pub(super) struct Accepted {
 #[derive(Default)]
 struct Draft {
     publication: Publication,
+    /// What a record leaves out of its sync.
+    settings: Arc<AllSettings>,
     lines: Vec<usize>,
     errors: Vec<FieldProblem>,
 }
@@ -121,30 +128,65 @@ fn example_line() -> String {
     format!("{}\n", example())
 }
 
+/// How the records of a body are written.
+#[derive(Clone, Copy)]
+enum Format {
+    Ndjson,
+    Json,
+    MessagePack,
+}
+
+impl Format {
+    fn of(headers: &HeaderMap) -> Result<Self, Problem> {
+        match content_type(headers) {
+            "application/x-ndjson" | "application/ndjson" => Ok(Self::Ndjson),
+            "application/json" => Ok(Self::Json),
+            "application/msgpack" | "application/vnd.msgpack" | "application/x-msgpack" => Ok(Self::MessagePack),
+            other => {
+                let detail = format!(
+                    "the body is {other:?}: send application/x-ndjson, application/json or application/vnd.msgpack"
+                );
+                Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+            }
+        }
+    }
+
+    /// How many times longer a body may become before its records are taken.
+    fn growth(self) -> usize {
+        match self {
+            Self::Ndjson | Self::Json => 1,
+            Self::MessagePack => messagepack::GROWTH,
+        }
+    }
+
+    fn read(self, body: &[u8], settings: Arc<AllSettings>) -> Result<Draft, Problem> {
+        match self {
+            Self::Ndjson => Ok(Draft::of_lines(body, settings)),
+            Self::Json => Draft::of_array(body, settings),
+            Self::MessagePack => Draft::of_messagepack(body, settings),
+        }
+    }
+}
+
 /// Publishes records, all of them or none.
 ///
-/// One record a line, or an array of them; 64 MiB at most. The answer 200 says that the records are on disk. After no
-/// answer, publish them again, which does no harm. `errors` of a 422 bear the number of the line or element.
+/// One record a line, an array of them, or MessagePack: an array or a sequence of maps with the same fields. 64 MiB at most, which
+/// may be compressed (`Content-Encoding: gzip` or `zstd`). The answer 200 says that the records are on disk. After no answer,
+/// publish them again, which does no harm. `errors` of a 422 bear the number of the line or element.
 #[utoipa::path(post, path = "/v1/records", tag = "records", operation_id = "publish",
     request_body(content(
         (String = "application/x-ndjson", example = example_line),
         (Vec<RecordRequest<'_>> = "application/json"),
+        (Vec<RecordRequest<'_>> = "application/vnd.msgpack"),
     )),
     responses((status = 200, description = "All of them are on disk", body = Accepted), UnsupportedMediaType))]
-pub(super) async fn publish(api: State, headers: HeaderMap, request: Request) -> Result<Json<Accepted>, Problem> {
-    let read: fn(&Bytes) -> Result<Draft, Problem> = match content_type(&headers) {
-        "application/x-ndjson" | "application/ndjson" => |body: &Bytes| Ok(Draft::of_lines(body)),
-        "application/json" => Draft::of_array,
-        other => {
-            let detail = format!("the body is {other:?}: send application/x-ndjson or application/json");
-            return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail));
-        }
-    };
-    // Before the first byte is read: a request that has to wait takes no memory.
-    let _room =
-        api.publishing.acquire_many(kib_of_body(&headers)).await.map_err(|closed| Problem::internal(&closed))?;
-    let LimitedBytes(body) = LimitedBytes::<MAX_BODY>::from_request(request, &api).await?;
-    let draft = tokio::task::spawn_blocking(move || read(&body)).await.map_err(|error| Problem::internal(&error))??;
+pub(super) async fn publish(api: State, request: Request) -> Result<Json<Accepted>, Problem> {
+    let format = Format::of(request.headers())?;
+    let intake = api.publishing.take_in(request, format.growth()).await?;
+    let body = intake.body.clone();
+    let settings = api.settings.now();
+    let read = tokio::task::spawn_blocking(move || format.read(&body, settings));
+    let draft = read.await.map_err(|error| Problem::internal(&error))??;
     if !draft.errors.is_empty() {
         return Err(Problem::invalid(draft.errors).with_detail("nothing was accepted: see errors"));
     }
@@ -152,6 +194,7 @@ pub(super) async fn publish(api: State, headers: HeaderMap, request: Request) ->
     if accepted == 0 {
         return Ok(Json(Accepted { accepted, last_updated_idx: None }));
     }
+    let _turn = api.replacing.read().await;
     match api.stream.publish(draft.publication).await {
         Ok(last) => Ok(Json(Accepted { accepted, last_updated_idx: Some(last.0) })),
         Err(StreamError::SyncOfAnotherProvider { record, provider, .. }) => {
@@ -160,13 +203,6 @@ pub(super) async fn publish(api: State, headers: HeaderMap, request: Request) ->
         }
         Err(error) => Err(error.into()),
     }
-}
-
-/// How much room a body needs; one that does not say gets the most that any may have.
-fn kib_of_body(headers: &HeaderMap) -> u32 {
-    let length = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-    let kib = length.unwrap_or(MAX_BODY).clamp(1, MAX_BODY).div_ceil(1024);
-    u32::try_from(kib).expect("64 MiB in KiB")
 }
 
 fn content_type(headers: &HeaderMap) -> &str {
@@ -180,13 +216,13 @@ fn other_provider(line: Option<usize>, provider: &str) -> FieldProblem {
 
 impl Draft {
     /// An empty draft; the envelopes of records are about as long as they are.
-    fn of_about(bytes: usize) -> Self {
-        Self { publication: Publication::with_capacity(bytes), ..Self::default() }
+    fn of_about(bytes: usize, settings: Arc<AllSettings>) -> Self {
+        Self { publication: Publication::with_capacity(bytes), settings, ..Self::default() }
     }
 
     /// One record a line; empty lines are passed over, and counted.
-    fn of_lines(body: &[u8]) -> Self {
-        let mut draft = Self::of_about(body.len());
+    fn of_lines(body: &[u8], settings: Arc<AllSettings>) -> Self {
+        let mut draft = Self::of_about(body.len(), settings);
         let now = Utc::now();
         for (line, text) in (1..).zip(body.split(|&byte| byte == b'\n')) {
             if !text.trim_ascii().is_empty() && draft.add(line, text, now).is_break() {
@@ -197,12 +233,34 @@ impl Draft {
     }
 
     /// An array of records; its elements count as lines.
-    fn of_array(body: &Bytes) -> Result<Self, Problem> {
-        let mut draft = Self::of_about(body.len());
+    fn of_array(body: &[u8], settings: Arc<AllSettings>) -> Result<Self, Problem> {
+        let mut draft = Self::of_about(body.len(), settings);
+        let mut deserializer = serde_json::Deserializer::from_slice(body);
+        let read = deserializer.deserialize_seq(Elements { draft: &mut draft, now: Utc::now() });
+        match read.and_then(|()| deserializer.end()) {
+            Ok(()) => Ok(draft),
+            Err(error) if error.is_data() => Err(Problem::invalid_field("body", "takes an array of records")),
+            Err(error) => Err(Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}"))),
+        }
+    }
+
+    /// MessagePack; its maps count as lines.
+    fn of_messagepack(body: &[u8], settings: Arc<AllSettings>) -> Result<Self, Problem> {
+        let broken = |broken| match broken {
+            Broken::TooLong => too_large("the body, as JSON,"),
+            broken => Problem::new(StatusCode::BAD_REQUEST, format!("the body is not MessagePack: {broken}")),
+        };
+        let mut draft = Self::of_about(body.len(), settings);
         let now = Utc::now();
-        let elements: Vec<&RawValue> = super::body::parse(body)?;
-        for (line, element) in (1..).zip(elements) {
-            if draft.add(line, element.get().as_bytes(), now).is_break() {
+        let mut records = messagepack::Records::of(body, MAX_BODY).map_err(broken)?;
+        let mut line = 0;
+        while let Some(record) = records.next().map_err(broken)? {
+            line += 1;
+            let added = match record {
+                Ok(text) => draft.add(line, text, now),
+                Err(problem) => draft.refuse(line, [problem]),
+            };
+            if added.is_break() {
                 break;
             }
         }
@@ -211,21 +269,55 @@ impl Draft {
 
     /// Adds one record, or what is wrong with it. Breaks off when there is enough to read.
     fn add(&mut self, line: usize, text: &[u8], now: DateTime<Utc>) -> ControlFlow<()> {
-        if let Err(errors) = self.try_add(line, text, now) {
-            self.errors.extend(errors.into_iter().map(|error| FieldProblem { line: Some(line), ..error }));
+        match self.try_add(line, text, now) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(errors) => self.refuse(line, errors),
         }
+    }
+
+    fn refuse(&mut self, line: usize, errors: impl IntoIterator<Item = FieldProblem>) -> ControlFlow<()> {
+        self.errors.extend(errors.into_iter().map(|error| FieldProblem { line: Some(line), ..error }));
         if self.errors.len() < MAX_ERRORS { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }
 
     fn try_add(&mut self, line: usize, text: &[u8], now: DateTime<Utc>) -> Result<(), Vec<FieldProblem>> {
         let request: RecordRequest<'_> = serde_json::from_slice(text).map_err(|_| vec![explain(text)])?;
-        let (provider, record) = request
-            .fields()
-            .check(now)
-            .map_err(|errors| errors.into_iter().map(FieldProblem::from).collect::<Vec<_>>())?;
+        let mut fields = request.fields();
+        if let Some(settings) = self.settings.get(&fields.sync_id) {
+            fields.sync_external_id = fields.sync_external_id.or(settings.external_id.as_deref());
+            fields.sync_metadata = fields.sync_metadata.or(Some(&settings.metadata));
+        }
+        let (provider, record) =
+            fields.check(now).map_err(|errors| errors.into_iter().map(FieldProblem::from).collect::<Vec<_>>())?;
         let pushed = self.publication.push(&provider, &record);
         pushed.map_err(|other| vec![other_provider(None, other.as_str())])?;
         self.lines.push(line);
+        Ok(())
+    }
+}
+
+/// Adds the elements of an array as they are read: a list of them would take more memory than they do.
+struct Elements<'d> {
+    draft: &'d mut Draft,
+    now: DateTime<Utc>,
+}
+
+impl<'de> Visitor<'de> for Elements<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of records")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        let mut line = 0;
+        while let Some(element) = elements.next_element::<&RawValue>()? {
+            line += 1;
+            if self.draft.add(line, element.get().as_bytes(), self.now).is_break() {
+                while elements.next_element::<IgnoredAny>()?.is_some() {}
+                break;
+            }
+        }
         Ok(())
     }
 }

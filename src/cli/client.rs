@@ -1,6 +1,6 @@
 //! The command line's way to a server: JSON over HTTP, and errors that say what to do.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 use bytes::Bytes;
 use clap::Args;
@@ -197,9 +197,19 @@ impl Client {
         self.send(Method::PATCH, self.url(path), |request| request.json(body)).await
     }
 
-    pub(super) async fn post_ndjson(&self, path: &[&str], lines: Bytes) -> Result<Answer, ClientError> {
-        let body = |request: RequestBuilder| request.header(header::CONTENT_TYPE, "application/x-ndjson").body(lines);
-        self.send(Method::POST, self.url(path), body).await
+    /// Publishes lines of JSON, which may be compressed.
+    pub(super) async fn post_records(&self, lines: Bytes, encoding: Option<&str>) -> Result<Answer, ClientError> {
+        let body = |request: RequestBuilder| {
+            let request = request.header(header::CONTENT_TYPE, "application/x-ndjson").body(lines);
+            encoding.into_iter().fold(request, |request, encoding| request.header(header::CONTENT_ENCODING, encoding))
+        };
+        self.send(Method::POST, self.url(&["records"]), body).await
+    }
+
+    /// Whether the server is this very machine.
+    pub(super) fn is_local(&self) -> bool {
+        let host = self.base.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
     }
 
     pub(super) async fn delete(&self, path: &[&str]) -> Result<Answer, ClientError> {
@@ -281,6 +291,19 @@ mod tests {
     fn only_http_is_spoken() {
         for wrong in ["127.0.0.1:7376", "localhost", "ftp://h", "http://"] {
             assert!(parse_url(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn this_machine_is_known_by_its_names() {
+        for (base, is_local) in [
+            ("http://localhost:1", true),
+            ("http://127.0.0.2", true),
+            ("http://[::1]:1", true),
+            ("http://10.0.0.1", false),
+            ("https://localhost.example.com", false),
+        ] {
+            assert_eq!(client(base).is_local(), is_local, "{base}");
         }
     }
 

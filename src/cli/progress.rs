@@ -59,6 +59,12 @@ impl Progress {
         Self { bar, what, unit, noted_at }
     }
 
+    /// Says nothing where there is no terminal.
+    pub(super) fn quiet_elsewhere(mut self) -> Self {
+        self.noted_at = None;
+        self
+    }
+
     /// What is counted.
     pub(super) fn unit(&self) -> Unit {
         self.unit
@@ -90,7 +96,19 @@ impl Progress {
         self.bar.set_message(text.to_owned());
     }
 
-    /// Writes a line above the bar.
+    /// Who else may speak while the bar is shown.
+    pub(super) fn notes(&self) -> Notes {
+        Notes { bar: self.bar.clone() }
+    }
+}
+
+/// Writes lines above a bar.
+#[derive(Clone)]
+pub(super) struct Notes {
+    bar: ProgressBar,
+}
+
+impl Notes {
     pub(super) fn note(&self, text: impl std::fmt::Display) {
         self.bar.suspend(|| note(text));
     }

@@ -1,55 +1,95 @@
-//! `sequin publish`: sends the records of a file, in its order.
+//! `sequin publish`: sends the records of a file or of standard input.
 //!
-//! One request after the other, so that the versions of a record arrive in the order in which they stand. A request
-//! whose fate is unknown is sent again, which does no harm: nothing newer of the file can have overtaken it, and the
-//! stream keeps the last version of each record.
+//! Several requests are under way at once, and the versions of a record arrive in the order in which they stand
+//! (`requests`). So a run that was broken off, or of which nobody knows how it ended, is simply run again.
 
-use std::{
-    fs::File,
-    io::{self, BufRead, BufReader, IsTerminal},
-    path::PathBuf,
-    process::ExitCode,
-    time::{Duration, Instant},
-};
+mod batches;
+mod compression;
+mod input;
+mod ranges;
+mod requests;
+mod singer;
+
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
+use sequin_actors::model::SyncId;
 use serde_json::json;
+use tokio::time::{Instant, sleep_until};
 
-pub(super) use self::batches::{Batch, Batches, Lines};
+pub(super) use self::{
+    batches::Lines,
+    input::open,
+    requests::{Publisher, Sending},
+};
+use self::{
+    compression::{Compress, Compression},
+    singer::{Singer, Source, StreamKeys},
+};
 use super::{
-    answers::Published,
-    client::{Client, ClientError},
+    WrongUsage,
+    client::Client,
     figures,
     output::{Output, note, print},
     progress::{Progress, Unit},
     table::Table,
+    with_causes,
 };
 
-mod batches;
+const EXAMPLES: &str = "\
+Examples:
+  sequin publish records.ndjson
+  zcat records.ndjson.gz | sequin publish
+  tap-github --config github.json | sequin publish --format singer --provider github --sync UUID >> state.jsonl
+  tail -n 1 state.jsonl > state.json    # what the tap takes as --state next time
+
+It is safe to publish the same again: the stream keeps the last version of each record.";
 
 #[derive(Args)]
+#[command(after_help = EXAMPLES)]
 pub(super) struct PublishArguments {
-    /// How the records are written: a JSON object a line.
+    /// How the records are written.
     #[arg(long, value_enum, default_value_t)]
     format: Format,
     /// The file with the records; `-` is standard input.
     #[arg(default_value = "-")]
     file: PathBuf,
+    /// How many requests are under way at once; the versions of a record arrive in order all the same.
+    #[arg(long, value_name = "REQUESTS", default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..=64))]
+    parallel: u8,
+    /// How requests are compressed; `auto` is zstd, but nothing if the server is this machine.
+    #[arg(long, value_enum, default_value_t)]
+    compress: Compress,
+    #[command(flatten)]
+    singer: SingerArguments,
 }
 
-#[derive(Clone, Copy, Default, ValueEnum)]
+#[derive(Args)]
+#[command(next_help_heading = "With --format singer")]
+struct SingerArguments {
+    /// The provider that the records are of.
+    #[arg(long, required_if_eq("format", "singer"))]
+    provider: Option<String>,
+    /// The sync that the records are of, a UUID.
+    #[arg(long, required_if_eq("format", "singer"))]
+    sync: Option<SyncId>,
+    /// Your own id of the sync.
+    #[arg(long, value_name = "ID")]
+    sync_external_id: Option<String>,
+    /// The key of a stream whose tap gives none: its values make the `upstream_id`.
+    #[arg(long = "key", value_name = "STREAM=PROPERTY[,PROPERTY]")]
+    keys: Vec<StreamKeys>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
 enum Format {
+    /// A record a line, as JSON.
     #[default]
     Ndjson,
+    /// What a Singer tap writes.
+    Singer,
 }
-
-/// How long a request is tried again before its failure counts.
-const RETRY_FOR: Duration = Duration::from_secs(30);
-
-/// The first pause between two tries, and the longest.
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// What was published.
 #[derive(Clone, Copy, Debug, Default)]
@@ -65,20 +105,55 @@ impl Summary {
     }
 }
 
+impl Sending {
+    /// As it is done within a machine.
+    pub(super) const LOCAL: Self = Self { parallel: 4, compression: Compression::None };
+}
+
 pub(super) async fn run(client: &Client, output: Output, arguments: PublishArguments) -> anyhow::Result<ExitCode> {
-    let Format::Ndjson = arguments.format;
-    let (reader, size) = open(&arguments.file)?;
-    let mut progress = Progress::new("publishing", Unit::Bytes, size);
-    let published = publish(client, Batches::of(Lines::of(reader)), &mut progress).await;
+    let PublishArguments { format, file, parallel, compress, singer } = arguments;
+    let singer = singer.source(format)?.map(Singer::new);
+    let sending = Sending { parallel: parallel.into(), compression: compress.for_server(client.is_local()) };
+    let (reader, size) = open(&file)?;
+    let mut progress = Progress::new("publishing", Unit::Bytes, size).quiet_elsewhere();
+    let publisher = Publisher::new(client, sending, &mut progress);
+    let published = publish(publisher, input::chunks(reader), singer).await;
     drop(progress);
     let summary = published?;
+    match format {
+        Format::Ndjson => tell(&summary, output)?,
+        // Standard output is the states' alone.
+        Format::Singer => {
+            let (took, rate) = (figures::span(summary.took), figures::rate(summary.per_second()));
+            note(format_args!("{} in {took}, {rate}", figures::counted(summary.accepted, "record")));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+impl SingerArguments {
+    /// `None` if the records come as they are.
+    fn source(self, format: Format) -> anyhow::Result<Option<Source>> {
+        let Self { provider, sync, sync_external_id, keys } = self;
+        match (format, provider, sync) {
+            (Format::Singer, Some(provider), Some(sync)) => Ok(Some(Source { provider, sync, sync_external_id, keys })),
+            (Format::Ndjson, None, None) if sync_external_id.is_none() && keys.is_empty() => Ok(None),
+            _ => {
+                let what = "--provider, --sync, --sync-external-id and --key go with --format singer: \
+                            records of NDJSON say themselves what they are of";
+                Err(WrongUsage(what.into()).into())
+            }
+        }
+    }
+}
+
+fn tell(summary: &Summary, output: Output) -> anyhow::Result<()> {
     match output {
         Output::Json => {
-            let Summary { accepted, last_updated_idx, took } = summary;
+            let Summary { accepted, last_updated_idx, took } = *summary;
             let (seconds, rate) = (took.as_secs_f64(), summary.per_second().round());
-            let result = json!({"accepted": accepted, "last_updated_idx": last_updated_idx,
-                                "seconds": seconds, "records_per_second": rate});
-            print(result)?;
+            print(json!({"accepted": accepted, "last_updated_idx": last_updated_idx,
+                         "seconds": seconds, "records_per_second": rate}))
         }
         Output::Table => {
             let mut facts = Table::of_facts();
@@ -86,116 +161,78 @@ pub(super) async fn run(client: &Client, output: Output, arguments: PublishArgum
             facts.fact("last updated_idx", summary.last_updated_idx.map_or("-".into(), |idx| idx.to_string()));
             let (took, rate) = (figures::span(summary.took), figures::rate(summary.per_second()));
             facts.fact("took", format_args!("{took}, {rate}"));
-            print(facts)?;
+            print(facts)
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
-/// The records, and how many bytes of them there are, where that is known.
-pub(super) fn open(file: &PathBuf) -> anyhow::Result<(Box<dyn BufRead + Send>, Option<u64>)> {
-    if file.as_os_str() == "-" {
-        if io::stdin().is_terminal() {
-            note("reading records from the terminal, a JSON object a line; Ctrl-D ends them");
-        }
-        return Ok((Box::new(BufReader::new(io::stdin())), None));
-    }
-    let reading = || format!("reading {}", file.display());
-    let open = File::open(file).with_context(reading)?;
-    let metadata = open.metadata().with_context(reading)?;
-    anyhow::ensure!(!metadata.is_dir(), "{} is a directory", file.display());
-    Ok((Box::new(BufReader::with_capacity(1 << 16, open)), metadata.is_file().then_some(metadata.len())))
-}
-
-/// Publishes all batches, one after the other.
-pub(super) async fn publish(
-    client: &Client,
-    batches: impl Iterator<Item = io::Result<Batch>>,
-    progress: &mut Progress,
+/// Publishes everything; what comes before a line that can't be read is published, and nothing after it.
+async fn publish(
+    mut publisher: Publisher<'_>,
+    mut chunks: input::Chunks,
+    mut singer: Option<Singer>,
 ) -> anyhow::Result<Summary> {
-    let began = Instant::now();
-    let mut summary = Summary::default();
-    // Reading blocks, and nobody else: this is the one thing that the program does.
-    for batch in batches {
-        let batch = batch.context("reading records")?;
-        let published = publish_batch(client, &batch, progress).await.map_err(|error| explained(error, &batch))?;
-        summary.accepted += published.accepted;
-        summary.last_updated_idx = published.last_updated_idx.or(summary.last_updated_idx);
-        progress.advance(match progress.unit() {
-            Unit::Bytes => batch.bytes.len() as u64,
-            Unit::Records => batch.lines,
-        });
+    let mut read = read_all(&mut publisher, &mut chunks, singer.as_mut()).await;
+    if !publisher.has_failed() {
+        read = publisher.settle().await.and(read);
     }
-    summary.took = began.elapsed();
-    Ok(summary)
+    if let Some(singer) = &mut singer {
+        singer.tell_states(&publisher)?;
+    }
+    match read {
+        Ok(()) => publisher.finish().await,
+        Err(error) if publisher.has_failed() => Err(error),
+        Err(error) => Err(anyhow::anyhow!("{}\n{}", with_causes(error.chain()), publisher.fate_of_lines())),
+    }
 }
 
-/// Publishes a batch; a failure that may pass is tried again for a while.
-async fn publish_batch(client: &Client, batch: &Batch, progress: &Progress) -> Result<Published, ClientError> {
-    let give_up_at = Instant::now() + RETRY_FOR;
-    let mut pause = FIRST_PAUSE;
+/// What happens while a publisher waits.
+enum Event {
+    Read(input::Chunk),
+    End,
+    Ended(requests::Ended),
+    /// Records have waited for long enough for others to share their request.
+    Due,
+}
+
+async fn read_all(
+    publisher: &mut Publisher<'_>,
+    chunks: &mut input::Chunks,
+    mut singer: Option<&mut Singer>,
+) -> anyhow::Result<()> {
+    let mut number = 0;
     loop {
-        let error = match client.post_ndjson(&["records"], batch.bytes.clone()).await {
-            Ok(answer) => return answer.read(),
-            Err(error) => error,
-        };
-        if !error.is_transient() || Instant::now() + pause >= give_up_at {
-            return Err(error);
-        }
-        if pause == FIRST_PAUSE {
-            let tries = figures::span(RETRY_FOR);
-            progress.note(format_args!("{error}\ntrying again, for {tries} at most"));
-        }
-        let asked_for = match &error {
-            ClientError::Refused { retry_after: Some(after), .. } => (*after).min(LONGEST_PAUSE),
-            _ => Duration::ZERO,
-        };
-        tokio::time::sleep(pause.max(asked_for)).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
-    }
-}
-
-/// Counts lines from the file's beginning, and says what became of the others.
-fn explained(error: ClientError, batch: &Batch) -> anyhow::Error {
-    let (before, last) = (batch.first_line - 1, batch.first_line + batch.lines - 1);
-    let error = match error {
-        ClientError::Refused { mut problem, retry_after } => {
-            for finding in &mut problem.errors {
-                finding.line = finding.line.map(|line| line + before);
+        match next_event(publisher, chunks).await? {
+            Event::Read(chunk) => {
+                for line in &chunk {
+                    number += 1;
+                    let Some(singer) = &mut singer else {
+                        publisher.line(line).await?;
+                        continue;
+                    };
+                    publisher.pass(number, line);
+                    let done = singer.line(number, line, publisher).await;
+                    done.with_context(|| format!("line {number}"))?;
+                }
             }
-            ClientError::Refused { problem, retry_after }
+            Event::Ended(ended) => publisher.account(ended).await?,
+            Event::Due => publisher.flush().await?,
+            Event::End => return Ok(()),
         }
-        error => error,
-    };
-    let mut rest = match before {
-        0 => "nothing is published".to_owned(),
-        _ => format!("lines 1 to {before} are published, nothing of what follows"),
-    };
-    if !matches!(error, ClientError::Refused { .. }) {
-        rest =
-            format!("lines {} to {last} may be published or not: publishing all again does no harm", batch.first_line);
+        if let Some(singer) = &mut singer {
+            singer.tell_states(publisher)?;
+        }
     }
-    anyhow::anyhow!("{error}\n{rest}")
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::cli::problem::{Finding, Problem};
-
-    #[test]
-    fn a_wrong_line_is_numbered_as_in_the_file() {
-        let finding = Finding {
-            field: Some("payload".into()),
-            line: Some(41),
-            message: "is missing".into(),
-            ..Finding::default()
-        };
-        let problem = Problem { detail: "1 line is not valid".into(), errors: vec![finding], ..Problem::default() };
-        let refused = ClientError::Refused { problem: Box::new(problem), retry_after: None };
-        let batch = Batch { first_line: 2001, lines: 2000, bytes: "".into() };
-        let text = explained(refused, &batch).to_string();
-        assert!(text.contains("line 2041: payload: is missing"), "{text}");
-        assert!(text.contains("lines 1 to 2000 are published"), "{text}");
+async fn next_event(publisher: &mut Publisher<'_>, chunks: &mut input::Chunks) -> anyhow::Result<Event> {
+    let (due, is_under_way) = (publisher.due(), publisher.is_under_way());
+    tokio::select! {
+        chunk = chunks.recv() => match chunk {
+            Some(chunk) => Ok(Event::Read(chunk.context("reading records")?)),
+            None => Ok(Event::End),
+        },
+        Some(ended) = publisher.ended(), if is_under_way => Ok(Event::Ended(ended)),
+        () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Ok(Event::Due),
     }
 }

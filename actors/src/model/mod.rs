@@ -1,6 +1,7 @@
 //! The plain types that everything else speaks in: no I/O, no actors, no database.
 
 mod checkpoint;
+mod collection;
 mod consumer;
 mod envelope;
 mod ids;
@@ -14,6 +15,7 @@ mod sync;
 mod target;
 
 pub use checkpoint::{Backfill, Checkpoint, TableId};
+pub use collection::{CollectionKey, CollectionVersion};
 pub use consumer::{Consumer, Desired, Filter, Rewind, TableName, UnsupportedText};
 pub use envelope::{EnvelopeError, Routing, decode, decode_routing, encode};
 pub use ids::{ConsumerId, Idx, Provider, SequinId, SyncId, TargetId};

@@ -156,7 +156,7 @@ impl Live<'_> {
             last = Some(change);
         }
         let Some(last) = last else { return Ok(()) };
-        let published: Published = self.stage.client.post_ndjson(&["records"], lines.into()).await?.read()?;
+        let published: Published = self.stage.client.post_records(lines.into(), None).await?.read()?;
         if let (Some(idx), true) = (published.last_updated_idx, last.kind != ChangeKind::Delete) {
             self.probe.offer(Sample::of(&last.line, idx));
         }

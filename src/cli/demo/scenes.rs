@@ -1,6 +1,6 @@
 //! What comes before it is live: publish, set up, backfill, look at the rows.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
@@ -12,7 +12,7 @@ use crate::{
         answers::{Check, Consumer, List, Provider, Sql, Sync, Verification},
         figures,
         progress::{Progress, Unit},
-        publish::{Batches, Lines, Summary, open, publish},
+        publish::{Lines, Publisher, Sending, Summary, open},
         table::{Column, Table},
         target,
     },
@@ -67,8 +67,11 @@ async fn publish_crm(stage: &Stage, arguments: &DemoArguments) -> anyhow::Result
     let DemoArguments { records, syncs, .. } = *arguments;
     let mut crm = Crm::new(SEED, syncs);
     let mut progress = Progress::new("publishing", Unit::Records, Some(records));
-    let lines = crm.backfill(records).map(|line| Ok::<_, io::Error>(line.into_bytes()));
-    let summary = publish(&stage.client, Batches::of(lines), &mut progress).await?;
+    let mut publisher = Publisher::new(&stage.client, Sending::LOCAL, &mut progress);
+    for line in crm.backfill(records) {
+        publisher.line(line.as_bytes()).await?;
+    }
+    let summary = publisher.finish().await?;
     drop(progress);
     tell_published(&summary, &format!(" of {}", figures::counted(syncs.into(), &format!("{PROVIDER} sync"))))?;
     Ok(crm)
@@ -84,13 +87,16 @@ struct First {
 async fn publish_file(stage: &Stage, file: &std::path::PathBuf) -> anyhow::Result<String> {
     let (reader, size) = open(file)?;
     let mut first: Option<Vec<u8>> = None;
-    let lines = Lines::of(reader).inspect(|line| {
-        if let (None, Ok(line)) = (&first, line) {
-            first = Some(line.clone()).filter(|line| !line.trim_ascii().is_empty());
-        }
-    });
     let mut progress = Progress::new("publishing", Unit::Bytes, size);
-    let summary = publish(&stage.client, Batches::of(lines), &mut progress).await?;
+    let mut publisher = Publisher::new(&stage.client, Sending::LOCAL, &mut progress);
+    for line in Lines::of(reader) {
+        let line = line.with_context(|| format!("reading {}", file.display()))?;
+        publisher.line(&line).await?;
+        if first.is_none() && !line.trim_ascii().is_empty() {
+            first = Some(line);
+        }
+    }
+    let summary = publisher.finish().await?;
     drop(progress);
     tell_published(&summary, "")?;
     let first = first.with_context(|| format!("{} holds no records", file.display()))?;

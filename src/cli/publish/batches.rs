@@ -1,61 +1,88 @@
-//! Lines of a file, put together into requests.
+//! Records of an input, put together into requests.
 
-use std::io::{self, BufRead, Read};
+use std::{
+    borrow::Cow,
+    collections::HashSet,
+    io::{self, BufRead, Read},
+};
 
-use bytes::Bytes;
+use sequin_actors::model::{SequinId, SyncId};
+use serde::Deserialize;
+use uuid::Uuid;
 
 /// The size of a request that is worth its way.
 const BATCH_BYTES: usize = 1024 * 1024;
 
-/// The most lines of a request: what the stream takes in one transaction without others noticing.
-const BATCH_LINES: u64 = 2000;
+/// The most records of a request: what the stream takes in one transaction without others noticing.
+const BATCH_RECORDS: usize = 2000;
 
 /// The longest line, in bytes: more than any record may have.
 const LINE_BYTES: u64 = 32 * 1024 * 1024;
 
-/// Whole lines, in the order of the file.
-#[derive(Debug, PartialEq, Eq)]
-pub(in crate::cli) struct Batch {
-    /// The number of the first line in the file, from 1.
-    pub(in crate::cli) first_line: u64,
-    pub(in crate::cli) lines: u64,
-    /// The lines, each with its end.
-    pub(in crate::cli) bytes: Bytes,
-}
+/// What makes two versions those of one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct RecordKey(SyncId, SequinId);
 
-/// Makes batches of lines that come without their ends.
-pub(in crate::cli) struct Batches<I> {
-    lines: I,
-    next_line: u64,
-}
+impl RecordKey {
+    pub(super) fn of(sync: SyncId, collection_id: &str, upstream_id: &str) -> Self {
+        Self(sync, SequinId::derive(sync, collection_id, upstream_id))
+    }
 
-impl<I: Iterator<Item = io::Result<Vec<u8>>>> Batches<I> {
-    pub(in crate::cli) fn of(lines: I) -> Self {
-        Self { lines, next_line: 1 }
+    /// `None` if the line is no record, which the server says more clearly.
+    pub(super) fn of_line(line: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Fields<'a> {
+            #[serde(rename = "sync_id")]
+            sync: Uuid,
+            #[serde(rename = "collection_id", borrow)]
+            collection: Cow<'a, str>,
+            #[serde(rename = "upstream_id", borrow)]
+            upstream: Cow<'a, str>,
+            #[serde(rename = "sequin_id", default)]
+            given: Option<Uuid>,
+        }
+        let Fields { sync, collection, upstream, given } = serde_json::from_slice(line).ok()?;
+        let sync = SyncId(sync);
+        Some(given.map_or_else(|| Self::of(sync, &collection, &upstream), |id| Self(sync, SequinId(id))))
     }
 }
 
-impl<I: Iterator<Item = io::Result<Vec<u8>>>> Iterator for Batches<I> {
-    type Item = io::Result<Batch>;
+/// What one request publishes.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// Lines of JSON, each with its end.
+    pub(super) bytes: Vec<u8>,
+    /// Which line of the input each of them comes from, from 1.
+    pub(super) numbers: Vec<u64>,
+    /// How many bytes of the input it stands for.
+    pub(super) input_bytes: u64,
+    records: HashSet<RecordKey>,
+}
+
+impl Batch {
+    pub(super) fn push(&mut self, number: u64, line: &[u8], record: Option<RecordKey>) {
+        self.bytes.extend_from_slice(line);
+        self.bytes.push(b'\n');
+        self.numbers.push(number);
+        self.records.extend(record);
+    }
 
     /// The size is exceeded by the last line at most.
-    fn next(&mut self) -> Option<io::Result<Batch>> {
-        let (mut bytes, mut lines) = (Vec::new(), 0);
-        while bytes.len() < BATCH_BYTES && lines < BATCH_LINES {
-            match self.lines.next() {
-                Some(Ok(line)) => {
-                    bytes.extend_from_slice(&line);
-                    bytes.push(b'\n');
-                    lines += 1;
-                }
-                Some(Err(error)) => return Some(Err(error)),
-                None if lines == 0 => return None,
-                None => break,
-            }
-        }
-        let first_line = self.next_line;
-        self.next_line += lines;
-        Some(Ok(Batch { first_line, lines, bytes: bytes.into() }))
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes.len() >= BATCH_BYTES || self.numbers.len() >= BATCH_RECORDS
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.numbers.is_empty()
+    }
+
+    /// Its records, which have to come before others' newer versions of them.
+    pub(super) fn take_records(&mut self) -> HashSet<RecordKey> {
+        std::mem::take(&mut self.records)
+    }
+
+    pub(super) fn has_any_of(&self, records: &HashSet<RecordKey>) -> bool {
+        !self.records.is_disjoint(records)
     }
 }
 
@@ -68,6 +95,11 @@ pub(in crate::cli) struct Lines<R> {
 impl<R: BufRead> Lines<R> {
     pub(in crate::cli) fn of(reader: R) -> Self {
         Self { reader, number: 0 }
+    }
+
+    /// What the lines are read from.
+    pub(super) fn reader(&self) -> &R {
+        &self.reader
     }
 }
 
@@ -96,32 +128,44 @@ impl<R: BufRead> Iterator for Lines<R> {
 mod tests {
     use super::*;
 
-    fn batches(text: &str) -> Vec<Batch> {
-        Batches::of(Lines::of(text.as_bytes())).map(|batch| batch.expect("a batch")).collect()
+    const SYNC: &str = "0dea6e4e-64b9-4b1c-ac03-2e6b25795c18";
+
+    fn key(line: &str) -> Option<RecordKey> {
+        RecordKey::of_line(line.as_bytes())
     }
 
     #[test]
-    fn lines_keep_their_order_and_their_numbers() {
-        let text = (1..=4500).map(|number| number.to_string()).collect::<Vec<_>>().join("\n") + "\n";
-        let batches = batches(&text);
-        let numbers: Vec<_> = batches.iter().map(|batch| (batch.first_line, batch.lines)).collect();
-        assert_eq!(numbers, [(1, 2000), (2001, 2000), (4001, 500)]);
-        let together: Vec<u8> = batches.iter().flat_map(|batch| batch.bytes.to_vec()).collect();
-        assert_eq!(together, text.as_bytes());
+    fn a_record_is_known_by_its_ids_however_they_are_written() {
+        let plain = format!(r#"{{"sync_id":"{SYNC}","collection_id":"a","upstream_id":"1","payload":[1]}}"#);
+        let escaped = format!(r#"{{"op":"delete","upstream_id":"\u0031","collection_id":"a","sync_id":"{SYNC}"}}"#);
+        let RecordKey(_, derived) = key(&plain).expect("a record");
+        let given = format!(r#"{{"sync_id":"{SYNC}","collection_id":"b","upstream_id":"2","sequin_id":"{derived}"}}"#);
+        assert_eq!([key(&plain), key(&plain)], [key(&escaped), key(&given)]);
+        assert_ne!(key(&plain), key(&plain.replace("\"1\"", "\"2\"")));
+        for wrong in ["", "{}", "7", &plain.replace(SYNC, "acme")] {
+            assert_eq!(key(wrong), None, "{wrong}");
+        }
     }
 
     #[test]
-    fn a_request_ends_with_the_line_that_fills_it() {
-        let long = "x".repeat(BATCH_BYTES * 3 / 4);
-        let numbers: Vec<_> = batches(&format!("{long}\n{long}\n{long}\n")).iter().map(|b| b.lines).collect();
-        assert_eq!(numbers, [2, 1]);
+    fn a_batch_is_full_with_the_line_that_fills_it() {
+        let mut batch = Batch::default();
+        assert!(batch.is_empty());
+        batch.push(1, &vec![b'x'; BATCH_BYTES - 2], None);
+        assert!(!batch.is_full() && !batch.is_empty());
+        batch.push(2, b"", None);
+        assert!(batch.is_full());
+        let mut many = Batch::default();
+        (1..=2000).for_each(|number| many.push(number, b"", None));
+        assert!(many.is_full());
     }
 
     #[test]
-    fn the_last_line_needs_no_end_and_an_empty_file_makes_no_request() {
-        assert_eq!(batches("a\nb")[0], Batch { first_line: 1, lines: 2, bytes: "a\nb\n".into() });
-        assert_eq!(batches("a\n\n")[0].lines, 2);
-        assert!(batches("").is_empty());
+    fn the_last_line_needs_no_end() {
+        let lines = |text: &str| Lines::of(text.as_bytes()).map(|line| line.expect("a line")).collect::<Vec<_>>();
+        assert_eq!(lines("a\nb"), [b"a", b"b"]);
+        assert_eq!(lines("a\n\n"), [&b"a"[..], b""]);
+        assert!(lines("").is_empty());
     }
 
     #[test]

@@ -8,8 +8,8 @@ use super::{
     Document, Named,
 };
 use crate::model::{
-    Checkpoint, Connection, Consumer, ConsumerId, ConsumerStatus, Metadata, QuarantineKey, Quarantined, SyncId,
-    SyncSettings, Target, TargetId, TargetStatus, Tls,
+    Checkpoint, CollectionKey, CollectionVersion, Connection, Consumer, ConsumerId, ConsumerStatus, Metadata,
+    QuarantineKey, Quarantined, SyncId, SyncSettings, Target, TargetId, TargetStatus, Tls,
 };
 
 /// A document that is written down as it is.
@@ -37,6 +37,7 @@ plain_document!(ConsumerStatus, "consumer-status", ConsumerId);
 plain_document!(TargetStatus, "target-status", TargetId);
 plain_document!(Quarantined, "quarantine", QuarantineKey);
 plain_document!(SyncSettings, "sync", SyncId);
+plain_document!(CollectionVersion, "collection-version", CollectionKey);
 
 impl Named for Consumer {
     fn id(&self) -> ConsumerId {
