@@ -193,6 +193,10 @@ impl Client {
         self.send(Method::PUT, self.url(path), |request| request.json(body)).await
     }
 
+    pub(super) async fn patch_json(&self, path: &[&str], body: &impl Serialize) -> Result<Answer, ClientError> {
+        self.send(Method::PATCH, self.url(path), |request| request.json(body)).await
+    }
+
     /// Publishes lines of JSON, which may be compressed.
     pub(super) async fn post_records(&self, lines: Bytes, encoding: Option<&str>) -> Result<Answer, ClientError> {
         let body = |request: RequestBuilder| {
@@ -206,10 +210,6 @@ impl Client {
     pub(super) fn is_local(&self) -> bool {
         let host = self.base.host_str().unwrap_or_default().trim_matches(['[', ']']);
         host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-    }
-
-    pub(super) async fn patch_json(&self, path: &[&str], body: &impl Serialize) -> Result<Answer, ClientError> {
-        self.send(Method::PATCH, self.url(path), |request| request.json(body)).await
     }
 
     pub(super) async fn delete(&self, path: &[&str]) -> Result<Answer, ClientError> {

@@ -3,18 +3,12 @@
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncBufReadExt, BufReader, Lines},
-    process::{Child, ChildStdout, Command},
-    time::timeout,
-};
+use tokio::process::Command;
 
 use crate::support::{
-    PATIENCE,
-    cli::{self, run},
+    cli::{Running, run},
     database::PASSWORD,
     model::{HUBSPOT, Model, Version, contact, sync},
-    node::Node,
     setup::Setup,
 };
 
@@ -125,55 +119,21 @@ async fn the_nodes_are_listed_with_their_targets() {
     assert_eq!(json["data"][0]["targets"][0]["name"], "app");
 }
 
-/// A command that runs on, and what it prints.
-struct Watching {
-    child: Child,
-    lines: Lines<BufReader<ChildStdout>>,
-}
-
-impl Watching {
-    fn start(node: &Node, arguments: &str) -> Self {
-        let mut child = cli::command(node.api.url(), arguments).spawn().expect("the program");
-        let stdout = child.stdout.take().expect("its output");
-        Self { child, lines: BufReader::new(stdout).lines() }
-    }
-
-    /// The next line that contains these words; what comes before is passed over.
-    async fn says(&mut self, words: &str) -> String {
-        let find = async {
-            loop {
-                let line = self.lines.next_line().await.expect("text").expect("it runs on");
-                if line.contains(words) {
-                    return line;
-                }
-            }
-        };
-        timeout(PATIENCE, find).await.unwrap_or_else(|_| panic!("it never says {words:?}"))
-    }
-
-    /// Asks it to end, as Ctrl-C does; returns its exit status.
-    async fn interrupt(mut self) -> Option<i32> {
-        let pid = self.child.id().expect("it runs").to_string();
-        assert!(Command::new("kill").args(["-s", "INT", &pid]).status().await.expect("kill").success());
-        timeout(PATIENCE, self.child.wait()).await.expect("its end").expect("its status").code()
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_watched_is_told_when_it_changes_until_ctrl_c() {
     let mut setup = Setup::new().await;
-    let mut status = Watching::start(&setup.node, "status --watch");
-    let mut list = Watching::start(&setup.node, "consumer list --watch --interval 1s");
-    status.says("target app: healthy, healthy, 0 consumers").await;
+    let mut status = Running::start(setup.node.api.url(), "status --watch");
+    let mut list = Running::start(setup.node.api.url(), "consumer list --watch --interval 1s");
+    status.line_with("target app: healthy, healthy, 0 consumers").await;
     setup.start_hubspot().await;
-    list.says("consumer hubspot: live, healthy, lag 0 records").await;
-    status.says("target app: healthy, healthy, 1 consumer,").await;
-    let mut one = Watching::start(&setup.node, "consumer show hubspot --watch --output json");
-    let shown: Value = serde_json::from_str(&one.says("hubspot").await).expect("a line of JSON");
+    list.line_with("consumer hubspot: live, healthy, lag 0 records").await;
+    status.line_with("target app: healthy, healthy, 1 consumer,").await;
+    let mut one = Running::start(setup.node.api.url(), "consumer show hubspot --watch --output json");
+    let shown: Value = serde_json::from_str(&one.line_with("hubspot").await).expect("a line of JSON");
     assert_eq!(shown["name"], HUBSPOT);
     setup.act(HUBSPOT, "pause").await;
-    list.says("consumer hubspot: paused").await;
-    let shown: Value = serde_json::from_str(&one.says("\"state\":\"paused\"").await).expect("a line of JSON");
+    list.line_with("consumer hubspot: paused").await;
+    let shown: Value = serde_json::from_str(&one.line_with("\"state\":\"paused\"").await).expect("a line of JSON");
     assert_eq!(shown["name"], HUBSPOT);
 
     // A node that is away for a while ends nothing.
@@ -182,10 +142,10 @@ async fn what_is_watched_is_told_when_it_changes_until_ctrl_c() {
     assert_eq!(one.interrupt().await, Some(0));
     assert_eq!((list.interrupt().await, status.interrupt().await), (Some(0), Some(0)));
 
-    let mut list = Watching::start(&setup.node, "consumer list --watch");
-    list.says("consumer hubspot: paused").await;
+    let mut list = Running::start(setup.node.api.url(), "consumer list --watch");
+    list.line_with("consumer hubspot: paused").await;
     setup.node.api.delete("/v1/consumers/hubspot").await.expect(204);
-    list.says("consumer hubspot: gone").await;
+    list.line_with("consumer hubspot: gone").await;
     assert_eq!(list.interrupt().await, Some(0));
     assert_eq!(run(&setup.node.api, "consumer show nobody --watch").await.status, Some(1));
     assert_eq!(run(&setup.node.api, "status --interval 1s").await.status, Some(2));

@@ -35,7 +35,7 @@ async fn run(node: &Node, command: &str, file: &str) -> Ran {
 }
 
 async fn run_with_password(node: &Node, command: &str, file: &str, password: &str) -> Ran {
-    let ran = cli::run_in(&[(VARIABLE, password)], &node.api, &format!("{command} -f -"), file).await;
+    let ran = cli::run_with_variables(&node.api, &format!("{command} -f -"), &[(VARIABLE, password)], file).await;
     for text in [&ran.stdout, &ran.stderr] {
         assert!(!text.contains(password), "{ran:?}");
     }
@@ -194,7 +194,7 @@ async fn a_file_that_is_wrong_changes_nothing_and_everything_that_is_wrong_is_to
     let setup = Setup::new().await;
     setup.draft("mine", &json!({"provider": HUBSPOT})).await;
     let refused = async |file: &str| {
-        let ran = cli::run_in(&[("HOST", "")], &setup.node.api, "apply -f -", file).await;
+        let ran = cli::run_with_variables(&setup.node.api, "apply -f -", &[("HOST", "")], file).await;
         assert_eq!((ran.status, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
         ran.stderr
     };
@@ -218,7 +218,8 @@ async fn a_file_that_is_wrong_changes_nothing_and_everything_that_is_wrong_is_to
     let told = refused(&lost).await;
     assert!(told.contains("line 2: consumers[0].target: there will be no target nowhere"), "{told}");
     assert!(told.contains("consumers[0].target: can't be changed from \"app\" to \"nowhere\""), "{told}");
-    let pruned = cli::run_with(&setup.node.api, "plan --prune -f -", &format!("consumers:\n{consumer}")).await;
+    let pruned =
+        cli::run_with_variables(&setup.node.api, "plan --prune -f -", &[], &format!("consumers:\n{consumer}")).await;
     assert!(pruned.status == Some(1) && pruned.stderr.contains("there will be no target app"), "{pruned:?}");
     setup.database.make_table("mine").await;
     setup.act("mine", "start").await;

@@ -11,6 +11,7 @@ use tokio::{
 use super::{
     PATIENCE,
     api::{Api, TOKEN},
+    eventually,
     node::sequin,
 };
 
@@ -24,28 +25,31 @@ pub(crate) struct Ran {
 
 /// Runs `sequin` with these arguments, which have no spaces in them, against a node.
 pub(crate) async fn run(api: &Api, arguments: &str) -> Ran {
-    run_with(api, arguments, "").await
+    let output = command(api.url(), arguments).output().await.expect("the program");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    Ran { status: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
 /// The same, with something to read on its standard input.
 pub(crate) async fn run_with(api: &Api, arguments: &str, input: &str) -> Ran {
-    run_in(&[], api, arguments, input).await
-}
-
-/// The same, in an environment with further variables.
-pub(crate) async fn run_in(variables: &[(&str, &str)], api: &Api, arguments: &str, input: &str) -> Ran {
-    let mut running = Running::begin(command(api.url(), arguments).envs(variables.iter().copied()));
+    let mut running = Running::start(api.url(), arguments);
     running.write(input).await;
     running.end().await
 }
 
-/// `sequin` with these arguments, against the node at this URL, all that it reads and prints by pipes.
-pub(crate) fn command(url: &str, arguments: &str) -> Command {
+/// The same, with further variables in the environment.
+pub(crate) async fn run_with_variables(api: &Api, arguments: &str, variables: &[(&str, &str)], input: &str) -> Ran {
+    let mut command = command(api.url(), arguments);
+    command.envs(variables.iter().copied());
+    let mut running = Running::of(command);
+    running.write(input).await;
+    running.end().await
+}
+
+fn command(url: &str, arguments: &str) -> Command {
     let mut command = sequin();
     command.args(arguments.split(' ')).env("SEQUIN_URL", url).env("SEQUIN_TOKEN", TOKEN);
-    let mut command = Command::from(command);
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    command
+    command.into()
 }
 
 /// A command that reads what it is told as it runs.
@@ -58,10 +62,11 @@ pub(crate) struct Running {
 impl Running {
     /// Starts it against the node at this URL.
     pub(crate) fn start(url: &str, arguments: &str) -> Self {
-        Self::begin(&mut command(url, arguments))
+        Self::of(command(url, arguments))
     }
 
-    fn begin(command: &mut Command) -> Self {
+    fn of(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let mut child = command.spawn().expect("the program");
         let stdin = child.stdin.take().expect("its standard input");
         let stdout = BufReader::new(child.stdout.take().expect("its standard output")).lines();
@@ -78,6 +83,22 @@ impl Running {
     pub(crate) async fn line(&mut self) -> String {
         let line = tokio::time::timeout(PATIENCE, self.stdout.next_line()).await.expect("a line in time");
         line.expect("text").expect("a line")
+    }
+
+    /// The next line that it prints with these words in it; what comes before is passed over.
+    pub(crate) async fn line_with(&mut self, words: &str) -> String {
+        eventually(&format!("a line with {words:?}"), async || {
+            let line = self.line().await;
+            if line.contains(words) { Ok(line) } else { Err(format!("it says {line:?}")) }
+        })
+        .await
+    }
+
+    /// Asks it to end, as Ctrl-C does; returns its exit status.
+    pub(crate) async fn interrupt(mut self) -> Option<i32> {
+        let pid = self.child.id().expect("it runs").to_string();
+        assert!(Command::new("kill").args(["-s", "INT", &pid]).status().await.expect("kill").success());
+        tokio::time::timeout(PATIENCE, self.child.wait()).await.expect("its end in time").expect("its status").code()
     }
 
     /// Closes its standard input, and waits for its end.
