@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use axum::{Json, extract::Path};
+use axum::Json;
 use chrono::Utc;
 use sequin_actors::{
     model::{
@@ -20,7 +20,12 @@ use serde::{Deserialize, Serialize};
 
 use utoipa::ToSchema;
 
-use super::{Api, State, body, openapi::Conflict, problem::Problem};
+use super::{
+    Api, State,
+    body::{self, Path},
+    openapi::Conflict,
+    problem::Problem,
+};
 
 /// How many records are looked at while publishers wait.
 const SOME: PageLimit = PageLimit { records: 2000, bytes: 1024 * 1024 };

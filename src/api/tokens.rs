@@ -2,7 +2,6 @@
 
 use axum::{
     Json,
-    extract::Path,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
@@ -16,8 +15,8 @@ use utoipa::{ToSchema, openapi::Object};
 use uuid::Uuid;
 
 use super::{
-    State, access, body,
-    body::Params,
+    State, access,
+    body::{self, Params, Path},
     openapi::{Conflict, IfMatch, words},
     problem::Problem,
     resources::{List, PageParams, check_if_match, find, with_etag},

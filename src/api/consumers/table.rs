@@ -1,6 +1,6 @@
 //! A consumer's table: making it, and writing views of it.
 
-use axum::{Json, extract::Path};
+use axum::Json;
 use sequin_actors::{
     ViewsWanted,
     model::{Consumer, Target},
@@ -10,7 +10,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::super::{
     Api, State,
-    body::Params,
+    body::{Params, Path},
     openapi::{Conflict, UnprocessableContent},
     problem::{FieldProblem, Problem},
     resources::{beside, find},

@@ -1,14 +1,18 @@
 //! Comparing secrets with those of a target: they are never shown, and whoever describes targets in a file wants to know
 //! whether it is still true. Who may ask may set them as well.
 
-use axum::{Json, extract::Path};
+use axum::Json;
 use sequin_actors::model::{Secret, Target};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::{find, secret::SecretText};
-use crate::api::{State, body, problem::Problem};
+use crate::api::{
+    State,
+    body::{self, Path},
+    problem::Problem,
+};
 
 /// The secrets to compare.
 #[derive(Deserialize, ToSchema)]
