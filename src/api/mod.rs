@@ -48,7 +48,7 @@ pub use access::generate_token;
 use audit::AuditLog;
 pub use openapi::openapi_json;
 use problem::Problem;
-use syncs::settings::FollowedSettings;
+use syncs::settings::KnownSettings;
 
 /// How long a request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -61,7 +61,7 @@ pub struct Api {
     access: Access,
     audit: AuditLog,
     node: String,
-    settings: FollowedSettings,
+    settings: KnownSettings,
     /// Bounds what all publications under way together take.
     publishing: records::Room,
     /// Held by those who publish, and alone by who deletes what others may be publishing anew.
@@ -78,17 +78,22 @@ impl Api {
         node: String,
     ) -> Result<Self, DocumentsError> {
         let access = Access::open(&documents, admin_token).await?;
-        let settings = FollowedSettings::follow(documents.clone()).await?;
+        let settings = KnownSettings::open(&documents).await?;
         let (publishing, replacing) = (records::Room::default(), RwLock::default());
         let audit = AuditLog::default();
         Ok(Self { stream, documents, inspector, access, audit, node, settings, publishing, replacing })
     }
 
-    /// What goes on beside the requests, for as long as there are any: revoked tokens are forgotten, uses of others
-    /// written down, old entries of the audit log and old idempotency keys dropped.
+    /// What goes on beside the requests, for as long as there are any: what other nodes write of tokens and syncs is heard
+    /// of, uses of tokens are written down, old entries of the audit log and old idempotency keys dropped.
     pub async fn keep_up(&self) {
-        let Self { access, audit, documents, .. } = self;
-        tokio::join!(access.keep_up(documents), audit.keep_up(documents), idempotency::keep_up(documents));
+        let Self { access, settings, audit, documents, .. } = self;
+        tokio::join!(
+            access.keep_up(documents),
+            settings.keep_up(documents),
+            audit.keep_up(documents),
+            idempotency::keep_up(documents)
+        );
     }
 }
 

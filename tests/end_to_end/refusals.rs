@@ -22,6 +22,7 @@ async fn node() -> Node {
     let filter = json!({"provider": HUBSPOT});
     let consumer = json!({"name": "forward", "target": "app", "filter": filter, "schema": "s", "table": "t"});
     node.api.post("/v1/consumers", &consumer).await.expect(201);
+    node.api.post("/v1/tokens", &json!({"name": "reader", "role": "read"})).await.expect(201);
     node.api.publish(lines(&[contact(sync(1), 1, json!({}))])).await.expect(200);
     node
 }
@@ -34,6 +35,7 @@ fn path(call: &Call) -> String {
         ("{sync}", sync(1).to_string()),
         ("{collection}", "contact".into()),
         ("{record}", Uuid::nil().to_string()),
+        ("{token}", "reader".into()),
     ];
     known.iter().fold(call.template.clone(), |path, (name, value)| path.replace(name, value))
 }

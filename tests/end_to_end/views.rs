@@ -229,8 +229,8 @@ async fn views_that_cannot_be_written_are_refused_with_the_reason() {
     let get = async |query: &str| setup.node.api.get(&format!("{VIEWS}?{query}")).await;
     assert_eq!(get("sample=0&schema=").await.expect_problem(422), ["schema", "sample"]);
     assert_eq!(get("sample=10001").await.expect_problem(422), ["sample"]);
-    assert_eq!(get("sample=many").await.expect_problem(422), ["query"]);
-    assert_eq!(get("colour=red").await.expect_problem(422), ["query"]);
+    assert_eq!(get("sample=many").await.expect_problem(422), ["sample"]);
+    assert_eq!(get("colour=red").await.expect_problem(422), ["colour"]);
     assert_eq!(get("collection=%00").await.expect_problem(422), ["collection"]);
     assert_eq!(get("collection=nothing").await.expect_problem(422), ["collection"]);
     setup.node.api.get("/v1/consumers/nobody/views-sql").await.expect_problem(404);

@@ -1,50 +1,34 @@
-//! What somebody wrote of syncs, as every node follows it: publishing must not ask the store for each record.
+//! What somebody wrote of syncs, as this node knows it: publishing must not ask the store for each record.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    convert::Infallible,
     sync::{Arc, PoisonError, RwLock},
     time::Duration,
 };
 
 use sequin_actors::{
     model::{SyncId, SyncSettings},
-    store::{DocumentEvent, DocumentWatch, Documents, DocumentsError},
+    store::{DocumentEvent, Documents, DocumentsError},
 };
-use tokio::task::JoinHandle;
 
-/// How long to wait before a watch that broke off is begun again.
-const RETRY: Duration = Duration::from_secs(1);
+/// How long to wait before the store is watched again that failed.
+const WATCHED_AGAIN: Duration = Duration::from_secs(1);
 
 /// The settings of all syncs that have any.
 pub(in crate::api) type AllSettings = HashMap<SyncId, Arc<SyncSettings>>;
 
-/// The settings of all syncs that have any, as they are now.
-pub(in crate::api) struct FollowedSettings {
-    all: Arc<RwLock<Arc<AllSettings>>>,
-    following: JoinHandle<()>,
+/// The settings of all syncs that have any: what the store holds, a moment later.
+pub(in crate::api) struct KnownSettings {
+    all: RwLock<Arc<AllSettings>>,
 }
 
-impl FollowedSettings {
-    /// Reads what is there, and follows what changes.
-    pub(in crate::api) async fn follow(documents: Documents) -> Result<Self, DocumentsError> {
-        let all = Arc::default();
-        let mut watch = documents.watch::<SyncSettings>().await?;
-        while hear(&mut watch, &all).await? {}
-        let of_task = Arc::clone(&all);
-        let following = tokio::spawn(async move {
-            loop {
-                let Err(error) = follow(watch, &of_task).await;
-                tracing::warn!(%error, "what is written of syncs is not followed for a moment");
-                watch = loop {
-                    tokio::time::sleep(RETRY).await;
-                    match documents.watch::<SyncSettings>().await {
-                        Ok(watch) => break watch,
-                        Err(error) => tracing::debug!(%error, "nor yet again"),
-                    }
-                };
-            }
-        });
-        Ok(Self { all, following })
+impl KnownSettings {
+    pub(in crate::api) async fn open(documents: &Documents) -> Result<Self, DocumentsError> {
+        // Those that can't be read are told of by the watch.
+        let found = documents.all::<SyncSettings>().await?.into_iter().flatten();
+        let all: AllSettings = found.map(|settings| (settings.id, Arc::new(settings))).collect();
+        Ok(Self { all: RwLock::new(Arc::new(all)) })
     }
 
     /// As they are now.
@@ -52,43 +36,49 @@ impl FollowedSettings {
         Arc::clone(&self.all.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What was just written here is known here at once.
-    pub(super) fn wrote(&self, settings: SyncSettings) {
-        change(&self.all, |all| drop(all.insert(settings.id, Arc::new(settings))));
+    /// Takes over what was just written here, before the store tells of it.
+    pub(super) fn learn(&self, settings: SyncSettings) {
+        self.change(|all| drop(all.insert(settings.id, Arc::new(settings))));
     }
 
-    /// Likewise for what was deleted.
-    pub(super) fn deleted(&self, sync: SyncId) {
-        change(&self.all, |all| drop(all.remove(&sync)));
+    /// Forgets what was just deleted here, before the store tells of it.
+    pub(super) fn forget(&self, sync: SyncId) {
+        self.change(|all| drop(all.remove(&sync)));
     }
-}
 
-impl Drop for FollowedSettings {
-    fn drop(&mut self) {
-        self.following.abort();
+    fn change(&self, change: impl FnOnce(&mut AllSettings)) {
+        change(Arc::make_mut(&mut self.all.write().unwrap_or_else(PoisonError::into_inner)));
     }
-}
 
-async fn follow(
-    mut watch: DocumentWatch<SyncSettings>,
-    all: &RwLock<Arc<AllSettings>>,
-) -> Result<std::convert::Infallible, DocumentsError> {
-    loop {
-        hear(&mut watch, all).await?;
+    /// Learns and forgets settings as the store does, for ever.
+    pub(in crate::api) async fn keep_up(&self, documents: &Documents) {
+        loop {
+            let Err(error) = self.watch(documents).await;
+            tracing::warn!(%error, "what is written of syncs is not heard of; trying again");
+            tokio::time::sleep(WATCHED_AGAIN).await;
+        }
     }
-}
 
-/// Takes over what happened; false once everything has been told that was there at the beginning.
-async fn hear(watch: &mut DocumentWatch<SyncSettings>, all: &RwLock<Arc<AllSettings>>) -> Result<bool, DocumentsError> {
-    match watch.next().await? {
-        DocumentEvent::Put(id, settings) => change(all, |all| drop(all.insert(id, Arc::new(settings.value)))),
-        DocumentEvent::Deleted(id) => change(all, |all| drop(all.remove(&id))),
-        DocumentEvent::Unreadable(_, unreadable) => tracing::error!(%unreadable, "passed over"),
-        DocumentEvent::Current => return Ok(false),
+    async fn watch(&self, documents: &Documents) -> Result<Infallible, DocumentsError> {
+        // What is known, and not told until the watch is current, was deleted when nobody watched.
+        let mut missing: HashSet<SyncId> = self.now().keys().copied().collect();
+        let mut watch = documents.watch::<SyncSettings>().await?;
+        loop {
+            match watch.next().await {
+                Ok(DocumentEvent::Put(id, settings)) => {
+                    missing.remove(&id);
+                    self.learn(settings.value);
+                }
+                Ok(DocumentEvent::Deleted(id)) => self.forget(id),
+                // What is known of it is better than nothing.
+                Ok(DocumentEvent::Unreadable(id, unreadable)) => {
+                    missing.remove(&id);
+                    tracing::error!(%unreadable, "passed over");
+                }
+                Ok(DocumentEvent::Current) => missing.drain().for_each(|id| self.forget(id)),
+                Err(error @ DocumentsError::Store(_)) => return Err(error),
+                Err(error) => tracing::error!(%error, "passed over"),
+            }
+        }
     }
-    Ok(true)
-}
-
-fn change(all: &RwLock<Arc<AllSettings>>, change: impl FnOnce(&mut AllSettings)) {
-    change(Arc::make_mut(&mut all.write().unwrap_or_else(PoisonError::into_inner)));
 }

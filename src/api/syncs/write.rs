@@ -85,7 +85,7 @@ pub(in crate::api) async fn put(
         Some(found) if found.settings.is_some() => api.documents.update(id, &settings, found.revision).await?,
         _ => api.documents.insert(id, &settings).await?,
     };
-    api.settings.wrote(settings.clone());
+    api.settings.learn(settings.clone());
     let status = if found.is_some() { StatusCode::OK } else { StatusCode::CREATED };
     let provider = settings.provider.clone();
     let stream = found.and_then(|found| found.stream);
@@ -133,7 +133,7 @@ pub(in crate::api) async fn delete(
     check_if_match(&headers, found.revision)?;
     if found.settings.is_some() {
         api.documents.delete::<SyncSettings>(found.id, Some(found.revision)).await?;
-        api.settings.deleted(found.id);
+        api.settings.forget(found.id);
     }
     purge(&api, &found, None).await
 }

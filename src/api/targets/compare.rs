@@ -17,7 +17,7 @@ use crate::api::{
 /// The secrets to compare.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-#[schema(as = Secrets)]
+#[schema(as = Secrets, example = json!({"connection": {"password": "…"}}))]
 pub(in crate::api) struct CompareRequest {
     connection: ConnectionSecrets,
 }
