@@ -8,7 +8,8 @@ set -euo pipefail
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-tool=${CARGO_TARGET_DIR:-target}/schemathesis
+target=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+tool=$target/schemathesis
 requirements=tests/schemathesis/requirements.txt
 python=${PYTHON:-python3}
 
@@ -26,7 +27,7 @@ if ! cmp -s "$requirements" "$tool/installed"; then
 fi
 
 cargo build
-program=$PWD/${CARGO_TARGET_DIR:-target}/debug/sequin
+program=$target/debug/sequin
 directory=$(mktemp -d)
 node=
 trap '[[ -z $node ]] || kill "$node"; rm -rf "$directory"' EXIT
@@ -36,8 +37,11 @@ export SEQUIN_ADMIN_TOKEN=a-token-for-schemathesis-only
 SEQUIN_LISTEN=127.0.0.1:$port SEQUIN_BACKEND=embedded:$directory/data RUST_LOG=warn "$program" serve >"$directory/log" 2>&1 &
 node=$!
 
-export SCHEMATHESIS_HOOKS=hooks PYTHONPATH=$PWD/tests/schemathesis
-if ! "$tool/bin/schemathesis" --config-file tests/schemathesis/schemathesis.toml \
+settings=$PWD/tests/schemathesis
+export SCHEMATHESIS_HOOKS=hooks PYTHONPATH=$settings PYTHONDONTWRITEBYTECODE=1
+# It leaves a cache where it runs.
+cd "$directory"
+if ! "$tool/bin/schemathesis" --config-file "$settings/schemathesis.toml" \
   run "http://127.0.0.1:$port/openapi.json" --wait-for-schema 30 "$@"; then
   printf '\nthe node said last:\n' >&2
   tail -n 20 "$directory/log" >&2
