@@ -53,8 +53,8 @@ use {
 
 /// What a consumer is told. What belongs to one attempt carries its generation.
 pub(crate) enum ConsumerMessage {
-    /// This is what it should be now.
-    Reconcile(Arc<Consumer>),
+    /// This is what it should be now, and what its target is called.
+    Reconcile(Arc<Consumer>, String),
     /// The target answers; this is its pool.
     TargetAvailable(Pool),
     /// The target does not answer.
@@ -227,7 +227,7 @@ impl Actor for ConsumerActor {
         state: &mut ConsumerState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            ConsumerMessage::Reconcile(consumer) => state.reconcile(consumer),
+            ConsumerMessage::Reconcile(consumer, target_name) => state.reconcile(consumer, target_name),
             ConsumerMessage::TargetAvailable(pool) => state.target_available(pool),
             ConsumerMessage::TargetUnavailable(reason) => state.target_unavailable(reason),
             ConsumerMessage::Drain => state.drain(Then::Stop),
@@ -273,7 +273,8 @@ impl Actor for ConsumerActor {
 impl ConsumerState {
     // What others decide.
 
-    fn reconcile(&mut self, consumer: Arc<Consumer>) {
+    fn reconcile(&mut self, consumer: Arc<Consumer>, target_name: String) {
+        self.arguments.target_name = target_name;
         let before = std::mem::replace(&mut self.arguments.consumer, consumer);
         let consumer = &self.arguments.consumer;
         let is_asked_again = consumer.attempt != before.attempt;

@@ -179,6 +179,7 @@ impl TargetActorState {
 
     async fn reconcile(&mut self, target: Arc<Target>, consumers: Vec<Arc<Consumer>>) -> Result<(), TlsError> {
         let is_elsewhere = target.connection != self.target.connection || target.pool_size != self.target.pool_size;
+        let is_renamed = target.name != self.target.name;
         self.target = target;
         if is_elsewhere {
             // The consumers go over to the new pool as soon as it answers.
@@ -194,18 +195,18 @@ impl TargetActorState {
             self.delete(id);
         }
         for consumer in consumers.into_iter().filter(|consumer| consumer.desired != Desired::Draft) {
-            self.reconcile_consumer(consumer).await;
+            self.reconcile_consumer(consumer, is_renamed).await;
         }
         Ok(())
     }
 
-    async fn reconcile_consumer(&mut self, consumer: Arc<Consumer>) {
+    async fn reconcile_consumer(&mut self, consumer: Arc<Consumer>, is_target_renamed: bool) {
         let id = consumer.id;
         if let Some(child) = self.consumers.get_mut(&id) {
             if let Some(actor) = &child.actor
-                && child.consumer != consumer
+                && (child.consumer != consumer || is_target_renamed)
             {
-                let _ = actor.cast(ConsumerMessage::Reconcile(Arc::clone(&consumer)));
+                let _ = actor.cast(ConsumerMessage::Reconcile(Arc::clone(&consumer), self.target.name.clone()));
             }
             child.consumer = consumer;
             return;

@@ -62,23 +62,25 @@ async fn a_password_that_is_changed_on_both_sides_interrupts_nothing_that_lasts(
     let mut model = Model::default();
     let setup = Setup::with_contacts(&mut model).await;
     let user = setup.database.user.clone();
+    setup.change(TARGET, &json!({"name": "main"})).await;
+    let target = "/v1/targets/main";
     setup.database.run(&format!("alter user {user} with password 'another'")).await;
     // Sessions that are open stay so.
     setup.publish(&mut model, &contacts(100..600, "between")).await;
     setup.hubspot_is(&model).await;
-    setup.change(TARGET, &json!({"connection": {"password": "another"}})).await;
+    setup.change(target, &json!({"connection": {"password": "another"}})).await;
     setup.publish(&mut model, &contacts(200..700, "after")).await;
     setup.hubspot_is(&model).await;
-    let target = setup.node.api.target_state_is("app", "healthy").await;
-    assert_eq!((&target["connection"]["password"], &target["connection"]["username"]), (&Value::Null, &json!(user)));
+    let shown = setup.node.api.target_state_is("main", "healthy").await;
+    assert_eq!((&shown["connection"]["password"], &shown["connection"]["username"]), (&Value::Null, &json!(user)));
 
-    setup.change(TARGET, &json!({"connection": {"password": "wrong"}})).await;
-    setup.node.api.target_state_is("app", "unhealthy").await;
+    setup.change(target, &json!({"connection": {"password": "wrong"}})).await;
+    setup.node.api.target_state_is("main", "unhealthy").await;
     setup.publish(&mut model, &contacts(300..800, "meanwhile")).await;
     let consumer = setup.state_is(HUBSPOT, "waiting").await;
-    assert_eq!(reasons(&consumer)[0]["target"], "app", "{consumer}");
+    assert_eq!(reasons(&consumer)[0]["target"], "main", "{consumer}");
     setup.database.run(&format!("alter user {user} with password '{}'", PASSWORD.replace('\'', "''"))).await;
-    setup.change(TARGET, &json!({"connection": {"password": PASSWORD}})).await;
+    setup.change(target, &json!({"connection": {"password": PASSWORD}})).await;
     setup.hubspot_is(&model).await;
     setup.node.api.is_well(HUBSPOT).await;
 }
@@ -263,4 +265,32 @@ async fn a_change_keeps_what_it_does_not_name_and_null_is_what_was_never_given()
     ] {
         assert_eq!(&changed[field], value, "{field} of {changed}");
     }
+}
+
+#[tokio::test]
+async fn what_is_changed_while_records_come_and_the_node_is_killed_holds_and_nothing_is_lost_or_brought_back() {
+    let mut model = Model::default();
+    let mut setup = Setup::with_contacts(&mut model).await;
+    setup.database.make_table("other").await;
+    let changes = [
+        json!({"table": "other"}),
+        json!({"filter": {"sync": sync(1)}}),
+        json!({"filter": {"provider": HUBSPOT}, "table": HUBSPOT}),
+    ];
+    for (round, change) in (0..6u128).zip(changes.iter().cycle()) {
+        setup.publish(&mut model, &contacts(round * 100..round * 100 + 700, &round.to_string())).await;
+        setup.change(CONSUMER, change).await;
+        let gone: Vec<_> = (round * 100..round * 100 + 50).map(|id| no_contact(sync(id % 7), id)).collect();
+        setup.publish(&mut model, &gone).await;
+        setup.node.api.post(&format!("{CONSUMER}/rewind"), &json!({"to": 0})).await.expect(200);
+        if round % 2 == 0 {
+            setup.node.sigkill();
+            setup.node.start_again().await;
+        }
+    }
+    let consumer = setup.consumer(HUBSPOT).await;
+    assert_eq!((&consumer["table"], &consumer["filter"]), (&json!(HUBSPOT), &json!({"provider": HUBSPOT})));
+    setup.hubspot_is(&model).await;
+    setup.reached(HUBSPOT, model.last_idx(HUBSPOT)).await;
+    setup.node.api.is_well(HUBSPOT).await;
 }
