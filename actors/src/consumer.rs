@@ -278,14 +278,15 @@ impl ConsumerState {
         let before = std::mem::replace(&mut self.arguments.consumer, consumer);
         let consumer = &self.arguments.consumer;
         let is_asked_again = consumer.attempt != before.attempt;
-        self.is_asked_to_retry |= is_asked_again;
+        let is_changed = (&consumer.table, consumer.unsupported_text) != (&before.table, before.unsupported_text);
+        // What is changed may be what a record in quarantine was waiting for.
+        self.is_asked_to_retry |= is_asked_again || is_changed;
         if self.is_ending() {
             return;
         }
         if (&consumer.filter, consumer.rewind) != (&before.filter, before.rewind) {
             return self.begin_elsewhere();
         }
-        let is_changed = (&consumer.table, consumer.unsupported_text) != (&before.table, before.unsupported_text);
         let should_run = self.should_run();
         match self.mode {
             Mode::Running(_) if self.is_draining() => {}

@@ -129,7 +129,8 @@ async fn save(
 ) -> Result<(), DocumentsError> {
     let saved = match known {
         Some(revision) => api.documents.update(key, version, revision).await,
-        None => api.documents.put(key, version).await,
+        // Somebody who begins it at the same time has begun it, and perhaps published since.
+        None => api.documents.insert(key, version).await,
     };
     saved.map(drop)
 }

@@ -26,7 +26,6 @@ use utoipa::{
 use uuid::Uuid;
 
 use super::{
-    REQUEST_TIMEOUT,
     body::{JSON_LIMIT, LimitedBytes, parse_object},
     problem::Problem,
 };
@@ -96,27 +95,30 @@ pub(super) async fn create_once<T: Named>(
     with_id: impl FnOnce(T, T::Id) -> T,
     now: DateTime<Utc>,
 ) -> Result<Versioned<T>, Problem> {
-    let value = match key {
-        None => value,
-        Some(key) => match key.use_for::<T>(documents, value.id(), now).await? {
-            Use::Again(found) => return Ok(found),
-            Use::First(id) => with_id(value, id),
-        },
+    let Some(key) = key else {
+        let revision = documents.create(&value, now).await?;
+        return Ok(Versioned { value, revision });
     };
-    match documents.create(&value, now).await {
-        Ok(revision) => Ok(Versioned { value, revision }),
+    let (value, used) = match key.use_for::<T>(documents, value.id(), now).await? {
+        Use::Again(found) => return Ok(found),
+        Use::First(id, used) => (with_id(value, id), used),
+    };
+    let made = match documents.create(&value, now).await {
+        Ok(revision) => Versioned { value, revision },
         // Somebody with the same key was faster, perhaps.
         Err(error @ (DocumentsError::NameTaken { .. } | DocumentsError::Store(StoreError::Conflict { .. }))) => {
-            documents.get::<T>(value.id()).await?.ok_or_else(|| error.into())
+            documents.get::<T>(value.id()).await?.ok_or(error)?
         }
-        Err(error) => Err(error.into()),
-    }
+        Err(error) => return Err(error.into()),
+    };
+    documents.put(used.id, &IdempotencyKey { is_made: true, ..used }).await?;
+    Ok(made)
 }
 
 /// What a key is good for.
 enum Use<T: Named> {
-    /// To make the resource, under this id.
-    First(T::Id),
+    /// To make the resource, under this id, as is written down.
+    First(T::Id, IdempotencyKey),
     /// It was made.
     Again(Versioned<T>),
 }
@@ -129,31 +131,30 @@ impl Key {
         now: DateTime<Utc>,
     ) -> Result<Use<T>, Problem> {
         let id = Uuid::new_v5(&KEYS, format!("{} {}", T::KIND, self.text).as_bytes());
-        let used = IdempotencyKey { id, resource: fresh.to_string(), fingerprint: self.fingerprint, used_at: now };
+        let (resource, fingerprint) = (fresh.to_string(), self.fingerprint);
+        let used = IdempotencyKey { id, resource, fingerprint, is_made: false, used_at: now };
         let found = match documents.get::<IdempotencyKey>(id).await? {
             None => match documents.insert(id, &used).await {
-                Ok(_) => return Ok(Use::First(fresh)),
+                Ok(_) => return Ok(Use::First(fresh, used)),
                 Err(DocumentsError::Store(StoreError::Conflict { .. })) => return Err(in_use()),
                 Err(error) => return Err(error.into()),
             },
             Some(found) if (now - found.value.used_at).abs() > REMEMBERED => {
                 documents.update(id, &used, found.revision).await?;
-                return Ok(Use::First(fresh));
+                return Ok(Use::First(fresh, used));
             }
             Some(found) => found.value,
         };
         if found.fingerprint != used.fingerprint {
             return Err(Problem::invalid_field("Idempotency-Key", "was used with another body: take another key"));
         }
-        let Ok(resource) = found.resource.parse() else { return Ok(Use::First(fresh)) };
+        let Ok(resource) = found.resource.parse() else { return Ok(Use::First(fresh, used)) };
         match documents.get::<T>(resource).await? {
             Some(made) => Ok(Use::Again(made)),
-            None if (now - found.used_at).abs() < TimeDelta::seconds(2 * REQUEST_TIMEOUT.as_secs().cast_signed()) => {
-                Ok(Use::First(resource))
+            None if found.is_made => {
+                Err(Problem::conflict("what was made with this Idempotency-Key was deleted since: take another key"))
             }
-            None => Err(Problem::conflict(
-                "nothing was made with this Idempotency-Key, or it was deleted since: take another key",
-            )),
+            None => Ok(Use::First(resource, found)),
         }
     }
 }

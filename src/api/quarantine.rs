@@ -165,5 +165,7 @@ async fn have_it_read_anew(api: &Api, found: Versioned<Consumer>) -> Result<(), 
             asked => return Ok(asked.map(drop)?),
         }
     }
-    Err(Problem::conflict("the records are discarded, but the consumer is being changed all the time: repeat"))
+    // No 409: the records are gone.
+    let detail = "the records are discarded, but the consumer is being changed all the time: repeat";
+    Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail))
 }

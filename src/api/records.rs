@@ -36,6 +36,11 @@ use super::{
     syncs::settings::AllSettings,
 };
 
+/// How many times longer the envelopes of a body may become than the body, and how much they may at least: what a sync is
+/// described with goes into each of its records that leaves it out.
+const GROWTH: usize = 4;
+const SLACK: usize = 1024 * 1024;
+
 /// How many wrong fields are named: enough to see what is wrong, few enough to read.
 const MAX_ERRORS: usize = 100;
 
@@ -115,6 +120,9 @@ struct Draft {
     settings: Arc<AllSettings>,
     lines: Vec<usize>,
     errors: Vec<FieldProblem>,
+    /// How many bytes of envelopes it may become.
+    most: usize,
+    is_too_large: bool,
 }
 
 fn example() -> serde_json::Value {
@@ -185,8 +193,11 @@ pub(super) async fn publish(api: State, request: Request) -> Result<Json<Accepte
     let Intake { body, room } = api.publishing.take_in(request, format.growth()).await?;
     let settings = api.settings.now();
     let read = tokio::task::spawn_blocking(move || (format.read(&body, settings), room));
-    let (draft, _room) = read.await.map_err(|error| Problem::internal(&error))?;
+    let (draft, room) = read.await.map_err(|error| Problem::internal(&error))?;
     let draft = draft?;
+    if draft.is_too_large {
+        return Err(too_large("with what their syncs are described with, what the records become"));
+    }
     if !draft.errors.is_empty() {
         return Err(Problem::invalid(draft.errors).with_detail("nothing was accepted: see errors"));
     }
@@ -194,8 +205,15 @@ pub(super) async fn publish(api: State, request: Request) -> Result<Json<Accepte
     if accepted == 0 {
         return Ok(Json(Accepted { accepted, last_updated_idx: None }));
     }
-    let _turn = api.replacing.read().await;
-    match api.stream.publish(draft.publication).await {
+    let api = Arc::clone(&api);
+    // In a task of its own: whoever asked may go away, and what is on its way to the disk keeps its room and its turn.
+    let published = tokio::spawn(async move {
+        let _turn = api.replacing.read().await;
+        let published = api.stream.publish(draft.publication).await;
+        drop(room);
+        published
+    });
+    match published.await.map_err(|error| Problem::internal(&error))? {
         Ok(last) => Ok(Json(Accepted { accepted, last_updated_idx: Some(last.0) })),
         Err(StreamError::SyncOfAnotherProvider { record, provider, .. }) => {
             let problem = other_provider(draft.lines.get(record).copied(), provider.as_str());
@@ -217,7 +235,8 @@ fn other_provider(line: Option<usize>, provider: &str) -> FieldProblem {
 impl Draft {
     /// An empty draft; the envelopes of records are about as long as they are.
     fn of_about(bytes: usize, settings: Arc<AllSettings>) -> Self {
-        Self { publication: Publication::with_capacity(bytes), settings, ..Self::default() }
+        let most = bytes.saturating_mul(GROWTH).saturating_add(SLACK);
+        Self { publication: Publication::with_capacity(bytes), settings, most, ..Self::default() }
     }
 
     /// One record a line; empty lines are passed over, and counted.
@@ -270,6 +289,10 @@ impl Draft {
     /// Adds one record, or what is wrong with it. Breaks off when there is enough to read.
     fn add(&mut self, line: usize, text: &[u8], now: DateTime<Utc>) -> ControlFlow<()> {
         match self.try_add(line, text, now) {
+            Ok(()) if self.publication.size() > self.most => {
+                self.is_too_large = true;
+                ControlFlow::Break(())
+            }
             Ok(()) => ControlFlow::Continue(()),
             Err(errors) => self.refuse(line, errors),
         }

@@ -200,7 +200,7 @@ async fn list(client: &Client, output: Output, arguments: &ListArguments) -> any
         let look = async || {
             let shown = client.list(&["consumers"], &parameters).await?.read::<List<Shown<Consumer>>>()?.data;
             let page = table(shown.iter().map(|shown| &shown.resource)).to_string();
-            Ok(Look { page, things: shown.iter().map(thing).collect() })
+            Ok(Look { page, things: shown.iter().map(thing).collect(), is_all: true })
         };
         return arguments.watch.run(output, look).await;
     }
@@ -217,7 +217,7 @@ async fn get(client: &Client, output: Output, arguments: &GetArguments) -> anyho
     if arguments.watch.watch {
         let look = async || {
             let shown: Shown<Consumer> = client.get(&path).await?.read()?;
-            Ok(Look { page: page(&shown.resource), things: vec![thing(&shown)] })
+            Ok(Look { page: page(&shown.resource), things: vec![thing(&shown)], is_all: true })
         };
         return arguments.watch.run(output, look).await;
     }

@@ -212,7 +212,9 @@ async fn read_all(
                     };
                     publisher.pass(number, line);
                     let done = singer.line(number, line, publisher).await;
-                    done.with_context(|| format!("line {number}"))?;
+                    // What has failed is a request, which says which lines it is about.
+                    let is_about_line = !publisher.has_failed();
+                    done.map_err(|error| if is_about_line { error.context(format!("line {number}")) } else { error })?;
                 }
             }
             Event::Ended(ended) => publisher.account(ended).await?,

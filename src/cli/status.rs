@@ -79,6 +79,7 @@ impl Seen {
 
     fn into_look(self) -> Look {
         let page = self.page();
+        let is_all = matches!(self, Self::Ready { .. });
         let things = match self {
             Self::NotReady { problem, detail } => {
                 let json = json!({"ready": false, "detail": detail}).to_string();
@@ -94,7 +95,7 @@ impl Seen {
                 std::iter::once(ready).chain(targets).chain(consumers.iter().map(consumer::thing)).collect()
             }
         };
-        Look { page, things }
+        Look { page, things, is_all }
     }
 }
 

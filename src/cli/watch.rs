@@ -31,6 +31,8 @@ pub(super) struct Look {
     pub(super) page: String,
     /// Each thing for itself.
     pub(super) things: Vec<Thing>,
+    /// Whether there is nothing else. Otherwise the rest is not known, and is as it was.
+    pub(super) is_all: bool,
 }
 
 /// One of what is watched.
@@ -126,6 +128,10 @@ fn tell_changes(
             }
         }
         after.insert(name, state);
+    }
+    if !look.is_all {
+        after.extend(before);
+        return Ok(after);
     }
     for gone in before.into_keys() {
         match output {

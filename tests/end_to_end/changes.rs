@@ -8,7 +8,7 @@ use crate::support::{
     api::send,
     database::{Database, PASSWORD},
     eventually,
-    model::{HUBSPOT, Model, Version, compare, contact, no_contact, sync},
+    model::{HUBSPOT, Model, Version, compare, contact, lines, no_contact, sync},
     setup::Setup,
     status::{reason, reasons},
 };
@@ -148,6 +148,31 @@ async fn a_consumer_that_is_rewound_brings_back_what_somebody_removed_from_its_t
     setup.hubspot_is(&model).await;
     setup.reached(HUBSPOT, model.last_idx(HUBSPOT)).await;
     setup.node.api.is_well(HUBSPOT).await;
+}
+
+#[tokio::test]
+async fn a_record_in_quarantine_is_tried_again_when_what_it_waits_for_is_changed() {
+    let setup = Setup::new().await;
+    setup.start_hubspot().await;
+    setup.node.api.publish(lines(&[contact(sync(1), 1, json!("a\0b"))])).await.expect(200);
+    setup.consumer_is(HUBSPOT, "without one record", |consumer| consumer["quarantined"] == 1).await;
+    // Another table refuses it as well.
+    setup.database.make_table("other").await;
+    setup.change(CONSUMER, &json!({"table": "other"})).await;
+    setup.change(CONSUMER, &json!({"table": HUBSPOT, "unsupported_text": "replace"})).await;
+    let is_through = |consumer: &Value| consumer["quarantined"] == 0 && consumer["checkpoint"] == 1;
+    setup.consumer_is(HUBSPOT, "through", is_through).await;
+    assert_eq!(setup.database.ask::<String>("select payload #>> '{}' from sequin.hubspot").await, "a\u{fffd}b");
+
+    // What another filter has set aside goes with it.
+    setup.change(CONSUMER, &json!({"unsupported_text": "quarantine"})).await;
+    setup.node.api.publish(lines(&[contact(sync(1), 3, json!("c\0d"))])).await.expect(200);
+    setup.consumer_is(HUBSPOT, "without one record", |consumer| consumer["quarantined"] == 1).await;
+    setup.change(CONSUMER, &json!({"filter": {"sync": sync(2)}})).await;
+    setup.consumer_is(HUBSPOT, "with all that it should have", |consumer| consumer["quarantined"] == 0).await;
+    setup.change(CONSUMER, &json!({"filter": {"provider": HUBSPOT}})).await;
+    // The first is refused as well, now that it is read again.
+    setup.consumer_is(HUBSPOT, "without two records", |consumer| consumer["quarantined"] == 2).await;
 }
 
 #[tokio::test]

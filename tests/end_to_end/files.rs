@@ -218,9 +218,14 @@ async fn a_file_that_is_wrong_changes_nothing_and_everything_that_is_wrong_is_to
     let told = refused(&lost).await;
     assert!(told.contains("line 2: consumers[0].target: there will be no target nowhere"), "{told}");
     assert!(told.contains("consumers[0].target: can't be changed from \"app\" to \"nowhere\""), "{told}");
-    let pruned =
-        cli::run_with_variables(&setup.node.api, "plan --prune -f -", &[], &format!("consumers:\n{consumer}")).await;
-    assert!(pruned.status == Some(1) && pruned.stderr.contains("there will be no target app"), "{pruned:?}");
+    let pruned = async |targets: &str| {
+        let file = format!("{targets}consumers:\n{consumer}");
+        cli::run_with(&setup.node.api, "plan --prune -f -", &file).await
+    };
+    let none = pruned("targets: []\n").await;
+    assert!(none.status == Some(1) && none.stderr.contains("there will be no target app"), "{none:?}");
+    let not_said = pruned("").await.expect_done();
+    assert!(not_said.contains("left as they are") && not_said.contains("0 to delete"), "{not_said}");
     setup.database.make_table("mine").await;
     setup.act("mine", "start").await;
     let told = refused(&format!("consumers:\n{consumer}    state: draft\n")).await;

@@ -39,6 +39,8 @@ async fn a_create_that_is_sent_again_answers_with_what_the_first_one_made() {
         ["Idempotency-Key"]
     );
     assert_eq!(create(&node, "/v1/targets", "two", &app).await.expect_problem(409), ["name"]);
+    node.api.delete("/v1/consumers/c").await.expect(204);
+    create(&node, "/v1/consumers", "one", &consumer).await.expect_problem(409);
     for wrong in [String::new(), "x".repeat(256)] {
         assert_eq!(create(&node, "/v1/targets", &wrong, &app).await.expect_problem(422), ["Idempotency-Key"]);
     }

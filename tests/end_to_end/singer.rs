@@ -123,6 +123,21 @@ async fn every_kind_of_message_does_what_it_says_twice_with_the_same_outcome() {
 }
 
 #[tokio::test]
+async fn a_version_that_is_activated_after_records_without_one_deletes_nothing_and_says_so() {
+    let setup = Setup::new().await;
+    start(&setup).await;
+    let messages = schema("users", &["id"]) + &record("users", &json!({"id": 1})) + &activate("users", 7);
+    let ran = run_with(&setup.node.api, &publish(), &messages).await;
+    assert!(ran.stderr.contains("line 3: users has records without a version"), "{ran:?}");
+    ran.expect_done();
+    rows_are(&setup, &[("users", "1", json!({"id": 1}))]).await;
+    // With the next run all of them have one.
+    let messages = schema("users", &["id"]) + &versioned("users", 8, &json!({"id": 2})) + &activate("users", 8);
+    run_with(&setup.node.api, &publish(), &messages).await.expect_done();
+    rows_are(&setup, &[("users", "2", json!({"id": 2}))]).await;
+}
+
+#[tokio::test]
 async fn an_activated_version_replaces_its_stream_and_one_that_goes_on_adds_to_it() {
     let setup = Setup::new().await;
     start(&setup).await;

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::support::{
     api::send,
-    model::{HUBSPOT, Model, Version, compare, contact, no_contact, sync},
+    model::{HUBSPOT, Model, Version, compare, contact, lines, no_contact, sync},
     node::Node,
     setup::Setup,
 };
@@ -141,6 +141,18 @@ async fn a_sync_that_is_deleted_leaves_the_stream_and_the_answer_has_what_remove
     let again = setup.node.api.get(&path(1)).await.expect(200);
     assert_eq!((&again["external_id"], &again["records"]), (&Value::Null, &json!(1)));
     setup.node.api.is_well(HUBSPOT).await;
+}
+
+#[tokio::test]
+async fn what_a_sync_is_described_with_makes_no_publication_larger_than_there_is_room_for() {
+    let node = Node::start().await;
+    let long = json!({"provider": HUBSPOT, "metadata": {"note": "x".repeat(60_000)}});
+    put(&node, &path(1), &long).await.expect(201);
+    let some = |count: u128| (0..count).map(|id| contact(sync(1), id, json!({}))).collect::<Vec<_>>();
+    node.api.publish(lines(&some(10))).await.expect(200);
+    node.api.publish(lines(&some(10_000))).await.expect_problem(413);
+    assert!(node.peak_kib() < 300 * 1024, "{} KiB", node.peak_kib());
+    assert_eq!(node.api.get(&path(1)).await.expect(200)["records"], 10);
 }
 
 #[tokio::test]

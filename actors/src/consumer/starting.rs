@@ -17,9 +17,11 @@ use crate::{
 impl ConsumerState {
     pub(super) fn load(&mut self) {
         let (context, consumer) = (Arc::clone(&self.arguments.context), Arc::clone(&self.arguments.consumer));
+        let earlier = self.arguments.transactions.clone();
         self.attempt(async move {
             let Context { documents, stream, settings, turns, .. } = &*context;
-            Happening::Loaded(turns.take(load(&consumer, documents, &**stream, settings.refusal_limit)).await)
+            let load = Box::pin(load(&consumer, documents, &**stream, settings.refusal_limit, &earlier));
+            Happening::Loaded(turns.take(load).await)
         });
     }
 
@@ -99,6 +101,8 @@ impl ConsumerState {
     /// It is another table than so far, which gets everything.
     fn start_over(&mut self, from_the_start: Checkpoint) {
         tracing::warn!(consumer = %self.arguments.consumer.name, "the table is another than before, and is backfilled");
+        // What the former one refused is passed over by the backfill.
+        self.is_asked_to_retry = true;
         self.forget_progress();
         let (context, consumer) = (Arc::clone(&self.arguments.context), self.arguments.consumer.id);
         self.attempt(async move {

@@ -26,7 +26,10 @@ impl Progress {
 
     /// It is this table that the records go to. Returns where to begin again if it is another than so far.
     pub fn goes_to(&mut self, table: TableId) -> Option<Checkpoint> {
-        let before = self.checkpoint.table.replace(table);
+        let before = self.checkpoint.table;
+        // What was known of the server is not forgotten because it can't be asked now.
+        let system = table.system.or(before.and_then(|before| before.system));
+        self.checkpoint.table = Some(TableId { system, ..table });
         let is_another = before.is_some_and(|before| !before.is(table));
         is_another.then(|| Checkpoint { idx: Idx::START, backfill: None, ..self.checkpoint.clone() })
     }
@@ -207,6 +210,7 @@ mod tests {
         assert_eq!((again.idx, again.backfill, again.table), (Idx::START, None, Some(table(8))));
         assert_eq!(progress.goes_to(TableId { system: None, ..table(8) }), None, "nothing speaks against it");
         assert_eq!(progress.goes_to(table(8)), None);
+        assert_eq!(progress.goes_to(TableId { system: None, ..table(8) }), None);
         assert!(progress.goes_to(TableId { system: Some(2), ..table(8) }).is_some(), "it is on another server");
     }
 

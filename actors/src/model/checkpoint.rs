@@ -35,6 +35,9 @@ pub struct Checkpoint {
     /// Which records were brought; `None` before the first start.
     #[serde(default)]
     pub filter: Option<Filter>,
+    /// What is in quarantine is of records that were forwarded before, and is still to be cleared.
+    #[serde(default)]
+    pub clears_quarantine: bool,
     /// How many of the consumer's rewinds were obeyed.
     #[serde(default)]
     pub rewinds: u64,
@@ -49,7 +52,7 @@ impl Checkpoint {
         let is_rewound = self.rewinds < consumer.rewind.number;
         let (filter, rewinds) = (Some(consumer.filter.clone()), consumer.rewind.number);
         let from = if brings_others {
-            Self { idx: Idx::START, backfill: None, ..self }
+            Self { idx: Idx::START, backfill: None, clears_quarantine: true, ..self }
         } else if is_rewound {
             Self { idx: consumer.rewind.to.min(self.idx), backfill: None, ..self }
         } else {
@@ -121,6 +124,7 @@ mod tests {
 
         consumer.filter = of_sync(2);
         let others = goes_on(first, &consumer);
+        assert!(others.clears_quarantine);
         assert_eq!((others.idx, others.backfill, others.filter), (Idx::START, None, Some(of_sync(2))));
     }
 }

@@ -14,6 +14,8 @@ pub struct IdempotencyKey {
     pub resource: String,
     /// A digest of the request. It may have had a password in it, so this is a secret too.
     pub fingerprint: Secret,
+    /// Whether it is known to have been made.
+    pub is_made: bool,
     /// When it was first used.
     pub used_at: DateTime<Utc>,
 }

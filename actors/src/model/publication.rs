@@ -88,6 +88,11 @@ impl Publication {
         Ok(number)
     }
 
+    /// How many bytes the envelopes take.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// The records, in the order in which they came.
     pub fn records(&self) -> &[Outgoing] {
         &self.records

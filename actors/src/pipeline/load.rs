@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use chrono::Utc;
+use tokio_util::task::TaskTracker;
 
 use super::Quarantine;
 use crate::{
@@ -22,22 +23,29 @@ pub(crate) enum LoadError {
 }
 
 /// Loads where the consumer goes on, and the quarantine; one that has not begun, or begins again, begins a backfill.
+///
+/// `earlier` are the transactions of the pipelines before.
 pub(crate) async fn load(
     consumer: &Consumer,
     documents: &Documents,
     stream: &dyn RecordStream,
     refusal_limit: RefusalLimit,
+    earlier: &TaskTracker,
 ) -> Result<(Box<Progress>, Arc<Quarantine>), LoadError> {
     let saved = documents.get::<Checkpoint>(consumer.id).await?.map(|saved| saved.value).unwrap_or_default();
-    if saved.filter.as_ref().is_some_and(|filter| *filter != consumer.filter) {
-        // What is refused of the records that it should forward now will be refused again.
-        documents.delete_all_of::<Quarantined>(consumer.id).await?;
-    }
     let mut checkpoint = saved.clone().going_on_for(consumer);
     if checkpoint.backfill.is_none() {
         checkpoint.backfill = Some(begin_backfill(&consumer.filter, checkpoint.idx, stream).await?);
     }
     if checkpoint != saved {
+        documents.put(consumer.id, &checkpoint).await?;
+    }
+    if checkpoint.clears_quarantine {
+        // Only once it is written that everything is read again: what is refused then is set aside then. What an earlier
+        // pipeline still sets aside comes first.
+        earlier.wait().await;
+        documents.delete_all_of::<Quarantined>(consumer.id).await?;
+        checkpoint.clears_quarantine = false;
         documents.put(consumer.id, &checkpoint).await?;
     }
     let quarantine = Quarantine::load(consumer.id, documents, refusal_limit).await?;

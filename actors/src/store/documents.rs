@@ -323,6 +323,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn of_two_who_rename_a_resource_alike_the_one_who_is_refused_takes_its_name_not_away() {
+        let (_directory, documents) = documents().await;
+        let before = target("app");
+        let revision = documents.create(&before, Utc::now()).await.expect("created");
+        let after = Target { name: "main".into(), ..before.clone() };
+        documents.update_named(&before, &after, revision, Utc::now()).await.expect("renamed");
+        let late = documents.update_named(&before, &after, revision, Utc::now()).await;
+        assert!(matches!(late, Err(DocumentsError::Store(StoreError::Conflict { .. }))));
+        assert_eq!(documents.id_of_name::<Target>("main").await.expect("read"), Some(before.id));
+    }
+
+    #[tokio::test]
     async fn a_name_claimed_by_somebody_who_died_is_free_again_after_a_while_also_if_the_clock_was_set_back() {
         let (_directory, documents) = documents().await;
         for (name, then) in [("one", -TimeDelta::hours(1)), ("two", TimeDelta::days(365))] {

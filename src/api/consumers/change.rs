@@ -120,7 +120,10 @@ pub(in crate::api) async fn rewind(
         let message = format!("takes at most {}, the consumer's checkpoint: nothing is passed over", checkpoint.idx);
         return Err(Problem::invalid_field("to", message));
     }
-    let rewind = Rewind { number: before.value.rewind.number + 1, to };
+    let last = before.value.rewind;
+    // One that was not obeyed yet still counts.
+    let to = if checkpoint.rewinds < last.number { to.min(last.to) } else { to };
+    let rewind = Rewind { number: last.number + 1, to };
     let consumer = Consumer { rewind, ..before.value.clone() };
     write(&api, before, consumer).await
 }

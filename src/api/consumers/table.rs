@@ -128,7 +128,8 @@ pub(in super::super) async fn views_sql(
 const ABOUT_VIEWS: &str = "\
 -- A view for each collection, and in it a column for each key of the payloads, typed as a sample of the rows shows.
 -- A value that is not of its column's type is null there; the table's payload has all of it.
--- `create or replace` adds columns at the end of a view that is there; for any other change, drop the view first.
+-- A view that is there is not replaced: drop it first. A collection that is rare in a large table may not be in the
+-- sample: ask for it by name.
 ";
 
 impl ViewsParams {

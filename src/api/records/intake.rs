@@ -1,8 +1,8 @@
 //! Taking in the body of a publication: decompressed, and never more of them at once than there is room for.
 //!
 //! A body takes room for what it becomes. What a compressed one becomes is measured first, without keeping it, so that a
-//! bomb takes time and no memory. Whoever waits for room to be parsed in holds none that another one could wait for: so
-//! none waits for ever.
+//! bomb takes time and no memory. Room for what is compressed is taken before room to be parsed in, and never after it: so
+//! nobody waits for ever.
 
 use std::{
     io::{self, Read},
@@ -180,7 +180,7 @@ impl Encoding {
 
 /// 413, for what is too large in another way than as it was sent.
 pub(super) fn too_large(what: &str) -> Problem {
-    let detail = format!("{what} has more than {MAX_BODY} bytes, which is the limit: send fewer records at once");
+    let detail = format!("{what} has more bytes than the limit of {MAX_BODY} allows: send fewer records at once");
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
 }
 

@@ -120,8 +120,8 @@ impl SyncRequest {
 
 /// Purges the stream of a sync.
 ///
-/// No table is touched: the answer has the SQL that removes the rows. What is published for the sync afterwards is a sync
-/// that begins again.
+/// No table is touched: the answer has the SQL that removes the rows. The sync may be published for again, by the same
+/// provider.
 #[utoipa::path(delete, path = "/v1/syncs/{sync}", tag = "syncs", operation_id = "delete_sync", params(IfMatch),
     responses((status = 200, description = "What was purged", body = Purged), Conflict))]
 pub(in crate::api) async fn delete(
@@ -131,11 +131,12 @@ pub(in crate::api) async fn delete(
 ) -> Result<Json<Purged>, Problem> {
     let found = find_by(&api, &sync).await?;
     check_if_match(&headers, found.revision)?;
+    let purged = purge(&api, &found, None).await?;
     if found.settings.is_some() {
         api.documents.delete::<SyncSettings>(found.id, Some(found.revision)).await?;
         api.settings.forget(found.id);
     }
-    purge(&api, &found, None).await
+    Ok(purged)
 }
 
 /// Purges the stream of one collection of a sync.

@@ -5,6 +5,7 @@ use axum::Json;
 use sequin_actors::model::{Secret, Target};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
 use utoipa::ToSchema;
 
 use super::{find, secret::SecretText};
@@ -60,5 +61,5 @@ pub(in crate::api) async fn compare_secrets(
 /// Takes the same time wherever they differ.
 fn are_same(a: &Secret, b: &Secret) -> bool {
     let digest = |secret: &Secret| -> [u8; 32] { Sha256::digest(secret.reveal()).into() };
-    digest(a).iter().zip(digest(b)).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+    digest(a).ct_eq(&digest(b)).into()
 }

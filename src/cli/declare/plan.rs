@@ -66,7 +66,9 @@ pub(super) async fn plan(client: &Client, wanted: Wanted, prune: bool) -> anyhow
     let mut wrong = Vec::new();
     let (gone_targets, gone_consumers) =
         (not_in(&present.targets, &wanted.targets), not_in(&present.consumers, &wanted.consumers));
-    if prune {
+    // A section that the file does not have says nothing of what there should be.
+    let (prune_targets, prune_consumers) = (prune && wanted.has_targets, prune && wanted.has_consumers);
+    if prune_consumers {
         // First, so that no table has two consumers meanwhile.
         for name in &gone_consumers {
             plan.delete("consumer", name);
@@ -77,8 +79,8 @@ pub(super) async fn plan(client: &Client, wanted: Wanted, prune: bool) -> anyhow
     }
     for item in wanted.consumers {
         let target = item.fields["target"].as_str().unwrap_or_default();
-        let is_there =
-            find(&present.targets, target).is_some() && !(prune && gone_targets.iter().any(|gone| gone == target));
+        let is_there = find(&present.targets, target).is_some()
+            && !(prune_targets && gone_targets.iter().any(|gone| gone == target));
         if !is_there && !wanted.targets.iter().any(|item| item.name == target) {
             wrong.push(
                 item.wrong("target", &format!("there will be no target {target}: the file has none of that name")),
@@ -87,14 +89,17 @@ pub(super) async fn plan(client: &Client, wanted: Wanted, prune: bool) -> anyhow
         let shown = find(&present.consumers, &item.name).cloned();
         wrong.extend(plan.consumer(client, item, shown).await?);
     }
-    if prune {
+    if prune_targets {
         for name in &gone_targets {
             plan.delete("target", name);
         }
-    } else {
-        let others = |kind, names: Vec<String>| names.into_iter().map(move |name| Other { kind, name });
-        plan.not_in_file = others("target", gone_targets).chain(others("consumer", gone_consumers)).collect();
     }
+    let others = |kind, names: Vec<String>, is_pruned: bool| {
+        names.into_iter().filter(move |_| !is_pruned).map(move |name| Other { kind, name })
+    };
+    plan.not_in_file = others("target", gone_targets, prune_targets)
+        .chain(others("consumer", gone_consumers, prune_consumers))
+        .collect();
     Ok(if wrong.is_empty() { Ok(plan) } else { Err(wrong) })
 }
 
@@ -115,6 +120,14 @@ impl Item {
 }
 
 impl Plan {
+    /// Whether a target of this name goes to another database.
+    fn moves(&self, target: &str) -> bool {
+        let is_place = |field: &Changed| {
+            matches!(field.path.as_str(), "connection.host" | "connection.port" | "connection.database")
+        };
+        self.changes.iter().any(|step| step.kind == "target" && step.name == target && step.fields.iter().any(is_place))
+    }
+
     /// Nothing is to be done.
     pub(super) fn is_empty(&self) -> bool {
         self.changes.is_empty()
@@ -199,7 +212,8 @@ impl Plan {
         if !fields.is_empty() {
             self.calls.push(Call::change("consumer", &name, patch(&wanted, &fields)));
         }
-        let is_another_table = fields.iter().any(|field| matches!(field.path.as_str(), "schema" | "table"));
+        let is_another_table = fields.iter().any(|field| matches!(field.path.as_str(), "schema" | "table"))
+            || self.moves(wanted["target"].as_str().unwrap_or_default());
         let makes_table = wants_table && (is_another_table || lacks_table(client, shown).await?);
         if makes_table {
             fields.push(table_is_made(&wanted));
@@ -214,7 +228,11 @@ impl Plan {
             // A draft forwards nothing, as what is paused.
             _ => None,
         };
-        self.calls.extend(act.map(|act| Call::act(act, &name)));
+        match act {
+            // First of all, so that it does not begin with what changes here.
+            Some(pause @ "pause") => self.calls.insert(0, Call::act(pause, &name)),
+            act => self.calls.extend(act.map(|act| Call::act(act, &name))),
+        }
         if act.is_some() && is != state {
             fields.push(state_change(is.into(), state));
         }

@@ -13,6 +13,9 @@ use super::{
 pub(super) struct Wanted {
     pub(super) targets: Vec<Item>,
     pub(super) consumers: Vec<Item>,
+    /// Whether the file says which there should be.
+    pub(super) has_targets: bool,
+    pub(super) has_consumers: bool,
 }
 
 /// A target or a consumer.
@@ -43,8 +46,8 @@ fn sections(root: &Node, wrong: &mut Vec<Wrong>) -> Wanted {
     for (line, name, node) in sections {
         let refuse = |message: &str| Wrong { line: *line, path: name.clone(), message: message.into() };
         match name.as_str() {
-            "targets" => wanted.targets = items(name, TARGET, node, wrong),
-            "consumers" => wanted.consumers = items(name, CONSUMER, node, wrong),
+            "targets" => (wanted.has_targets, wanted.targets) = (true, items(name, TARGET, node, wrong)),
+            "consumers" => (wanted.has_consumers, wanted.consumers) = (true, items(name, CONSUMER, node, wrong)),
             "alerting" => wrong.push(refuse("comes with a later release: take it out")),
             _ => wrong.push(refuse("there is no such field; there are targets, consumers")),
         }

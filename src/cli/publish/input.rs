@@ -69,7 +69,7 @@ fn hand_over(
         };
         bytes += line.len();
         chunk.push(line);
-        if bytes >= CHUNK_BYTES || lines.reader().buffer().is_empty() {
+        if bytes >= CHUNK_BYTES || !lines.reader().buffer().contains(&b'\n') {
             bytes = 0;
             sender.blocking_send(Ok(std::mem::take(&mut chunk)))?;
         }

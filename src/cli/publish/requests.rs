@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context;
 use tokio::{
     task::{JoinError, JoinSet},
     time::Instant,
@@ -145,9 +146,8 @@ impl<'a> Publisher<'a> {
         while self.sent.len() >= self.sending.parallel
             || self.sent.values().any(|sent| self.batch.has_any_of(&sent.records))
         {
-            if let Some(ended) = self.ended().await {
-                self.account(ended).await?;
-            }
+            let ended = self.ended().await.context("a request was lost")?;
+            self.account(ended).await?;
         }
         self.batch_began = None;
         let mut batch = std::mem::take(&mut self.batch);
@@ -292,9 +292,9 @@ impl<'a> Publisher<'a> {
     }
 }
 
-/// Whether nothing of the request was taken. One that took too long may have been.
+/// Whether nothing of the request was taken. One that took too long, or failed there, may have been.
 fn is_refusal(error: &ClientError) -> bool {
-    matches!(error, ClientError::Refused { .. }) && !error.is_transient()
+    matches!(error, ClientError::Refused { problem, .. } if problem.status < 500) && !error.is_transient()
 }
 
 /// Tries again what may succeed in a while.

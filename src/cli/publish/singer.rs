@@ -63,6 +63,10 @@ pub(super) struct Singer {
 struct Stream {
     keys: Vec<String>,
     version: Option<u64>,
+    /// Records have come without a version, since the one that goes on began.
+    has_unversioned: bool,
+    /// Some came before it began, and would count as stale.
+    is_incomplete: bool,
 }
 
 /// A record as it is published.
@@ -88,7 +92,8 @@ struct Activation {
 
 impl Singer {
     pub(super) fn new(source: Source) -> Self {
-        let stream = |keys: &StreamKeys| (keys.stream.clone(), Stream { keys: keys.properties.clone(), version: None });
+        let stream =
+            |keys: &StreamKeys| (keys.stream.clone(), Stream { keys: keys.properties.clone(), ..Stream::default() });
         let streams = source.keys.iter().map(stream).collect();
         Self { source, streams, states: VecDeque::new(), unknown: HashSet::new() }
     }
@@ -101,15 +106,23 @@ impl Singer {
         match Message::parse(line).map_err(anyhow::Error::msg)? {
             Message::Schema { stream, key_properties } => self.schema(&stream, key_properties),
             Message::Record { stream, record, version } => {
-                if let Some(version) = version {
-                    self.begin(&stream, version, publisher).await?;
+                match version {
+                    Some(version) => self.begin(&stream, version, publisher).await?,
+                    None => self.streams.entry(stream.to_string()).or_default().has_unversioned = true,
                 }
                 self.record(number, &stream, record, publisher).await?;
             }
             Message::State { value } => self.state(value, publisher),
             Message::ActivateVersion { stream, version } => {
                 self.begin(&stream, version, publisher).await?;
-                self.activate(&stream, version, publisher).await?;
+                if self.streams.get(&*stream).is_some_and(|stream| stream.is_incomplete) {
+                    note(format_args!(
+                        "line {number}: {stream} has records without a version, so what version {version} lacks is not \
+                         known: nothing is deleted"
+                    ));
+                } else {
+                    self.activate(&stream, version, publisher).await?;
+                }
             }
             Message::Batch { stream } => bail!(
                 "stream {stream} comes as BATCH messages, which name files that are elsewhere: \
@@ -194,7 +207,9 @@ impl Singer {
         let (path, body) = (["syncs", &sync, "collections", stream, "version"], json!({"version": version}));
         let client = publisher.client();
         publisher.ask(|| client.put_json(&path, &body)).await?;
-        self.streams.entry(stream.into()).or_default().version = Some(version);
+        let stream = self.streams.entry(stream.into()).or_default();
+        stream.version = Some(version);
+        stream.is_incomplete = std::mem::take(&mut stream.has_unversioned);
         Ok(())
     }
 

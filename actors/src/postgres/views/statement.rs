@@ -118,7 +118,7 @@ pub(super) fn view(table: &TableName, schema: &str, collection: &str, sample: &S
         rare => format!("; {rare} keys are left out, the rarest"),
     };
     let sql = format!(
-        "-- from a sample of {rows}{left_out}\ncreate or replace view {name} as\nselect\n{}from {from}\n\
+        "-- from a sample of {rows}{left_out}\ncreate view {name} as\nselect\n{}from {from}\n\
          where collection_id = {collection_id};\n",
         lines.collect::<String>()
     );
@@ -197,7 +197,7 @@ mod tests {
         let sample = sample(&[("email", strings(7)), ("createdate", createdate)]);
         let expected = format!(
             "-- from a sample of 10 rows\n\
-             create or replace view public.hubspot_contact as\n\
+             create view public.hubspot_contact as\n\
              select\n  sequin_id,\n  upstream_id,\n  sync_id,\n  sync_external_id,\n  upstream_created_at,\n  \
              upstream_updated_at,\n  inserted_at,\n  updated_at,\n  \
              case when (payload ->> 'createdate') collate \"C\" ~ '{TIMESTAMP}' then (payload ->> 'createdate')::timestamptz end \

@@ -79,6 +79,7 @@ pub struct StoredIdempotencyKey {
     id: Uuid,
     resource: String,
     sealed_fingerprint: Vec<u8>,
+    is_made: bool,
     used_at: DateTime<Utc>,
 }
 
@@ -88,13 +89,15 @@ impl Document for IdempotencyKey {
     type Stored = StoredIdempotencyKey;
 
     fn to_stored(&self, keyring: &Keyring) -> StoredIdempotencyKey {
-        let Self { id, resource, fingerprint, used_at } = self.clone();
-        StoredIdempotencyKey { id, resource, sealed_fingerprint: keyring.seal(&fingerprint, &id.to_string()), used_at }
+        let Self { id, resource, fingerprint, is_made, used_at } = self.clone();
+        let sealed_fingerprint = keyring.seal(&fingerprint, &id.to_string());
+        StoredIdempotencyKey { id, resource, sealed_fingerprint, is_made, used_at }
     }
 
     fn from_stored(stored: StoredIdempotencyKey, keyring: &Keyring) -> Result<Self, KeyringError> {
-        let StoredIdempotencyKey { id, resource, sealed_fingerprint, used_at } = stored;
-        Ok(Self { id, resource, fingerprint: keyring.open(&sealed_fingerprint, &id.to_string())?, used_at })
+        let StoredIdempotencyKey { id, resource, sealed_fingerprint, is_made, used_at } = stored;
+        let fingerprint = keyring.open(&sealed_fingerprint, &id.to_string())?;
+        Ok(Self { id, resource, fingerprint, is_made, used_at })
     }
 }
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Document, Documents, DocumentsError, Entry, Revision, StoreError, decode, encode};
 
-/// Longer than any request takes.
+/// Longer than there is between the two writes, unless their maker is gone.
 const CLAIM_HOLDS: TimeDelta = TimeDelta::minutes(2);
 
 /// A resource that people address by name.
@@ -72,11 +72,14 @@ impl Documents {
         self.release::<T>(value.name(), value.id()).await
     }
 
-    /// Gives a name free, if it is still the one's who has it.
+    /// Gives a name free, if it is still the one's who has it, and who is called otherwise.
     async fn release<T: Named>(&self, name: &str, owner: T::Id) -> Result<(), DocumentsError> {
         let key = name_key::<T>(name);
         let Some(entry) = self.store.get(&key).await? else { return Ok(()) };
-        if decode::<Claim>(&entry)?.id != owner.to_string() {
+        let is_in_use =
+            async || Ok::<_, DocumentsError>(self.get::<T>(owner).await?.is_some_and(|of| of.value.name() == name));
+        // Two may have called it so at the same time.
+        if decode::<Claim>(&entry)?.id != owner.to_string() || is_in_use().await? {
             return Ok(());
         }
         match self.store.delete(&key, Some(entry.revision)).await {
