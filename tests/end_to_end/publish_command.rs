@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use serde_json::{Value, json};
 
 use crate::support::{
-    cli::{Ran, Running, run, run_with},
+    cli::{Running, failed, run, run_with},
     eventually, holds,
     model::{HUBSPOT, Version, contact, lines, sync},
     node::Node,
@@ -21,14 +21,6 @@ async fn payloads(setup: &Setup, table: &str) -> BTreeMap<String, Value> {
 
 fn port(node: &Node) -> u16 {
     node.api.url().rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
-}
-
-#[track_caller]
-fn failed(ran: &Ran, says: &[&str]) {
-    assert_eq!(ran.status, Some(1), "{ran:?}");
-    for says in says {
-        assert!(ran.stderr.contains(says), "{says}: {ran:?}");
-    }
 }
 
 #[tokio::test]

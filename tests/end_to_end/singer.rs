@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::{
-    cli::{Ran, Running, run_with},
+    cli::{Running, failed, run_with},
     eventually, holds,
     model::sync,
     node::Node,
@@ -68,14 +68,6 @@ async fn rows_are(setup: &Setup, expected: &[(&str, &str, Value)]) {
         holds(found == expected, || format!("it is {found:?}"))
     })
     .await;
-}
-
-#[track_caller]
-fn failed(ran: &Ran, says: &[&str]) {
-    assert_eq!(ran.status, Some(1), "{ran:?}");
-    for says in says {
-        assert!(ran.stderr.contains(says), "{says}: {ran:?}");
-    }
 }
 
 #[tokio::test]

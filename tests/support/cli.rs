@@ -120,6 +120,15 @@ impl Running {
     }
 }
 
+/// That a command has failed, with these words in what it said.
+#[track_caller]
+pub(crate) fn failed(ran: &Ran, says: &[&str]) {
+    assert_eq!(ran.status, Some(1), "{ran:?}");
+    for says in says {
+        assert!(ran.stderr.contains(says), "{says}: {ran:?}");
+    }
+}
+
 impl Ran {
     /// What it printed, if it did what was asked.
     #[track_caller]
