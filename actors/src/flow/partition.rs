@@ -15,7 +15,7 @@ pub fn partition(record: SequinId, partitions: usize) -> usize {
 }
 
 /// The finalizer of `SplitMix64` (Steele, Lea and Flood, 2014): each bit of the input moves half of the output's.
-fn mix(mut x: u64) -> u64 {
+pub(super) fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ (x >> 31)

@@ -50,6 +50,10 @@ uuid_id!(
 );
 
 uuid_id!(
+    /// A session: one life of a node.
+    SessionId
+);
+uuid_id!(
     /// A token of the Management API.
     TokenId
 );

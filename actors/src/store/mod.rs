@@ -11,6 +11,7 @@ mod sqlite;
 
 use async_trait::async_trait;
 
+pub use crate::model::Revision;
 pub use documents::{
     Document, DocumentEvent, DocumentWatch, Documents, DocumentsError, Named, Resealed, Unreadable, UnreadableCause,
     Versioned,
@@ -39,10 +40,6 @@ pub enum StoreError {
 }
 
 type Cause = Box<dyn std::error::Error + Send + Sync>;
-
-/// The number of a write: higher is later, and no two writes share one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Revision(pub u64);
 
 /// A key's value, and the write that it came by.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::model::{
     AuditEntry, AuditId, Checkpoint, CollectionKey, CollectionVersion, Connection, Consumer, ConsumerId,
-    ConsumerStatus, IdempotencyKey, Metadata, QuarantineKey, Quarantined, SyncId, SyncSettings, Target, TargetId,
-    TargetStatus, Tls, Token, TokenId,
+    ConsumerStatus, IdempotencyKey, Metadata, Ownership, QuarantineKey, Quarantined, Session, SessionId, SyncId,
+    SyncSettings, Target, TargetId, TargetStatus, Tls, Token, TokenId,
 };
 
 /// A document that is written down as it is. One that holds secrets is none, and is named in `rotation.rs`.
@@ -42,6 +42,8 @@ plain_document!(SyncSettings, "sync", SyncId);
 plain_document!(CollectionVersion, "collection-version", CollectionKey);
 plain_document!(Token, "token", TokenId);
 plain_document!(AuditEntry, "audit", AuditId);
+plain_document!(Session, "session", SessionId);
+plain_document!(Ownership, "ownership", TargetId);
 
 impl Named for Consumer {
     fn id(&self) -> ConsumerId {
