@@ -2,15 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::Instant;
 
 use crate::{
     flow::{budget::NodeBudget, refusals::RefusalLimit, turns::Turns},
-    model::TargetId,
     store::Documents,
     stream::RecordStream,
 };
-use chrono::TimeDelta;
 
 /// How many consumers and targets begin at once, in a turn each: enough that those far away do not keep a node of many
 /// from starting, few enough that the store answers others meanwhile.
@@ -26,6 +25,9 @@ pub struct EngineSettings {
     pub cluster: String,
     /// The name of this node.
     pub node: String,
+    /// After this long without a word a node counts as dead, and others take over its targets. `None` where there is one
+    /// node only, which owns all of them.
+    pub session_ttl: Option<Duration>,
     /// How many writers each consumer has: fewer than a pool has sessions, so that one consumer leaves room for others.
     pub writers: usize,
     /// How many bytes of records one consumer may have in flight.
@@ -52,6 +54,7 @@ impl Default for EngineSettings {
         Self {
             cluster: "sequin".into(),
             node: "localhost".into(),
+            session_ttl: None,
             writers: 3,
             consumer_budget_bytes: 16 * 1024 * 1024,
             node_budget_bytes: 64 * 1024 * 1024,
@@ -65,13 +68,6 @@ impl Default for EngineSettings {
     }
 }
 
-impl EngineSettings {
-    /// What the sessions with a target are called in the database.
-    pub(crate) fn application_name(&self, target: TargetId) -> String {
-        format!("sequin/{}/{target}", self.cluster)
-    }
-}
-
 /// The node's ports and settings.
 pub(crate) struct Context {
     pub(crate) stream: Arc<dyn RecordStream>,
@@ -81,6 +77,7 @@ pub(crate) struct Context {
     pub(crate) budget: NodeBudget,
     /// For whatever begins: a node that starts has all of it to begin at the same time.
     pub(crate) turns: Turns,
+    pub(crate) began_at: DateTime<Utc>,
     started_at: Instant,
 }
 
@@ -88,7 +85,7 @@ impl Context {
     pub(crate) fn new(settings: EngineSettings, stream: Arc<dyn RecordStream>, documents: Documents) -> Self {
         let budget = NodeBudget::new(settings.node_budget_bytes);
         let turns = Turns::new(BEGINNING_AT_ONCE);
-        Self { stream, documents, settings, budget, turns, started_at: Instant::now() }
+        Self { stream, documents, settings, budget, turns, began_at: Utc::now(), started_at: Instant::now() }
     }
 
     /// When to look again after `wait`, about: at a step that all who look now and then have in common. What they write is

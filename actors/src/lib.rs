@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod cluster;
 mod consumer;
 mod context;
 pub mod embedded;

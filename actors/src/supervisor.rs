@@ -1,28 +1,28 @@
 //! The root: brings what runs on this node to what the store says should run.
 //!
-//! It watches targets and consumers in the store, keeps an actor for each target, and tells each of them what it should
-//! be. A target whose actor ends otherwise than by draining is started again, with backoff: nothing that happens to one
-//! takes the node along. Now and then it lets the stream drop the tombstones that nobody needs any more.
+//! It watches targets and consumers in the store, keeps an actor for each target that this node owns, and tells each of them
+//! what it should be. A target whose actor ends otherwise than by draining is started again, with backoff: nothing that
+//! happens to one takes the node along. Now and then it lets the stream drop the tombstones that nobody needs any more.
+
+mod owning;
+mod tombstones;
+pub(crate) mod watching;
 
 use std::{
-    collections::{HashMap, HashSet},
-    hash::Hash,
-    panic::AssertUnwindSafe,
+    collections::HashMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use chrono::Utc;
-use futures_util::FutureExt;
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::task::JoinSet;
 
+use self::{owning::Owning, tombstones::drop_tombstones, watching::watch};
 use crate::{
     context::Context,
-    flow::{backoff::Backoff, restarts::Restarts},
-    model::{Checkpoint, Consumer, ConsumerId, Desired, Filter, Idx, Quarantined, Target, TargetId},
-    store::{Document, DocumentEvent, DocumentsError},
-    stream::StreamError,
+    flow::restarts::Restarts,
+    model::{Consumer, ConsumerId, Epoch, Target, TargetId},
+    store::DocumentEvent,
     target::{TargetActor, TargetArguments, TargetMessage},
 };
 
@@ -39,6 +39,16 @@ pub(crate) enum SupervisorMessage {
     RestartDue(TargetId),
     /// It is time to look through the tombstones.
     TombstonesDue,
+    /// This node owns a target, in this epoch.
+    Own(TargetId, Epoch),
+    /// Another node is to have it: let it finish.
+    LetGo(TargetId),
+    /// This node may own nothing any more: end whatever runs.
+    LetAllGo,
+    /// Others have everything.
+    Left,
+    /// It is time to take part in the cluster again.
+    JoinDue,
     /// Let all targets finish, and end.
     Drain,
 }
@@ -52,6 +62,7 @@ pub(crate) struct SupervisorState {
     knows_consumers: bool,
     knows_targets: bool,
     targets: HashMap<TargetId, Child>,
+    owning: Owning,
     is_draining: bool,
     tasks: JoinSet<()>,
 }
@@ -61,6 +72,8 @@ struct Child {
     /// `None` once it is deleted.
     target: Option<Arc<Target>>,
     actor: Option<ActorRef<TargetMessage>>,
+    /// In which its actor was started.
+    epoch: Epoch,
     restarts: Restarts,
 }
 
@@ -81,6 +94,7 @@ impl Actor for Supervisor {
         tasks.spawn(watch(Arc::clone(&context), move |event| drop(targets.cast(SupervisorMessage::Target(event)))));
         tasks.spawn(watch(Arc::clone(&context), move |event| drop(consumers.cast(SupervisorMessage::Consumer(event)))));
         myself.send_after(TOMBSTONES_INTERVAL, || SupervisorMessage::TombstonesDue);
+        let owning = Owning::begin(&context, &myself).await?;
         Ok(SupervisorState {
             myself,
             context,
@@ -88,6 +102,7 @@ impl Actor for Supervisor {
             knows_consumers: false,
             knows_targets: false,
             targets: HashMap::new(),
+            owning,
             is_draining: false,
             tasks,
         })
@@ -104,6 +119,11 @@ impl Actor for Supervisor {
             SupervisorMessage::Consumer(event) => state.consumer_event(event).await,
             SupervisorMessage::RestartDue(target) => state.reconcile(target).await,
             SupervisorMessage::TombstonesDue => state.drop_tombstones(),
+            SupervisorMessage::Own(target, epoch) => state.own(target, epoch).await,
+            SupervisorMessage::LetGo(target) => state.let_go(target),
+            SupervisorMessage::LetAllGo => state.let_all_go(),
+            SupervisorMessage::Left => state.myself.stop(None),
+            SupervisorMessage::JoinDue => state.join().await?,
             SupervisorMessage::Drain => state.drain(),
         }
         Ok(())
@@ -116,76 +136,11 @@ impl Actor for Supervisor {
         state: &mut SupervisorState,
     ) -> Result<(), ActorProcessingErr> {
         match event {
-            SupervisionEvent::ActorTerminated(actor, ..) => state.target_ended(&actor, "it stopped"),
-            SupervisionEvent::ActorFailed(actor, error) => state.target_ended(&actor, &error.to_string()),
+            SupervisionEvent::ActorTerminated(actor, ..) => state.ended(&actor, "it stopped").await,
+            SupervisionEvent::ActorFailed(actor, error) => state.ended(&actor, &error.to_string()).await,
             SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
         Ok(())
-    }
-}
-
-/// Tells every document of a kind, and every change; goes on whatever happens to the store.
-async fn watch<T: Document + 'static>(context: Arc<Context>, tell: impl Fn(DocumentEvent<T, T::Id>))
-where
-    T::Id: Eq + Hash,
-{
-    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(10));
-    let mut told = HashSet::new();
-    loop {
-        // Nobody waits for this task: a panic in it would end the watch without a word.
-        let following = AssertUnwindSafe(follow(&context, &tell, &mut told, &mut backoff)).catch_unwind().await;
-        let failed = following.map_or_else(|_| "it panicked".into(), |error| error.to_string());
-        tracing::error!(error = failed, kind = T::KIND, "watching the store failed, and is tried again");
-        tokio::time::sleep(backoff.next(fastrand::f64())).await;
-    }
-}
-
-async fn follow<T: Document>(
-    context: &Context,
-    tell: &impl Fn(DocumentEvent<T, T::Id>),
-    told: &mut HashSet<T::Id>,
-    backoff: &mut Backoff,
-) -> DocumentsError
-where
-    T::Id: Eq + Hash,
-{
-    let mut watch = match context.documents.watch::<T>().await {
-        Ok(watch) => watch,
-        Err(error) => return error,
-    };
-    // What an earlier watch told, and this one does not, was deleted in between.
-    let mut missing = told.clone();
-    loop {
-        let event = match watch.next().await {
-            Ok(event) => event,
-            Err(error @ DocumentsError::Store(_)) => return error,
-            // Whatever lies there hinders nothing else.
-            Err(error) => {
-                tracing::error!(%error, "passed over");
-                continue;
-            }
-        };
-        match &event {
-            // It is there: what runs by an earlier version of it goes on as it is.
-            DocumentEvent::Unreadable(id, unreadable) => {
-                tracing::error!(%unreadable, "left as it is");
-                missing.remove(id);
-            }
-            DocumentEvent::Put(id, _) => {
-                missing.remove(id);
-                told.insert(*id);
-            }
-            DocumentEvent::Deleted(id) => drop(told.remove(id)),
-            DocumentEvent::Current => {
-                // Not before: what fails on the way here every time is not to be tried all the time.
-                backoff.reset();
-                for id in missing.drain() {
-                    told.remove(&id);
-                    tell(DocumentEvent::Deleted(id));
-                }
-            }
-        }
-        tell(event);
     }
 }
 
@@ -194,7 +149,8 @@ impl SupervisorState {
         match event {
             DocumentEvent::Put(id, target) => {
                 let target = Arc::new(target.value);
-                let fresh = || Child { target: None, actor: None, restarts: Restarts::new(Instant::now()) };
+                let restarts = Restarts::new(Instant::now());
+                let fresh = || Child { target: None, actor: None, epoch: Epoch::FIRST, restarts };
                 self.targets.entry(id).or_insert_with(fresh).target = Some(target);
                 self.reconcile(id).await;
             }
@@ -206,6 +162,7 @@ impl SupervisorState {
                     Some(actor) => drop(actor.cast(TargetMessage::Drain)),
                     None => drop(self.targets.remove(&id)),
                 }
+                self.owning.gone(id);
             }
             DocumentEvent::Current => {
                 self.knows_targets = true;
@@ -245,6 +202,9 @@ impl SupervisorState {
         for target in targets {
             self.reconcile(target).await;
         }
+        if self.knows_targets && self.knows_consumers {
+            self.owning.knows_targets();
+        }
     }
 
     /// Starts the target's actor, or tells it what it should be.
@@ -253,14 +213,20 @@ impl SupervisorState {
         if !(self.knows_targets && self.knows_consumers) || self.is_draining {
             return;
         }
-        let consumers = self.consumers.get(&id).into_iter().flat_map(HashMap::values).cloned().collect();
+        let consumers: Vec<_> = self.consumers.get(&id).into_iter().flat_map(HashMap::values).cloned().collect();
         let Some(child) = self.targets.get_mut(&id) else { return };
         let Some(target) = child.target.clone() else { return };
+        self.owning.weighs(id, consumers.len());
+        let Some((epoch, lease)) = self.owning.lease(&self.context, id) else { return };
         if let Some(actor) = &child.actor {
-            let _ = actor.cast(TargetMessage::Reconcile(target, consumers));
+            // One of an earlier epoch is about to end.
+            if child.epoch == epoch {
+                let _ = actor.cast(TargetMessage::Reconcile(target, consumers));
+            }
             return;
         }
-        let arguments = TargetArguments { context: Arc::clone(&self.context), target, consumers };
+        child.epoch = epoch;
+        let arguments = TargetArguments { context: Arc::clone(&self.context), target, consumers, lease };
         match TargetActor::spawn_linked(None, TargetActor, arguments, self.myself.get_cell()).await {
             Ok((actor, _)) => {
                 child.restarts.started(Instant::now());
@@ -270,14 +236,23 @@ impl SupervisorState {
         }
     }
 
-    fn target_ended(&mut self, actor: &ActorCell, why: &str) {
+    async fn ended(&mut self, actor: &ActorCell, why: &str) {
+        if self.owning.is_by(actor) {
+            return self.left_out(why);
+        }
         let is_it = |child: &Child| child.actor.as_ref().is_some_and(|ours| ours.get_id() == actor.get_id());
         let Some((&id, child)) = self.targets.iter_mut().find(|(_, child)| is_it(child)) else { return };
         child.actor = None;
-        if child.target.is_none() {
+        let (is_deleted, was_of) = (child.target.is_none(), child.epoch);
+        if is_deleted {
             self.targets.remove(&id);
-        } else if !self.is_draining {
-            self.start_again(id, why);
+        }
+        self.owning.drained(id);
+        match self.owning.epoch(id) {
+            Some(_) if is_deleted || self.is_draining => {}
+            Some(epoch) if epoch != was_of => self.reconcile(id).await,
+            Some(_) => self.start_again(id, why),
+            None => {}
         }
         self.stop_if_drained();
     }
@@ -304,6 +279,9 @@ impl SupervisorState {
 
     fn drain(&mut self) {
         self.is_draining = true;
+        if self.owning.leave() {
+            return;
+        }
         for actor in self.targets.values().filter_map(|child| child.actor.as_ref()) {
             let _ = actor.cast(TargetMessage::Drain);
         }
@@ -311,140 +289,8 @@ impl SupervisorState {
     }
 
     fn stop_if_drained(&self) {
-        if self.is_draining && self.targets.values().all(|child| child.actor.is_none()) {
+        if self.is_draining && self.owning.is_alone() && self.targets.values().all(|child| child.actor.is_none()) {
             self.myself.stop(None);
-        }
-    }
-}
-
-/// Nothing is dropped unless every consumer can be asked. One that was started and has no checkpoint has passed nothing.
-async fn drop_tombstones(context: &Context) -> Result<u64, String> {
-    let unread = |error: DocumentsError| error.to_string();
-    let mut passed: Vec<(Filter, Idx)> = Vec::new();
-    for consumer in context.documents.all::<Consumer>().await.map_err(unread)? {
-        let consumer = consumer.map_err(|unreadable| unreadable.to_string())?;
-        if consumer.desired != Desired::Draft {
-            let saved = context.documents.get::<Checkpoint>(consumer.id).await.map_err(unread)?;
-            let mut reached = saved.map_or(Idx::START, |saved| saved.value.going_on_for(&consumer).idx);
-            // What is in quarantine has not arrived, and a delete can be.
-            let quarantined = context.documents.all_of::<Quarantined>(consumer.id).await.map_err(unread)?;
-            for entry in quarantined {
-                let set_aside = entry.map_err(|unreadable| unreadable.to_string())?.value.idx;
-                reached = reached.min(Idx(set_aside.0 - 1));
-            }
-            passed.push((consumer.filter, reached));
-        }
-    }
-    let before = Utc::now() - context.settings.tombstone_retention;
-    let dropped = context.stream.drop_tombstones(before, &passed).await;
-    dropped.map_err(|error: StreamError| error.to_string())
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{
-        path::Path,
-        sync::atomic::{AtomicBool, Ordering},
-    };
-
-    use tokio::sync::mpsc;
-
-    use super::*;
-    use crate::{
-        context::EngineSettings,
-        model::{Connection, Metadata, Tls},
-        store::{Documents, Keyring, SqliteStore, Store},
-        stream::SqliteStream,
-    };
-
-    fn target(name: &str) -> Target {
-        let connection = Connection {
-            host: "localhost".into(),
-            port: 5432,
-            database: "app".into(),
-            username: "sequin".into(),
-            password: None,
-            tls: Tls::default(),
-        };
-        let (id, now) = (TargetId::generate(), Utc::now());
-        Target {
-            id,
-            name: name.into(),
-            connection,
-            pool_size: 4,
-            metadata: Metadata::new(),
-            created_at: now,
-            updated_at: now,
-        }
-    }
-
-    async fn context(directory: &Path) -> (Arc<Context>, Arc<SqliteStore>) {
-        let stream = SqliteStream::open(&directory.join("records.db")).expect("a stream");
-        let store = Arc::new(SqliteStore::open(&directory.join("control.db")).await.expect("a store"));
-        let keyring = Keyring::from_base64(&Keyring::generate_base64()).expect("a key");
-        let documents = Documents::new(store.clone(), Arc::new(keyring));
-        (Arc::new(Context::new(EngineSettings::default(), Arc::new(stream), documents)), store)
-    }
-
-    #[tokio::test]
-    async fn a_watch_goes_on_after_a_panic_and_tells_everything_again() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let (context, _store) = context(directory.path()).await;
-        let there = target("a");
-        context.documents.create(&there, Utc::now()).await.expect("created");
-        let (tell, mut events) = mpsc::unbounded_channel();
-        let is_first = AtomicBool::new(true);
-        let watching = watch::<Target>(context, move |event| {
-            assert!(!is_first.swap(false, Ordering::Relaxed), "scripted");
-            drop(tell.send(event));
-        });
-        let told = tokio::select! {
-            () = watching => panic!("it ended"),
-            told = events.recv() => told.expect("it goes on"),
-        };
-        assert!(matches!(told, DocumentEvent::Put(id, _) if id == there.id), "{told:?}");
-    }
-
-    #[tokio::test]
-    async fn what_became_unreadable_is_not_taken_for_deleted_also_by_a_watch_that_begins_anew() {
-        let directory = tempfile::tempdir().expect("a directory");
-        let (context, store) = context(directory.path()).await;
-        let documents = &context.documents;
-        let (unreadable, deleted) = (target("a"), target("b"));
-        for target in [&unreadable, &deleted] {
-            documents.create(target, Utc::now()).await.expect("created");
-        }
-        let mut told = HashSet::new();
-        let mut backoff = Backoff::new(Duration::ZERO, Duration::ZERO);
-        // What one watch tells until it is current; then it is lost.
-        let mut events_of_a_watch = async || {
-            let (tell, mut events) = mpsc::unbounded_channel();
-            let tell = move |event| drop(tell.send(event));
-            let until_current = async {
-                let mut seen = Vec::new();
-                loop {
-                    match events.recv().await.expect("it goes on") {
-                        DocumentEvent::Current => return seen,
-                        event => seen.push(event),
-                    }
-                }
-            };
-            tokio::select! {
-                failed = follow::<Target>(&context, &tell, &mut told, &mut backoff) => panic!("{failed}"),
-                seen = until_current => seen,
-            }
-        };
-        assert_eq!(events_of_a_watch().await.len(), 2);
-        let damaged = b"no document".to_vec();
-        store.put(&format!("target/{}", unreadable.id), damaged).await.expect("damaged");
-        documents.delete::<Target>(deleted.id, None).await.expect("deleted");
-        for deletions in [1, 0] {
-            let events = events_of_a_watch().await;
-            let told_deleted = |event: &&_| matches!(event, DocumentEvent::Deleted(id) if *id == deleted.id);
-            assert_eq!(events.iter().filter(told_deleted).count(), deletions, "{events:?}");
-            let others = events.iter().filter(|event| !told_deleted(event));
-            let mut others = others.filter(|event| !matches!(event, DocumentEvent::Unreadable(..)));
-            assert_eq!(others.next(), None);
         }
     }
 }

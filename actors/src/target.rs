@@ -24,7 +24,7 @@ use crate::{
     flow::{breaker::Breaker, restarts::Restarts, turns::Turns},
     model::{Checkpoint, Consumer, ConsumerId, ConsumerStatus, Desired, Quarantined, Reason, Target, TargetStatus},
     pipeline::reason,
-    postgres::{Fault, LiveSessions, Pool, TlsError},
+    postgres::{Fault, Lease, LiveSessions, Pool, TlsError},
 };
 
 /// What a target is told.
@@ -47,6 +47,8 @@ pub(crate) struct TargetArguments {
     pub(crate) context: Arc<Context>,
     pub(crate) target: Arc<Target>,
     pub(crate) consumers: Vec<Arc<Consumer>>,
+    /// By what it is this node's.
+    pub(crate) lease: Lease,
 }
 
 pub(crate) struct TargetActorState {
@@ -104,9 +106,9 @@ impl Actor for TargetActor {
         myself: ActorRef<TargetMessage>,
         arguments: TargetArguments,
     ) -> Result<TargetActorState, ActorProcessingErr> {
-        let TargetArguments { context, target, consumers } = arguments;
-        let sessions = Arc::default();
-        let pool = make_pool(&context, &target, &sessions)?;
+        let TargetArguments { context, target, consumers, lease } = arguments;
+        let sessions = Arc::new(LiveSessions::of(lease));
+        let pool = Pool::new(&target, &sessions)?;
         myself.cast(TargetMessage::Reconcile(Arc::clone(&target), consumers))?;
         let mut state = TargetActorState {
             myself,
@@ -168,10 +170,6 @@ impl Actor for TargetActor {
     }
 }
 
-fn make_pool(context: &Context, target: &Target, sessions: &Arc<LiveSessions>) -> Result<Pool, TlsError> {
-    Pool::new(target, &context.settings.application_name(target.id), sessions)
-}
-
 impl TargetActorState {
     fn actors(&self) -> impl Iterator<Item = (&ConsumerId, &ActorRef<ConsumerMessage>)> {
         self.consumers.iter().filter_map(|(id, child)| child.actor.as_ref().map(|actor| (id, actor)))
@@ -184,7 +182,7 @@ impl TargetActorState {
         if is_elsewhere {
             // The consumers go over to the new pool as soon as it answers.
             self.sessions.go_elsewhere();
-            self.pool = make_pool(&self.context, &self.target, &self.sessions)?;
+            self.pool = Pool::new(&self.target, &self.sessions)?;
             self.breaker = Breaker::new(Instant::now());
             self.reason = None;
             self.probe_now();

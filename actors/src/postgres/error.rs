@@ -103,6 +103,11 @@ impl Fault {
         Self::new(kinds::SESSION_CLOSED, None, "the server closed the session")
     }
 
+    /// Another node has the target by now, or may have.
+    pub(super) fn not_owner() -> Self {
+        Self::new(kinds::NOT_OWNER, None, "this node could not make sure that the target is still its own")
+    }
+
     /// The same, as the target's fault: while a session is being opened, nothing else can be.
     pub(super) fn while_connecting(self) -> Self {
         Self { verdict: Verdict::Target, ..self }

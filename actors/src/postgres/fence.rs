@@ -1,9 +1,11 @@
 //! The fence: no statement of an earlier pipeline may take effect after a new one has begun.
 //!
-//! A pipeline can end while the server still works on a statement of its: its connection broke, its task was dropped,
-//! its process was killed. Should that statement commit late, it could bring back a row that the new pipeline has
-//! deleted, since a delete leaves nothing behind that would hold it off. So, before it reads, a new pipeline ends every
-//! session that bears the target's name and is not known to be alive in this process.
+//! A pipeline can end while the server still works on a statement of its: its connection broke, its task was dropped, its
+//! process was killed or paused, its node lost the target to another. Should that statement commit late, it could bring back
+//! a row that the new pipeline has deleted, since a delete leaves nothing behind that would hold it off. So, before it
+//! reads, a new pipeline ends every session that bears the target's name and its own or a lower epoch, and is not known to
+//! be alive in this process. A session that is connected after that belongs to somebody who finds out, before he uses
+//! it, that the target is another's (see [`Lease`]).
 //!
 //! It asks once, and not again before a session of ours has ended: until then, all that there are are known.
 
@@ -16,13 +18,15 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use tokio::{
     sync::{RwLock, RwLockReadGuard},
     time::Instant,
 };
-use tokio_postgres::Client;
+use tokio_postgres::{Client, types::ToSql};
 
 use super::error::Fault;
+use crate::model::{Epoch, TargetId};
 
 /// How long a session may take to end once it was told to.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,18 +34,60 @@ const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often it is looked whether it has.
 const END_POLL: Duration = Duration::from_millis(20);
 
+/// What bears the target's name, and an epoch, is counted: whose epoch is not higher is told to end, but for those that
+/// live. Those of another user of ours, as before the target was given another one, can only be waited for.
 const END_STRAYS: &str = "
-    select count(pg_catalog.pg_terminate_backend(pid)) from pg_catalog.pg_stat_activity
-    where application_name = pg_catalog.current_setting('application_name') and usename = session_user
-      and datname = pg_catalog.current_database() and not pid = any($1)";
+    with session as (
+      select pid, usename = session_user as is_ours, substr(application_name, length($1) + 1) as epoch
+      from pg_catalog.pg_stat_activity
+      where left(application_name, length($1)) = $1 and datname = pg_catalog.current_database() and not pid = any($3)),
+    numbered as (select pid, is_ours, epoch::bigint as epoch from session where epoch ~ '^[0-9]{1,9}$')
+    select count(*) filter (where epoch > $2),
+      count(case when epoch > $2 then null when is_ours then pg_catalog.pg_terminate_backend(pid)::int else 0 end)
+    from numbered";
+
+/// What a database's sessions are called that belong to one ownership of a target.
+#[derive(Clone)]
+pub struct Lease {
+    /// What they all begin with, whatever the epoch.
+    target: String,
+    epoch: Epoch,
+    is_ours: Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>,
+}
+
+impl Lease {
+    /// The lease of a target in an epoch. `is_ours` finds out, by a write to the store that begins when it is called, that
+    /// nobody has taken the target over until then.
+    ///
+    /// PostgreSQL keeps 63 bytes of a name: of the cluster at most 16, and an epoch up to 999,999.
+    pub fn new(
+        cluster: &str,
+        target: TargetId,
+        epoch: Epoch,
+        is_ours: Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>,
+    ) -> Self {
+        Self { target: format!("sequin/{cluster}/{}/", target.0.simple()), epoch, is_ours }
+    }
+
+    /// What a session is called.
+    pub(super) fn application_name(&self) -> String {
+        format!("{}{}", self.target, self.epoch)
+    }
+
+    pub(super) async fn is_ours(&self) -> bool {
+        (self.is_ours)().await
+    }
+}
 
 /// A session's process on the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Backend(i32);
 
 /// The sessions that this process has with one target, whichever pool they belong to.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct LiveSessions {
+    /// `None` for those in which nothing of a stream is written.
+    lease: Option<Lease>,
     backends: Mutex<HashSet<Backend>>,
     /// How many have ended, or were given up together with the server that they are with.
     endings: AtomicU64,
@@ -52,13 +98,30 @@ pub struct LiveSessions {
 }
 
 /// A session's entry among the live, for as long as it lives.
-#[derive(Debug)]
 pub(super) struct Alive {
     sessions: Arc<LiveSessions>,
     pub(super) backend: Backend,
 }
 
 impl LiveSessions {
+    /// Those of a target that is ours by `lease`.
+    pub fn of(lease: Lease) -> Self {
+        Self { lease: Some(lease), ..Self::default() }
+    }
+
+    /// What they are called.
+    pub(super) fn application_name(&self) -> String {
+        self.lease.as_ref().map(Lease::application_name).unwrap_or_default()
+    }
+
+    /// Fails if a session that is connected must not be used: somebody else has taken the target over, or may have.
+    pub(super) async fn check_ours(&self) -> Result<(), Fault> {
+        match &self.lease {
+            Some(lease) if !lease.is_ours().await => Err(Fault::not_owner()),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.backends.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
@@ -97,13 +160,18 @@ impl LiveSessions {
 
     /// Ends the sessions of the target that are not among the live, and waits until they are gone.
     pub(super) async fn end_strays(&self, client: &Client) -> Result<(), Fault> {
+        let Some(lease) = &self.lease else { return Ok(()) };
         let _none_is_opening = self.opening.write().await;
         let Some(endings) = self.unfenced() else { return Ok(()) };
         let deadline = Instant::now() + END_TIMEOUT;
         loop {
             let live = self.known();
-            let strays: i64 = client.query_one(END_STRAYS, &[&live]).await?.try_get(0)?;
-            if strays == 0 {
+            let parameters: [&(dyn ToSql + Sync); 3] = [&lease.target, &i64::from(lease.epoch.0), &live];
+            let found = client.query_one(END_STRAYS, &parameters).await?;
+            if found.try_get::<_, i64>(0)? > 0 {
+                return Err(Fault::not_owner());
+            }
+            if found.try_get::<_, i64>(1)? == 0 {
                 self.fenced(endings);
                 return Ok(());
             }

@@ -19,7 +19,7 @@ pub use catalog::{cleanup_sql, create_table_sql, setup_sql};
 pub use create::create_table;
 pub use encode::copy_row;
 pub use error::{Fault, Verdict};
-pub use fence::{Backend, LiveSessions};
+pub use fence::{Backend, Lease, LiveSessions};
 pub use pool::{Pool, Sessions};
 pub use session::{CheckReport, Session, check};
 pub use tls::{TlsError, check as check_tls};

@@ -43,8 +43,8 @@ pub struct Sessions {
 
 impl Pool {
     /// Makes the pool. Nothing is connected before the first session is needed.
-    pub fn new(target: &Target, application_name: &str, live: &Arc<LiveSessions>) -> Result<Self, TlsError> {
-        let opener = Opener::new(&target.connection, application_name, Arc::clone(live))?;
+    pub fn new(target: &Target, live: &Arc<LiveSessions>) -> Result<Self, TlsError> {
+        let opener = Opener::new(&target.connection, Arc::clone(live))?;
         let (failed, failures) = watch::channel(None);
         let sessions = bb8::Pool::builder()
             .max_size(target.pool_size)

@@ -82,11 +82,13 @@ pub(super) struct Opener {
 }
 
 impl Opener {
-    pub(super) fn new(
-        connection: &Connection,
-        application_name: &str,
-        live: Arc<LiveSessions>,
-    ) -> Result<Self, TlsError> {
+    /// For the sessions of a target that is ours.
+    pub(super) fn new(connection: &Connection, live: Arc<LiveSessions>) -> Result<Self, TlsError> {
+        let name = live.application_name();
+        Self::named(connection, &name, live)
+    }
+
+    fn named(connection: &Connection, application_name: &str, live: Arc<LiveSessions>) -> Result<Self, TlsError> {
         let connector = tls::connector(&connection.tls)?;
         let config = config(connection, application_name);
         Ok(Self { connections: PostgresConnectionManager::new(config, connector), live })
@@ -104,6 +106,7 @@ impl Opener {
         let backend = client.query_one("select pg_catalog.pg_backend_pid()", &[]).await?.try_get(0)?;
         let alive = self.live.add(backend);
         client.batch_execute(SETTINGS).await?;
+        self.live.check_ours().await?;
         Ok(Session {
             client,
             stage: Stage::Untried,
@@ -242,7 +245,7 @@ pub async fn check(connection: &Connection, application_name: &str) -> Result<Ch
 
 /// Opens one session outside of any pool.
 pub(super) async fn connect(connection: &Connection, application_name: &str) -> Result<Session, Fault> {
-    Opener::new(connection, application_name, Arc::default())?.open().await
+    Opener::named(connection, application_name, Arc::default())?.open().await
 }
 
 impl From<TlsError> for Fault {

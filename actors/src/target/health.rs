@@ -9,13 +9,13 @@ use std::{
 use chrono::Utc;
 use futures_util::FutureExt;
 
-use super::{TargetActorState, TargetMessage, make_pool};
+use super::{TargetActorState, TargetMessage};
 use crate::{
     consumer::{ConsumerMessage, Doubt},
     flow::breaker::Circuit,
     model::{ConsumerId, TargetState, TargetStatus},
     pipeline::reason,
-    postgres::{Fault, TlsError},
+    postgres::{Fault, Pool, TlsError},
 };
 
 /// How often a target that answers is asked again.
@@ -141,7 +141,7 @@ impl TargetActorState {
         }
         if self.reason.is_none() {
             // What the old sessions were connected to is not what will answer.
-            self.pool = make_pool(&self.context, &self.target, &self.sessions)?;
+            self.pool = Pool::new(&self.target, &self.sessions)?;
         }
         self.is_beyond_probes = fault.is_beyond_a_probe();
         if self.reason.as_ref() != Some(&reason) {

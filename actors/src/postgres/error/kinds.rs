@@ -39,6 +39,12 @@ pub(super) const SESSION_CLOSED: Kind = kind(
 );
 pub(super) const INTERNAL: Kind =
     kind(Target, "internal_fault", "a fault of this program", "nothing, unless it stays: then look at this node's log");
+pub(super) const NOT_OWNER: Kind = kind(
+    Target,
+    "not_owner",
+    "the node was paused or cut off from the control store, and another one takes the target over",
+    "nothing: the node that owns the target brings what is missing",
+);
 pub(super) const POOL_EXHAUSTED: Kind = kind(
     Contention,
     "pool_exhausted",
