@@ -143,7 +143,7 @@ impl ClusterState {
 
     fn session_event(&mut self, event: DocumentEvent<Session, SessionId>) {
         match event {
-            DocumentEvent::Put(id, session) => self.happened(Event::SessionSeen(id, session.value, session.revision)),
+            DocumentEvent::Put(_, session) => self.happened(Event::SessionSeen(session.value, session.revision)),
             DocumentEvent::Deleted(id) => self.happened(Event::SessionGone(id)),
             // Its key is there: it is not taken for over, and what it owns stays its own.
             DocumentEvent::Unreadable(..) => {}
@@ -156,8 +156,8 @@ impl ClusterState {
 
     fn ownership_event(&mut self, event: DocumentEvent<Ownership, TargetId>) {
         match event {
-            DocumentEvent::Put(target, ownership) => {
-                self.happened(Event::OwnershipSeen(target, ownership.value, ownership.revision));
+            DocumentEvent::Put(_, ownership) => {
+                self.happened(Event::OwnershipSeen(ownership.value, ownership.revision));
             }
             DocumentEvent::Deleted(target) => self.happened(Event::OwnershipGone(target)),
             // Whoever tries to take it is refused.
@@ -233,8 +233,8 @@ async fn perform(context: &Context, write: Write) -> Result<Revision, DocumentsE
     let documents = &context.documents;
     let is_over = |id: &SessionId| StoreError::Conflict { key: format!("session/{id}") }.into();
     match write {
-        Write::Begin(id) => documents.insert(id, &session(context, Phase::Serving)).await,
-        Write::Renew(id, revision, phase) => documents.update(id, &session(context, phase), revision).await,
+        Write::Begin(id) => documents.insert(id, &session(id, context, Phase::Serving)).await,
+        Write::Renew(id, revision, phase) => documents.update(id, &session(id, context, phase), revision).await,
         Write::Recover(id) => match documents.get::<Session>(id).await? {
             Some(found) if found.value.phase != Phase::Ended => Ok(found.revision),
             _ => Err(is_over(&id)),
@@ -243,10 +243,10 @@ async fn perform(context: &Context, write: Write) -> Result<Revision, DocumentsE
             let Some(found) = documents.get::<Session>(id).await? else { return Err(is_over(&id)) };
             documents.update(id, &Session { phase: Phase::Ended, ..found.value }, revision).await
         }
-        Write::Bury(id) => documents.insert(id, &session(context, Phase::Ended)).await,
+        Write::Bury(id) => documents.insert(id, &session(id, context, Phase::Ended)).await,
         Write::Clear(id, revision) => documents.delete::<Session>(id, Some(revision)).await.map(|()| revision),
-        Write::Own(target, ownership, None) => documents.insert(target, &ownership).await,
-        Write::Own(target, ownership, Some(revision)) => documents.update(target, &ownership, revision).await,
+        Write::Own(ownership, None) => documents.insert(ownership.target, &ownership).await,
+        Write::Own(ownership, Some(revision)) => documents.update(ownership.target, &ownership, revision).await,
         Write::Forget(target, revision) => {
             if documents.get::<Target>(target).await?.is_some() {
                 return Err(StoreError::Conflict { key: format!("ownership/{target}") }.into());
@@ -256,8 +256,9 @@ async fn perform(context: &Context, write: Write) -> Result<Revision, DocumentsE
     }
 }
 
-fn session(context: &Context, phase: Phase) -> Session {
+fn session(id: SessionId, context: &Context, phase: Phase) -> Session {
     Session {
+        id,
         node: context.settings.node.clone(),
         version: env!("CARGO_PKG_VERSION").into(),
         started_at: context.began_at,

@@ -21,7 +21,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema, openapi::Object};
 
-pub(super) use self::view::STALE;
 use self::{secret::SecretText, view::TargetView};
 use super::{
     Api, State,

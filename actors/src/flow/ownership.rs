@@ -41,11 +41,11 @@ pub enum Event {
     /// The store has told everything that was there.
     Current,
     /// A session's key has been read.
-    SessionSeen(SessionId, Session, Revision),
+    SessionSeen(Session, Revision),
     /// A session's key is gone: it had ended before.
     SessionGone(SessionId),
     /// An ownership's key has been read.
-    OwnershipSeen(TargetId, Ownership, Revision),
+    OwnershipSeen(Ownership, Revision),
     /// An ownership's key is gone, with its target.
     OwnershipGone(TargetId),
     /// A target is there, and weighs so much.
@@ -82,7 +82,7 @@ pub enum Write {
     /// Deletes the key of a session that has ended.
     Clear(SessionId, Revision),
     /// Writes an ownership, if it is at this revision, or not there.
-    Own(TargetId, Ownership, Option<Revision>),
+    Own(Ownership, Option<Revision>),
     /// Deletes the ownership of a target that is not there any more.
     Forget(TargetId, Revision),
 }
@@ -131,6 +131,19 @@ struct Held {
     is_draining: bool,
 }
 
+/// Whether all that there was has been told: before, what is missing can't be told from what is to come.
+#[derive(Default)]
+struct Told {
+    store: bool,
+    targets: bool,
+}
+
+impl Told {
+    fn is_everything(&self) -> bool {
+        self.store && self.targets
+    }
+}
+
 /// One node's part in the protocol.
 pub struct Ownerships {
     node: String,
@@ -140,7 +153,7 @@ pub struct Ownerships {
     others: BTreeMap<SessionId, Other>,
     /// Those that are known to have ended: somebody's word of it was read, or written.
     ended: BTreeSet<SessionId>,
-    ownerships: BTreeMap<TargetId, (Ownership, Revision)>,
+    owners: BTreeMap<TargetId, (Ownership, Revision)>,
     targets: BTreeMap<TargetId, u64>,
     placement: HashMap<TargetId, SessionId>,
     is_misplaced: bool,
@@ -152,8 +165,7 @@ pub struct Ownerships {
     changed: BTreeSet<TargetId>,
     /// And what with the next renewal: it could not be written.
     unwritten: BTreeSet<TargetId>,
-    knows_store: bool,
-    knows_targets: bool,
+    told: Told,
     is_leaving: bool,
     actions: Vec<Action>,
 }
@@ -168,7 +180,7 @@ impl Ownerships {
             mine: Mine::default(),
             others: BTreeMap::new(),
             ended: BTreeSet::new(),
-            ownerships: BTreeMap::new(),
+            owners: BTreeMap::new(),
             targets: BTreeMap::new(),
             placement: HashMap::new(),
             is_misplaced: true,
@@ -177,8 +189,7 @@ impl Ownerships {
             ending: BTreeSet::new(),
             changed: BTreeSet::new(),
             unwritten: BTreeSet::new(),
-            knows_store: false,
-            knows_targets: false,
+            told: Told::default(),
             is_leaving: false,
             actions: Vec::new(),
         }
@@ -192,10 +203,10 @@ impl Ownerships {
     /// What an event leads to.
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
-            Event::Current => self.knows_store = true,
-            Event::SessionSeen(id, session, revision) => self.session_seen(id, session, revision, now),
+            Event::Current => self.told.store = true,
+            Event::SessionSeen(session, revision) => self.session_seen(session, revision, now),
             Event::SessionGone(id) => self.session_gone(id),
-            Event::OwnershipSeen(target, ownership, revision) => self.ownership_seen(target, ownership, revision),
+            Event::OwnershipSeen(ownership, revision) => self.ownership_seen(ownership, revision),
             Event::OwnershipGone(target) => self.ownership_gone(target),
             Event::TargetWeighs(target, weight) => {
                 if self.targets.insert(target, weight) != Some(weight) {
@@ -207,7 +218,7 @@ impl Ownerships {
                 self.is_misplaced |= self.targets.remove(&target).is_some();
                 self.changed.insert(target);
             }
-            Event::TargetsKnown => self.knows_targets = true,
+            Event::TargetsKnown => self.told.targets = true,
             Event::Drained(target) => self.drained(target),
             Event::Confirm(ticket, target, epoch) => self.confirm(ticket, target, epoch, now),
             Event::Leave => self.leave(now),
@@ -228,12 +239,12 @@ impl Ownerships {
     fn wrote(&mut self, write: Write, outcome: Outcome, now: Instant) {
         match write {
             Write::Begin(id) | Write::Renew(id, ..) | Write::Recover(id) => {
-                self.session_written(id, write, outcome, now)
+                self.session_written(id, write, outcome, now);
             }
             Write::End(id, _) if self.mine.is(id) => self.mine.left(),
             Write::End(id, _) | Write::Bury(id) => self.session_ended(id, outcome),
             Write::Clear(..) => {}
-            Write::Own(target, ownership, _) => self.owned(target, ownership, outcome),
+            Write::Own(ownership, _) => self.owned(ownership, outcome),
             Write::Forget(target, _) => self.forgotten(target, outcome),
         }
     }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::SessionId;
+use super::{SessionId, TargetId};
 
 /// The number of a write: higher is later, and no two writes share one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +37,8 @@ impl fmt::Display for Epoch {
 /// One life of a node, from its start to its end, or until it was silent for so long that others ended it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
+    /// Its id.
+    pub id: SessionId,
     /// The node's name.
     pub node: String,
     /// What of this program the node runs.
@@ -71,6 +73,8 @@ impl SessionId {
 /// Whose a target is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ownership {
+    /// The target.
+    pub target: TargetId,
     /// The session of its owner; `None` once that has let go of it.
     pub session: Option<SessionId>,
     /// The number of this ownership, or of the last one.

@@ -6,16 +6,17 @@ use super::{Action, Held, Outcome, Ownerships, Write};
 use crate::model::{Ownership, Revision, SessionId, TargetId};
 
 impl Ownerships {
-    pub(super) fn ownership_seen(&mut self, target: TargetId, ownership: Ownership, revision: Revision) {
-        if self.ownerships.get(&target).is_some_and(|(_, known)| revision <= *known) {
+    pub(super) fn ownership_seen(&mut self, ownership: Ownership, revision: Revision) {
+        let target = ownership.target;
+        if self.owners.get(&target).is_some_and(|(_, known)| revision <= *known) {
             return;
         }
-        self.ownerships.insert(target, (ownership, revision));
+        self.owners.insert(target, (ownership, revision));
         self.changed.insert(target);
     }
 
     pub(super) fn ownership_gone(&mut self, target: TargetId) {
-        self.ownerships.remove(&target);
+        self.owners.remove(&target);
         self.changed.insert(target);
     }
 
@@ -24,11 +25,11 @@ impl Ownerships {
         self.changed.insert(target);
     }
 
-    pub(super) fn owned(&mut self, target: TargetId, ownership: Ownership, outcome: Outcome) {
+    pub(super) fn owned(&mut self, ownership: Ownership, outcome: Outcome) {
         if let Outcome::Done(revision) = outcome {
-            self.ownership_seen(target, ownership, revision);
+            self.ownership_seen(ownership, revision);
         }
-        self.is_written(target, outcome);
+        self.is_written(ownership.target, outcome);
     }
 
     pub(super) fn forgotten(&mut self, target: TargetId, outcome: Outcome) {
@@ -53,7 +54,7 @@ impl Ownerships {
     }
 
     pub(super) fn look_at_changed(&mut self, now: Instant) {
-        if !self.knows_store || !self.knows_targets || !self.mine.is_fresh(self.ttl, now) {
+        if !self.told.is_everything() || !self.mine.is_fresh(self.ttl, now) {
             return;
         }
         let Some(mine) = self.mine.id() else { return };
@@ -63,7 +64,7 @@ impl Ownerships {
                 continue;
             }
             let is_wanted = !self.is_leaving && self.placement.get(&target) == Some(&mine);
-            let known = self.ownerships.get(&target).copied();
+            let known = self.owners.get(&target).copied();
             if let Some((ownership, revision)) = known
                 && ownership.session == Some(mine)
             {
@@ -85,8 +86,7 @@ impl Ownerships {
     /// Takes over what nobody owns.
     fn take(&mut self, target: TargetId, mine: SessionId, known: Option<(Ownership, Revision)>) {
         let epoch = known.map(|(ownership, _)| ownership.epoch).unwrap_or_default().next();
-        let ownership = Ownership { session: Some(mine), epoch };
-        self.own(target, ownership, known.map(|(_, revision)| revision));
+        self.own(Ownership { target, session: Some(mine), epoch }, known.map(|(_, revision)| revision));
     }
 
     fn look_at_own(&mut self, target: TargetId, ownership: Ownership, revision: Revision, is_wanted: bool) {
@@ -96,7 +96,7 @@ impl Ownerships {
                 self.actions.push(Action::Run(target, ownership.epoch));
             }
             None if self.targets.contains_key(&target) => {
-                self.own(target, Ownership { session: None, ..ownership }, Some(revision));
+                self.own(Ownership { session: None, ..ownership }, Some(revision));
             }
             None => {
                 self.owning.insert(target, false);
@@ -110,8 +110,8 @@ impl Ownerships {
         }
     }
 
-    fn own(&mut self, target: TargetId, ownership: Ownership, expected: Option<Revision>) {
-        self.owning.insert(target, false);
-        self.write(Write::Own(target, ownership, expected));
+    fn own(&mut self, ownership: Ownership, expected: Option<Revision>) {
+        self.owning.insert(ownership.target, false);
+        self.write(Write::Own(ownership, expected));
     }
 }

@@ -109,7 +109,7 @@ impl Ownerships {
             (_, Outcome::Done(revision)) => self.renewed(write, revision, begun_at, now),
             // One that has not begun is forgotten: should its key be there after all, others end it.
             (Write::Begin(_) | Write::Recover(_), Outcome::Refused) | (Write::Begin(_), Outcome::Unknown) => {
-                self.lost()
+                self.lost();
             }
             // Perhaps by a write of its own of which nobody heard.
             (_, Outcome::Refused) => {
@@ -138,7 +138,7 @@ impl Ownerships {
             // Whoever hears nothing hears no others either: they have their time from now on.
             self.mine.in_touch_since = Some(now);
             self.is_misplaced = true;
-            self.changed.extend(self.ownerships.keys());
+            self.changed.extend(self.owners.keys());
         }
         if !self.mine.asked_since.is_empty() || (self.is_leaving && !self.mine.is_said_to_leave) {
             self.renew(now);
@@ -201,12 +201,13 @@ impl Ownerships {
     }
 
     fn owns_nothing(&self, id: SessionId) -> bool {
-        targets_of(&self.ownerships, id).next().is_none()
+        targets_of(&self.owners, id).next().is_none()
     }
 
     // Those of others.
 
-    pub(super) fn session_seen(&mut self, id: SessionId, session: Session, revision: Revision, now: Instant) {
+    pub(super) fn session_seen(&mut self, session: Session, revision: Revision, now: Instant) {
+        let id = session.id;
         let is_over = session.phase == Phase::Ended;
         if self.mine.is(id) {
             if is_over && !self.mine.has_left && self.mine.writing_since.is_none() {
@@ -237,7 +238,7 @@ impl Ownerships {
     fn has_ended(&mut self, id: SessionId) {
         if self.ended.insert(id) {
             self.is_misplaced = true;
-            self.changed.extend(targets_of(&self.ownerships, id));
+            self.changed.extend(targets_of(&self.owners, id));
         }
     }
 
@@ -247,7 +248,7 @@ impl Ownerships {
             Outcome::Done(_) => self.has_ended(id),
             // Its key is there, or has changed: the store will tell.
             Outcome::Refused => {}
-            Outcome::Unknown => self.unwritten.extend(targets_of(&self.ownerships, id)),
+            Outcome::Unknown => self.unwritten.extend(targets_of(&self.owners, id)),
         }
     }
 
@@ -293,7 +294,7 @@ impl Ownerships {
 
     /// Finds out where the targets belong, if that may have changed.
     pub(super) fn place(&mut self, now: Instant) {
-        let is_ready = self.knows_store && self.knows_targets && self.mine.is_fresh(self.ttl, now);
+        let is_ready = self.told.is_everything() && self.mine.is_fresh(self.ttl, now);
         if !is_ready || !std::mem::take(&mut self.is_misplaced) {
             return;
         }
@@ -308,7 +309,7 @@ impl Ownerships {
         });
         candidates.extend(serving.map(|(&session, other)| Candidate { node: other.session.node.clone(), session }));
         let placement = place(&candidates, &self.targets);
-        let moved = self.targets.keys().chain(self.ownerships.keys());
+        let moved = self.targets.keys().chain(self.owners.keys());
         let moved = moved.filter(|target| placement.get(target) != self.placement.get(target));
         self.changed.extend(moved);
         self.placement = placement;

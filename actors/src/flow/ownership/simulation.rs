@@ -169,15 +169,15 @@ impl World {
         let Scheduled { node: number, life, .. } = scheduled;
         let node = &self.nodes[number];
         match scheduled.happening {
-            Happening::Fault => return self.fault(),
+            Happening::Fault => self.fault(),
             // What is under way arrives, whatever has become of its sender.
-            Happening::Write(write) => return self.write_arrives(number, life, write),
-            Happening::Ask(target, request) => return self.question_arrives(number, life, target, request),
-            _ if life != node.life => return,
+            Happening::Write(write) => self.write_arrives(number, life, write),
+            Happening::Ask(target, request) => self.question_arrives(number, life, target, request),
+            _ if life != node.life => {}
             // A node that is paused finds everything when it goes on, and what it does first is anybody's guess.
             _ if node.paused_until > self.now => {
                 let at = node.paused_until + self.random.u64(..200);
-                return self.put(Scheduled { at, ..scheduled });
+                self.put(Scheduled { at, ..scheduled });
             }
             Happening::Start => self.start(number),
             Happening::Tick => {

@@ -54,7 +54,7 @@ impl Store {
                 self.sessions.remove(&id);
                 self.wrote(Key::Session(id), |_| Event::SessionGone(id))
             }
-            Write::Own(target, ownership, expected) => self.own(target, ownership, expected),
+            Write::Own(ownership, expected) => self.own(ownership, expected),
             // No target of the simulation is ever deleted.
             _ => Outcome::Refused,
         }
@@ -63,12 +63,13 @@ impl Store {
     fn put_session(&mut self, id: SessionId, node: &str, phase: Phase) -> Outcome {
         let node = self.sessions.get(&id).map_or_else(|| node.to_owned(), |(session, _)| session.node.clone());
         let time = DateTime::UNIX_EPOCH;
-        let session = Session { node, version: "1".into(), started_at: time, renewed_at: time, phase };
+        let session = Session { id, node, version: "1".into(), started_at: time, renewed_at: time, phase };
         self.sessions.insert(id, (session.clone(), self.next()));
-        self.wrote(Key::Session(id), |revision| Event::SessionSeen(id, session, revision))
+        self.wrote(Key::Session(id), |revision| Event::SessionSeen(session, revision))
     }
 
-    fn own(&mut self, target: TargetId, mut ownership: Ownership, expected: Option<Revision>) -> Outcome {
+    fn own(&mut self, mut ownership: Ownership, expected: Option<Revision>) -> Outcome {
+        let target = ownership.target;
         let there = self.ownerships.get(&target).copied();
         if there.map(|(_, revision)| revision) != expected && self.broken != Some(Rule::TakeBySwap) {
             return Outcome::Refused;
@@ -79,7 +80,7 @@ impl Store {
             ownership.epoch = before.epoch;
         }
         self.ownerships.insert(target, (ownership, self.next()));
-        self.wrote(Key::Ownership(target), |revision| Event::OwnershipSeen(target, ownership, revision))
+        self.wrote(Key::Ownership(target), |revision| Event::OwnershipSeen(ownership, revision))
     }
 
     fn next(&self) -> Revision {
