@@ -142,8 +142,9 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("model", &["model"]),
     ("flow", &["flow", "model"]),
     ("embedded", &["embedded"]),
-    ("stream", &["stream", "model", "embedded"]),
-    ("store", &["store", "model", "embedded"]),
+    ("jetstream", &["jetstream", "model"]),
+    ("stream", &["stream", "model", "embedded", "jetstream"]),
+    ("store", &["store", "model", "embedded", "jetstream"]),
     ("postgres", &["postgres", "model"]),
     ("pipeline", &["pipeline", "flow", "model", "stream", "store", "postgres"]),
     ("notify", &["notify", "model"]),
@@ -194,6 +195,7 @@ fn uses_of_the_inside(file: &File) -> Vec<Finding> {
     let is_open = |name: &str| match name {
         "self" | "model" | "stream" | "store" => true,
         "embedded" => file.path == "src/service.rs",
+        "jetstream" => ["src/service.rs", "src/config.rs"].contains(&file.path.as_str()),
         item => item.starts_with(char::is_uppercase),
     };
     file.paths_where(|path| path[0] == "sequin_actors" && path.get(1).is_some_and(|name| !is_open(name)))
