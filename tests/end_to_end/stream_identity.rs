@@ -147,10 +147,8 @@ async fn a_consumer_whose_stream_went_back_stays_halted_however_much_is_publishe
         engine.stop().await;
         drop(stream);
         // Whoever still holds it has let go once all of it is in the file.
-        eventually("the stream to be closed", async || {
-            holds(!file("records.db-wal").exists(), || "it is open".into())
-        })
-        .await;
+        eventually("the stream to be closed", async || holds(!file("records.db-wal").exists(), || "it is open".into()))
+            .await;
         fs::copy(file("records.db"), file(&format!("backup-{round}"))).expect("a backup");
     }
 
