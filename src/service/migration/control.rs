@@ -187,7 +187,7 @@ async fn for_each_entry(
         after = page.last().map(|entry| entry.key.clone());
         let some: Vec<Entry> = page.into_iter().filter(&wanted).collect();
         number += some.len() as u64;
-        stream::iter(some).map(&work).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
+        stream::iter(some).map(|entry| work(entry)).buffer_unordered(AT_ONCE).try_collect::<()>().await?;
         if is_last {
             return Ok(number);
         }

@@ -2,7 +2,7 @@
 
 use sequin_actors::{
     model::{Filter, Idx, Provider, Publication, decode},
-    stream::{JetStreamStream, PageLimit, RecordStream},
+    stream::{JetStreamStream, PageLimit, RecordStream, StreamError},
 };
 
 use super::{MigrationError, positions::Positions};
@@ -30,10 +30,8 @@ pub(super) async fn copy(
 ) -> Result<(), MigrationError> {
     let filter = Filter::Provider(provider.clone());
     let end = from.head(&filter).await?;
-    // An earlier attempt may have made it.
-    if to.identity(&filter).await?.is_none() {
-        to.create_from(provider, Idx(end.0 + 1)).await?;
-    }
+    // An earlier attempt may have made it already.
+    to.create_from(provider, Idx(end.0 + 1)).await.map_err(StreamError::from)?;
     let mut copying = Copying { provider, to, publication: Publication::default(), landed: end, moved };
     let mut landmarks = positions.of(provider).into_iter().peekable();
     let mut reader = from.reader(&filter, Idx::START);
