@@ -3,6 +3,8 @@
 //! A connection that was made once is made again for ever, and every request ends within [`REQUEST`]: what may pass is
 //! tried again by whoever asked, within a time of his own.
 
+mod consumer;
+mod cursor;
 mod error;
 mod tls;
 
@@ -17,6 +19,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::model::Secret;
 
+pub(crate) use consumer::Arrived;
+pub(crate) use cursor::{Cursor, IDENTITY};
 pub use error::JetStreamError;
 
 /// How long a request may take, the one that finds out whether a server still lives included.
