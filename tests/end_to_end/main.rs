@@ -40,6 +40,7 @@ mod restarts;
 mod secrets;
 mod singer;
 mod singer_tap;
+mod stream_identity;
 mod supervision;
 mod syncs;
 mod views;

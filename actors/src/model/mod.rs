@@ -18,12 +18,12 @@ mod target;
 mod token;
 
 pub use audit::{AuditEntry, AuditedToken};
-pub use checkpoint::{Backfill, Checkpoint, TableId};
+pub use checkpoint::{Astray, Backfill, Checkpoint, TableId};
 pub use collection::{CollectionKey, CollectionVersion};
 pub use consumer::{Consumer, Desired, Filter, Rewind, TableName, UnsupportedText};
 pub use envelope::{EnvelopeError, Routing, decode, decode_routing, encode};
 pub use idempotency::IdempotencyKey;
-pub use ids::{AuditId, ConsumerId, Idx, Provider, SequinId, SyncId, TargetId, TokenId};
+pub use ids::{AuditId, ConsumerId, Idx, Provider, SequinId, StreamId, SyncId, TargetId, TokenId};
 pub use page::{Entry, Page};
 pub use publication::{Outgoing, Publication, SyncDescription, SyncSeen};
 pub use quarantine::{QuarantineKey, Quarantined};

@@ -6,6 +6,7 @@
 //!   later, block by block, in order. Deleting each at once would dirty a page of the log for every record published.
 //! - `block` counts the versions that count and those that don't, per [`position::BLOCK`] positions, so that a
 //!   consumer's lag is a sum of few numbers, and space is reclaimed where most of it is.
+//! - `identity` is one row: which file this is, made with it. A copy is the same stream.
 
 mod position;
 mod publish;
@@ -33,11 +34,12 @@ use self::{
 use super::{RecordReader, RecordStream, StreamError, SyncQuery, Version};
 use crate::{
     embedded::{Settings, SqliteError, SqliteFile},
-    model::{Filter, Idx, Lag, Provider, Publication, SequinId, Sync, SyncId},
+    model::{Filter, Idx, Lag, Provider, Publication, SequinId, StreamId, Sync, SyncId},
 };
 
 const SETTINGS: Settings = Settings {
-    schema: &["
+    schema: &[
+        "
     CREATE TABLE provider(no INTEGER PRIMARY KEY, slug TEXT NOT NULL UNIQUE, last_idx INTEGER NOT NULL);
     CREATE TABLE sync(no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, provider INTEGER NOT NULL,
                       external_id TEXT, metadata TEXT NOT NULL);
@@ -51,7 +53,12 @@ const SETTINGS: Settings = Settings {
     CREATE TABLE tombstone(position INTEGER PRIMARY KEY, sync INTEGER NOT NULL);
     CREATE TABLE block(no INTEGER PRIMARY KEY, live INTEGER NOT NULL, dead INTEGER NOT NULL);
     CREATE INDEX block_mostly_dead ON block(no) WHERE dead > 0 AND dead >= live;
-    "],
+    ",
+        "
+    CREATE TABLE identity(id BLOB NOT NULL);
+    INSERT INTO identity(id) VALUES (randomblob(16));
+    ",
+    ],
     writer_cache_kib: 32 * 1024,
     reader_cache_kib: 4 * 1024,
 };
@@ -137,6 +144,11 @@ impl RecordStream for SqliteStream {
     async fn head(&self, filter: &Filter) -> Result<Idx, StreamError> {
         let filter = filter.clone();
         Ok(self.file.read(move |connection| read::head(connection, &filter)).await?)
+    }
+
+    async fn identity(&self, filter: &Filter) -> Result<Option<StreamId>, StreamError> {
+        let filter = filter.clone();
+        Ok(self.file.read(move |connection| read::identity(connection, &filter)).await?)
     }
 
     async fn purge(&self, sync: SyncId, collection: Option<&str>) -> Result<u64, StreamError> {
