@@ -41,6 +41,8 @@ pub(super) struct Consumer {
     /// How many match beyond what has arrived, as it was told last.
     pub(super) pending: u64,
     question: Option<Question>,
+    /// How many questions were asked.
+    questions: u64,
     silent_at: Instant,
 }
 
@@ -73,7 +75,7 @@ impl Consumer {
         pending: u64,
     ) -> Self {
         let silent_at = Instant::now() + SILENCE;
-        Self { connection, stream, name, inbox, subscriber, sent: 0, pending, question: None, silent_at }
+        Self { connection, stream, name, inbox, subscriber, sent: 0, pending, question: None, questions: 0, silent_at }
     }
 
     /// Waits for one thing that the server says.
@@ -115,7 +117,9 @@ impl Consumer {
         .expect("writing to memory can't fail");
         let to = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, self.name);
         let client = self.connection.client();
-        let sent = timeout_at(Instant::now() + SILENCE, client.publish_with_reply(to, self.inbox.clone(), pull.into()));
+        self.questions += 1;
+        let reply = format!("{}.{}", self.inbox, self.questions);
+        let sent = timeout_at(Instant::now() + SILENCE, client.publish_with_reply(to, reply, pull.into()));
         match sent.await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return Err(Broken(error.to_string())),
@@ -137,6 +141,7 @@ impl Consumer {
         self.silent_at = Instant::now() + SILENCE;
         match message.status {
             None | Some(StatusCode::OK) => self.take_message(message, arrived),
+            Some(_) if !self.is_of_question(&message.subject) => Ok(Answer::Goes),
             Some(StatusCode::IDLE_HEARTBEAT) => self.check_sent(message.headers.as_ref()),
             Some(StatusCode::NOT_FOUND) => {
                 self.question = None;
@@ -180,6 +185,11 @@ impl Consumer {
         }
         self.question = None;
         Ok(Answer::Done)
+    }
+
+    /// Whether what the server says is about the question that was asked last.
+    fn is_of_question(&self, subject: &str) -> bool {
+        subject.rsplit('.').next().and_then(|number| number.parse().ok()) == Some(self.questions)
     }
 
     fn check_sent(&self, headers: Option<&HeaderMap>) -> Result<Answer, Broken> {

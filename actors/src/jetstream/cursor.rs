@@ -100,7 +100,7 @@ impl Cursor {
 
     /// Fetches what there is, until that makes about so many messages and bytes, or one message however large.
     pub(crate) async fn fetch(&mut self, messages: usize, bytes: usize) -> Result<(), JetStreamError> {
-        let held: usize = self.arrived.iter().map(|arrived| arrived.payload.len()).sum();
+        let held = self.bytes();
         if self.arrived.len() >= messages || (held >= bytes && held > 0) {
             return Ok(());
         }
@@ -128,6 +128,11 @@ impl Cursor {
         let arrived = self.arrived.pop_front()?;
         self.taken = arrived.sequence;
         Some(arrived)
+    }
+
+    /// How many bytes of payloads have arrived.
+    pub(crate) fn bytes(&self) -> usize {
+        self.arrived.iter().map(|arrived| arrived.payload.len()).sum()
     }
 
     /// The next message that has arrived, left where it is.
@@ -189,7 +194,7 @@ impl Cursor {
             nobody: false,
             error: error.into(),
         };
-        let subscriber = client.subscribe(inbox.clone()).await.map_err(lost)?;
+        let subscriber = client.subscribe(format!("{inbox}.*")).await.map_err(lost)?;
         let name = inbox.rsplit('.').next().unwrap_or_default().to_owned();
         let config = json!({
             "stream_name": self.stream,
