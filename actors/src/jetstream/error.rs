@@ -83,6 +83,10 @@ impl JetStreamError {
         }
     }
 
+    pub(crate) fn took_too_long(what: &str) -> Self {
+        Self::Unanswered { what: what.into(), nobody: false, error: "it took too long".into() }
+    }
+
     /// What the server said, if it said no.
     pub(crate) fn code(&self) -> Option<ErrorCode> {
         match self {
@@ -121,6 +125,16 @@ impl JetStreamError {
     /// Whether what was asked for is a stream that is not there.
     pub(crate) fn is_no_stream(&self) -> bool {
         self.code() == Some(ErrorCode::STREAM_NOT_FOUND)
+    }
+
+    /// Whether another stream has the name already, or the same one with another configuration.
+    pub(crate) fn is_name_taken(&self) -> bool {
+        self.code() == Some(ErrorCode::STREAM_NAME_EXIST)
+    }
+
+    /// Whether nobody was there who could answer, as when a stream is gone or has no leader.
+    pub(crate) fn is_nobody_there(&self) -> bool {
+        matches!(self, Self::Unanswered { nobody: true, .. })
     }
 
     /// Whether there is no message such as was asked for.

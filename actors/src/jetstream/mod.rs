@@ -3,20 +3,25 @@
 //! A connection that was made once is made again for ever, and every request ends within [`REQUEST`]: what may pass is
 //! tried again by whoever asked, within a time of his own.
 
+mod consumer;
+mod cursor;
 mod error;
 mod tls;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, Event, ServerInfo,
-    jetstream::{self, Context, response::Response},
+    Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, Message, ServerInfo,
+    jetstream::{self, Context, message::PublishMessage, response::Response},
 };
+use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Instant, sleep};
 
 use crate::model::Secret;
 
+pub(crate) use consumer::Arrived;
+pub(crate) use cursor::{Cursor, IDENTITY};
 pub use error::JetStreamError;
 
 /// How long a request may take, the one that finds out whether a server still lives included.
@@ -33,6 +38,12 @@ const OLDEST_SERVER: (i64, i64, i64) = (2, 11, 0);
 
 /// How many publications may be without an acknowledgement, on all of a node.
 const UNACKNOWLEDGED: usize = 4000;
+
+/// How long a cluster may take to find a new leader of a stream.
+const NEW_LEADER: Duration = Duration::from_secs(15);
+
+/// How long to wait before the same again.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// How many replicas a cluster of servers keeps of each message, unless the settings say.
 const REPLICAS: usize = 3;
@@ -125,19 +136,69 @@ impl JetStream {
         }
     }
 
+    /// Asks until there is an answer, for as long as a cluster takes to find a new leader.
+    pub(crate) async fn ask_patiently<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        with: &impl Serialize,
+    ) -> Result<T, JetStreamError> {
+        let deadline = Instant::now() + NEW_LEADER;
+        loop {
+            match self.ask(what, with).await {
+                Err(error) if error.may_pass() && Instant::now() < deadline => sleep(AGAIN).await,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Asks any server that has the stream for one of its messages.
+    pub(crate) async fn ask_directly(&self, stream: &str, with: &impl Serialize) -> Result<Message, JetStreamError> {
+        let what = format!("$JS.API.DIRECT.GET.{stream}");
+        let bytes = serde_json::to_vec(with).expect("writing to memory can't fail");
+        let answer = self.client.request(what.clone(), bytes.into()).await;
+        answer.map_err(|error| JetStreamError::unanswered(&what, error.into()))
+    }
+
+    /// Publishes one message, and says which position it was given.
+    pub(crate) async fn publish(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<u64, JetStreamError> {
+        self.send(&subject, headers, payload).await?.await
+    }
+
+    /// Sends one message. Its position is what the returned future waits for.
+    pub(crate) async fn send(
+        &self,
+        subject: &str,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<impl Future<Output = Result<u64, JetStreamError>> + use<>, JetStreamError> {
+        let message = PublishMessage::build().headers(headers).payload(payload);
+        let sent = self.context.send_publish(subject.to_owned(), message).await;
+        let acknowledged = sent.map_err(|error| JetStreamError::unpublished(subject, error))?;
+        let subject = subject.to_owned();
+        Ok(async move {
+            let outcome = acknowledged.await;
+            outcome.map(|accepted| accepted.sequence).map_err(|error| JetStreamError::unpublished(&subject, error))
+        })
+    }
+
     /// For what has no subject in JetStream's API.
     pub(crate) fn client(&self) -> &Client {
         &self.client
     }
 
-    /// For what is published, and for key-value buckets.
-    pub(crate) fn context(&self) -> &Context {
-        &self.context
-    }
-
     /// What the names of all streams, buckets and subjects begin with.
     pub(crate) fn cluster(&self) -> &str {
         &self.cluster
+    }
+
+    /// The largest message that the server takes, in bytes.
+    pub(crate) fn max_payload(&self) -> usize {
+        self.client.server_info().max_payload
     }
 
     /// How many servers keep each message.

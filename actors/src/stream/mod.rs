@@ -6,6 +6,8 @@
 
 #[cfg(test)]
 mod contract;
+mod jetstream;
+mod passed;
 mod sqlite;
 
 use async_trait::async_trait;
@@ -13,6 +15,7 @@ use chrono::{DateTime, Utc};
 
 use crate::model::{Filter, Idx, Lag, Page, Provider, Publication, SequinId, StreamId, Sync, SyncId};
 
+pub use jetstream::JetStreamStream;
 pub use sqlite::SqliteStream;
 
 /// What can go wrong with a stream.

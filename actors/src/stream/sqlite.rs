@@ -28,10 +28,9 @@ use tokio::{sync::Notify, task::JoinHandle};
 use self::{
     publish::{Known, Published},
     read::SqliteReader,
-    removal::Passed,
     wakers::Wakers,
 };
-use super::{RecordReader, RecordStream, StreamError, SyncQuery, Version};
+use super::{RecordReader, RecordStream, StreamError, SyncQuery, Version, passed::Passed};
 use crate::{
     embedded::{Settings, SqliteError, SqliteFile},
     model::{Filter, Idx, Lag, Provider, Publication, SequinId, StreamId, Sync, SyncId},
@@ -169,7 +168,7 @@ impl RecordStream for SqliteStream {
     async fn drop_tombstones(&self, before: DateTime<Utc>, passed: &[(Filter, Idx)]) -> Result<u64, StreamError> {
         let passed = Passed::by(passed);
         let old = self.file.read(move |connection| removal::old_tombstones(connection, before)).await?;
-        let nobody_needs = old.into_iter().filter(|tombstone| passed.is_beyond(tombstone)).collect::<Vec<_>>();
+        let nobody_needs = old.into_iter().filter(|tombstone| tombstone.is_passed(&passed)).collect::<Vec<_>>();
         for some in nobody_needs.chunks(removal::SOME) {
             let some = some.to_vec();
             self.file.write(move |connection| removal::drop_tombstones(connection, &some)).await?;
