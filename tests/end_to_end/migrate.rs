@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::support::{
     cli::{self, Ran, Running, failed},
-    database::Written,
+    database::{Database, Written},
     eventually, holds,
     model::{HUBSPOT, Model, Table, Version, contact, lines, no_contact, provider, publication, sync},
     nats::Nats,
@@ -45,7 +45,7 @@ fn of_cluster(node: &Node, nats: &Nats) -> [(&'static str, String); 2] {
     [("SEQUIN_BACKEND", nats.url()), ("SEQUIN_ENCRYPTION_KEY", key)]
 }
 
-fn borrowed(settings: &[(&'static str, String); 2]) -> [(&'static str, &str); 2] {
+fn borrowed<'a>(settings: &'a [(&'static str, String); 2]) -> [(&'a str, &'a str); 2] {
     settings.each_ref().map(|(name, value)| (*name, value.as_str()))
 }
 
@@ -85,7 +85,7 @@ impl Setup {
 
 #[tokio::test]
 async fn consumers_go_on_in_the_cluster_where_they_were_and_nothing_is_brought_again() {
-    let (mut setup, nats) = (Setup::new().await, Nats::start());
+    let (mut setup, nats) = (Setup::new().await, Nats::start_cluster());
     let mut model = Model::default();
     setup.start_hubspot().await;
     setup.start("one", &json!({"sync": sync(1)})).await;
@@ -181,11 +181,8 @@ async fn a_migration_that_was_killed_keeps_nodes_from_starting_and_is_run_again(
     let moved = migrate(&node, &nats).await.expect_json();
     assert_eq!(moved["records"], json!({HUBSPOT: all.len()}));
 
-    let setup = Setup::with(
-        Node::start_with(elsewhere, &borrowed(&settings)).await,
-        crate::support::database::Database::create().await,
-    )
-    .await;
+    let node = Node::start_with(elsewhere, &borrowed(&settings)).await;
+    let setup = Setup::with(node, Database::create().await).await;
     setup.start_hubspot().await;
     let is_there = |consumer: &Value| consumer["state"] == "live" && consumer["lag"]["records"] == 0;
     setup.consumer_is(HUBSPOT, "live", is_there).await;

@@ -191,6 +191,11 @@ impl JetStream {
         &self.client
     }
 
+    /// For what is asked of a single stream.
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
     /// What the names of all streams, buckets and subjects begin with.
     pub(crate) fn cluster(&self) -> &str {
         &self.cluster

@@ -12,7 +12,6 @@ const PAGE: PageLimit = PageLimit { records: 5000, bytes: 8 * 1024 * 1024 };
 
 /// A provider's stream on its way.
 struct Copying<'a> {
-    provider: &'a Provider,
     to: &'a JetStreamStream,
     publication: Publication,
     /// Where the last record has come to lie.
@@ -32,7 +31,7 @@ pub(super) async fn copy(
     let end = from.head(&filter).await?;
     // An earlier attempt may have made it already.
     to.create_from(provider, Idx(end.0 + 1)).await.map_err(StreamError::from)?;
-    let mut copying = Copying { provider, to, publication: Publication::default(), landed: end, moved };
+    let mut copying = Copying { to, publication: Publication::default(), landed: end, moved };
     let mut landmarks = positions.of(provider).into_iter().peekable();
     let mut reader = from.reader(&filter, Idx::START);
     let mut read_to = Idx::START;
