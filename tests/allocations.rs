@@ -88,6 +88,7 @@ impl Way {
             node: "test".into(),
             admin_token: Some(Secret::new(TOKEN)),
             encryption_key: None,
+            session_ttl: None,
         };
         let service = Service::start(&config, EngineSettings::default()).await.expect("a service");
         let api = Api::new(format!("http://{}", service.address()));

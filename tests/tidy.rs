@@ -56,16 +56,17 @@ const RULES: &[Rule] = &[
         planted: ("actors/src/store/sqlite.rs", "use super::super::{model::Page, stream::RecordStream};"),
     },
     Rule {
-        says: "src uses what the root of the engine offers, its model and its ports; only service.rs the embedded files",
+        says: "src uses what the root of the engine offers, its model and its ports; only src/service the embedded files and \
+               the connection to NATS, whose settings src/config reads",
         because: "the inside of the engine can then change freely",
         governs: |file| file.is_in("src"),
         breaches: uses_of_the_inside,
         planted: ("src/api/targets.rs", "use sequin_actors::{model::Target, postgres::catalog};"),
     },
     Rule {
-        says: "in src, only service.rs names a backend",
+        says: "in src, only src/service names a backend",
         because: "it alone puts the service together, and everything else works with any backend",
-        governs: |file| file.is_in("src") && file.path != "src/service.rs",
+        governs: |file| file.is_in("src") && !file.is_in("src/service"),
         breaches: |file| file.paths_where(|path| path.iter().any(|name| is_backend(name))),
         planted: ("src/api/mod.rs", "use sequin_actors::stream::SqliteStream;"),
     },
@@ -142,8 +143,9 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("model", &["model"]),
     ("flow", &["flow", "model"]),
     ("embedded", &["embedded"]),
-    ("stream", &["stream", "model", "embedded"]),
-    ("store", &["store", "model", "embedded"]),
+    ("jetstream", &["jetstream", "model"]),
+    ("stream", &["stream", "model", "embedded", "jetstream"]),
+    ("store", &["store", "model", "embedded", "jetstream"]),
     ("postgres", &["postgres", "model"]),
     ("pipeline", &["pipeline", "flow", "model", "stream", "store", "postgres"]),
     ("notify", &["notify", "model"]),
@@ -193,7 +195,8 @@ fn wrong_directions(file: &File) -> Vec<Finding> {
 fn uses_of_the_inside(file: &File) -> Vec<Finding> {
     let is_open = |name: &str| match name {
         "self" | "model" | "stream" | "store" => true,
-        "embedded" => file.path == "src/service.rs",
+        "embedded" => file.is_in("src/service"),
+        "jetstream" => file.is_in("src/service") || file.is_in("src/config"),
         item => item.starts_with(char::is_uppercase),
     };
     file.paths_where(|path| path[0] == "sequin_actors" && path.get(1).is_some_and(|name| !is_open(name)))

@@ -41,7 +41,7 @@ use tokio_util::task::TaskTracker;
 use crate::{
     context::Context,
     flow::{progress::Progress, restarts::Restarts, turns::Turns},
-    model::{Checkpoint, Consumer, ConsumerStatus, Desired, Lag, Reason, RunState},
+    model::{Checkpoint, Consumer, ConsumerStatus, Desired, Lag, Reason, RunState, StreamId},
     pipeline::{BringError, LoadError, PrepareError, Prepared, Quarantine, ReadError, ReadPage, reason},
     postgres::{ApplyError, Fault, Finding, Pool},
     writer::WriterReport,
@@ -84,6 +84,8 @@ pub(crate) enum Happening {
     Measured {
         lag: Lag,
         beyond_backfill: u64,
+        /// Which stream it is, if that was not known.
+        stream: Option<StreamId>,
         took: Duration,
     },
     /// A task has panicked.
@@ -243,7 +245,9 @@ impl Actor for ConsumerActor {
                 Happening::PageRead(page) => state.page_read(page),
                 Happening::ReadFailed(error) => state.read_failed(&error),
                 Happening::Reported(report) => state.reported(report),
-                Happening::Measured { lag, beyond_backfill, took } => state.measured(lag, beyond_backfill, took),
+                Happening::Measured { lag, beyond_backfill, stream, took } => {
+                    state.measured(lag, beyond_backfill, stream, took);
+                }
                 Happening::Panicked => state.fail(reason::trying_again("a task panicked".into())),
                 Happening::RetryDue => state.begin(),
                 Happening::DrainDeadline => state.end_drain(),

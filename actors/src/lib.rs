@@ -6,6 +6,7 @@ mod context;
 pub mod embedded;
 mod engine;
 pub mod flow;
+pub mod jetstream;
 pub mod model;
 mod pipeline;
 pub mod postgres;
@@ -18,3 +19,7 @@ mod writer;
 pub use context::EngineSettings;
 pub use engine::{Engine, EngineError, EngineHandle, Inspector};
 pub use postgres::ViewsWanted;
+
+#[cfg(test)]
+#[path = "../../tests/support/nats.rs"]
+mod nats;

@@ -12,6 +12,7 @@ mod declare;
 mod demo;
 mod figures;
 mod manual;
+mod migrate;
 mod node;
 mod output;
 mod problem;
@@ -58,6 +59,8 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Run the service.
     Serve(serve::ServeArguments),
+    /// Move what a data directory holds to a cluster on NATS.
+    Migrate(migrate::MigrateArguments),
     /// Print the description of the HTTP API, in OpenAPI 3.1.
     Openapi,
     /// Publish records.
@@ -133,6 +136,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match command {
         Command::Demo(arguments) => demo::run(arguments).await,
         Command::Serve(arguments) => serve::run(arguments).await,
+        Command::Migrate(arguments) => migrate::run(output, &arguments).await,
         Command::Openapi => {
             output::print(api::openapi_json())?;
             Ok(ExitCode::SUCCESS)

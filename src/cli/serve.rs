@@ -35,8 +35,9 @@ pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
         error if error.is_wrong_setting() => anyhow::Error::new(WrongUsage(error.to_string())),
         error => error.into(),
     })?;
-    if config.admin_token.is_none() {
-        let Backend::Embedded(directory) = &config.backend;
+    if config.admin_token.is_none()
+        && let Backend::Embedded(directory) = &config.backend
+    {
         note(format_args!("the admin token is in {}", directory.join("admin-token").display()));
     }
     let failure = signals.unless_asked_to_end(service.failed()).await;

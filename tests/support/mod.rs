@@ -6,6 +6,7 @@ pub(crate) mod database;
 pub(crate) mod disk;
 pub(crate) mod engine;
 pub(crate) mod model;
+pub(crate) mod nats;
 pub(crate) mod node;
 pub(crate) mod proxy;
 pub(crate) mod scripted;

@@ -158,7 +158,7 @@ fn free_port() -> TcpListener {
 
 fn configuration(number: usize, clients: &[u16], routes: &[u16], place: &Path, more: &str) -> String {
     let mut text = format!(
-        "server_name: n{number}\nlisten: 127.0.0.1:{}\njetstream {{ store_dir: {:?} }}\n{more}\n",
+        "server_name: n{number}\nlisten: 127.0.0.1:{}\nmax_payload: 8MB\njetstream {{ store_dir: {:?} }}\n{more}\n",
         clients[number], place
     );
     if clients.len() > 1 {

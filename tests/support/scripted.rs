@@ -8,7 +8,7 @@ use std::sync::{
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use sequin_actors::{
-    model::{Filter, Idx, Lag, Page, Provider, Publication, SequinId, Sync as SyncOfProvider, SyncId},
+    model::{Filter, Idx, Lag, Page, Provider, Publication, SequinId, StreamId, Sync as SyncOfProvider, SyncId},
     store::{Entry, Revision, SqliteStore, Store, StoreError, Watch},
     stream::{PageLimit, RecordReader, RecordStream, SqliteStream, StreamError, SyncQuery, Version},
 };
@@ -81,6 +81,10 @@ impl RecordStream for ScriptedStream {
 
     async fn head(&self, filter: &Filter) -> Result<Idx, StreamError> {
         self.stream.head(filter).await
+    }
+
+    async fn identity(&self, filter: &Filter) -> Result<Option<StreamId>, StreamError> {
+        self.stream.identity(filter).await
     }
 
     async fn purge(&self, sync: SyncId, collection: Option<&str>) -> Result<u64, StreamError> {

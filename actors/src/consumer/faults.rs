@@ -4,19 +4,30 @@ use std::time::{Duration, Instant};
 
 use super::{ConsumerState, Doubt, Happening, Mode};
 use crate::{
-    model::Reason,
+    model::{Astray, Reason},
     pipeline::{ReadError, reason, verify_again},
     postgres::{Fault, Finding, Verdict},
+    stream::StreamError,
 };
 
 /// A drain that something hinders is over: what was in flight is read again.
 impl ConsumerState {
     pub(super) fn read_failed(&mut self, error: &ReadError) {
         match error {
+            ReadError::Stream(StreamError::Replaced(message)) => self.stream_replaced(message),
             ReadError::Stream(error) => self.fail(reason::trying_again(error.to_string())),
             ReadError::Documents(error) => self.fail(reason::trying_again(error.to_string())),
             ReadError::Unreadable { .. } => self.halt(vec![reason::unreadable_record(error.to_string())]),
         }
+    }
+
+    /// The stream is another one in the middle of it, which is as if it had been loaded so.
+    fn stream_replaced(&mut self, message: &str) {
+        let Some(progress) = &mut self.progress else { return };
+        let astray = Astray::Replaced { checkpoint: progress.checkpoint().idx };
+        progress.is_astray(astray);
+        tracing::error!(consumer = %self.arguments.consumer.name, message, "the stream was replaced, and is not read");
+        self.halt(vec![reason::astray(astray, &self.arguments.consumer)]);
     }
 
     pub(super) fn judge(&mut self, fault: Fault) {

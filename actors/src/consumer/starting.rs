@@ -28,9 +28,13 @@ impl ConsumerState {
     pub(super) fn loaded(&mut self, loaded: Result<(Box<Progress>, Arc<Quarantine>), LoadError>) {
         match loaded {
             Ok((progress, quarantine)) => {
+                let astray = progress.astray();
                 self.progress = Some(*progress);
                 self.quarantine = Some(quarantine);
-                self.begin();
+                match astray {
+                    Some(astray) => self.halt(vec![reason::astray(astray, &self.arguments.consumer)]),
+                    None => self.begin(),
+                }
             }
             Err(error) => self.fail(reason::trying_again(error.to_string())),
         }
@@ -38,7 +42,8 @@ impl ConsumerState {
 
     /// Begins an attempt, with what there is to begin with.
     pub(super) fn begin(&mut self) {
-        if self.progress.is_none() {
+        // One that is astray looks whether it has been helped.
+        if self.progress.as_ref().is_none_or(|progress| progress.astray().is_some()) {
             self.tear_down(Mode::Loading);
             return self.load();
         }

@@ -9,7 +9,7 @@ use super::{ConsumerState, Happening, Mode, reporting::TICK};
 use crate::{
     context::EngineSettings,
     flow::progress::Progress,
-    model::Lag,
+    model::{Lag, StreamId},
     pipeline::{reason, verify_again},
     postgres::Finding,
 };
@@ -76,8 +76,9 @@ impl ConsumerState {
 
     /// Asks the stream what lies beyond the checkpoint, if that may have changed.
     fn measure(&mut self, now: Instant) {
-        let Some(progress) = &self.progress else { return };
+        let Some(progress) = self.progress.as_ref().filter(|progress| progress.astray().is_none()) else { return };
         let (reached, until, has_lag) = (progress.checkpoint().idx, progress.backfill_until(), progress.has_lag());
+        let knows_stream = progress.checkpoint().stream.is_some();
         if now < self.watch.measure_at {
             return;
         }
@@ -100,19 +101,21 @@ impl ConsumerState {
                     Some(until) => context.stream.lag(&filter, until).await?.records,
                     None => 0,
                 };
-                Ok::<_, crate::stream::StreamError>((lag, beyond_backfill))
+                let stream = if knows_stream { None } else { context.stream.identity(&filter).await? };
+                Ok::<_, crate::stream::StreamError>((lag, beyond_backfill, stream))
             };
             let measured = measured.await;
             let took = begun.elapsed();
             let failed = |error: &_| tracing::warn!(%filter, %error, "the lag could not be measured");
             let measured = measured.inspect_err(failed).ok();
-            measured.map(|(lag, beyond_backfill)| Happening::Measured { lag, beyond_backfill, took })
+            measured.map(|(lag, beyond_backfill, stream)| Happening::Measured { lag, beyond_backfill, stream, took })
         });
     }
 
-    pub(super) fn measured(&mut self, lag: Lag, beyond_backfill: u64, took: Duration) {
+    pub(super) fn measured(&mut self, lag: Lag, beyond_backfill: u64, stream: Option<StreamId>, took: Duration) {
         if let Some(progress) = &mut self.progress {
             progress.measured(lag, beyond_backfill);
+            progress.reads(stream);
         }
         // The next tick is soon enough, unless measuring is expensive.
         self.watch.measure_at = Instant::now() + (took * MEASURE_SHARE).saturating_sub(TICK);

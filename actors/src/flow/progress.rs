@@ -5,7 +5,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use super::rate::Rate;
-use crate::model::{Applied, Backfill, Checkpoint, ConsumerStatus, Idx, Lag, Reason, RunState, Severity, TableId};
+use crate::model::{
+    Applied, Astray, Backfill, Checkpoint, ConsumerStatus, Idx, Lag, Reason, RunState, Severity, StreamId, TableId,
+};
 
 /// How far a consumer is, across all its pipelines.
 #[derive(Debug)]
@@ -16,12 +18,30 @@ pub struct Progress {
     rate: Rate,
     /// Records brought since the rate was last observed.
     recently: u64,
+    /// Why nothing is to be read from the checkpoint on.
+    astray: Option<Astray>,
 }
 
 impl Progress {
     /// Goes on from what the store holds.
     pub fn resume(checkpoint: Checkpoint) -> Self {
-        Self { saved: checkpoint.clone(), checkpoint, lag: Lag::default(), rate: Rate::default(), recently: 0 }
+        let (lag, rate) = (Lag::default(), Rate::default());
+        Self { saved: checkpoint.clone(), checkpoint, lag, rate, recently: 0, astray: None }
+    }
+
+    /// The checkpoint does not say where to go on in the stream that is there.
+    pub fn is_astray(&mut self, astray: Astray) {
+        self.astray = Some(astray);
+    }
+
+    /// Why it does not, if it does not.
+    pub fn astray(&self) -> Option<Astray> {
+        self.astray
+    }
+
+    /// This is the stream that it reads, if none was known when it began: the provider has published since.
+    pub fn reads(&mut self, stream: Option<StreamId>) {
+        self.checkpoint.stream = self.checkpoint.stream.or(stream);
     }
 
     /// It is this table that the records go to. Returns where to begin again if it is another than so far.

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Applied, Consumer, Filter, Idx};
+use super::{Applied, Consumer, Filter, Idx, StreamId};
 
 /// How far a backfill is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,33 @@ pub struct Checkpoint {
     /// How many of the consumer's rewinds were obeyed.
     #[serde(default)]
     pub rewinds: u64,
+    /// The stream that `idx` is a position of; `None` before there was one, and in what earlier versions of this program
+    /// wrote.
+    #[serde(default)]
+    pub stream: Option<StreamId>,
+    /// Where that stream was once found to end, short of `idx`. What is published then takes positions that were read
+    /// already, so it is remembered, however far the stream gets.
+    #[serde(default)]
+    pub went_back_to: Option<Idx>,
+}
+
+/// Why a checkpoint does not say where to go on in a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Astray {
+    /// It is a position of another stream than the one that is there, if any is.
+    #[error("the record stream is not the one that was read up to {checkpoint}: that one was deleted or replaced")]
+    Replaced {
+        /// Where the consumer was in that one.
+        checkpoint: Idx,
+    },
+    /// The stream is an earlier state of itself.
+    #[error("the record stream ended at {head}, but was read up to {checkpoint}: it went back")]
+    WentBack {
+        /// Where the consumer was.
+        checkpoint: Idx,
+        /// The last position that the stream had given when that was found.
+        head: Idx,
+    },
 }
 
 impl Checkpoint {
@@ -52,13 +79,38 @@ impl Checkpoint {
         let is_rewound = self.rewinds < consumer.rewind.number;
         let (filter, rewinds) = (Some(consumer.filter.clone()), consumer.rewind.number);
         let from = if brings_others {
-            Self { idx: Idx::START, backfill: None, clears_quarantine: true, ..self }
+            let anywhere = Self { stream: None, went_back_to: None, ..self };
+            Self { idx: Idx::START, backfill: None, clears_quarantine: true, ..anywhere }
         } else if is_rewound {
-            Self { idx: consumer.rewind.to.min(self.idx), backfill: None, ..self }
+            Self { idx: consumer.rewind.to.min(self.idx), backfill: None, went_back_to: None, ..self }
         } else {
             self
         };
         Self { filter, rewinds, ..from }
+    }
+
+    /// Where to go on in the stream that is there now and has given positions up to `head`; `is_rewound` if somebody who
+    /// knows how things are has said where to begin since.
+    ///
+    /// What says so of another stream begins at the start of this one: its positions are nowhere there.
+    #[must_use]
+    pub fn going_on_in(self, present: Option<StreamId>, head: Idx, is_rewound: bool) -> Self {
+        let is_replaced = self.stream.is_some() && self.stream != present;
+        let from = match is_replaced {
+            true if is_rewound => Self { idx: Idx::START, backfill: None, stream: present, ..self },
+            true => return self,
+            false => Self { stream: present, ..self },
+        };
+        let went_back_to = from.went_back_to.or((from.idx > head).then_some(head));
+        Self { went_back_to, ..from }
+    }
+
+    /// Why it does not say where to go on in the stream that is there now, if it does not.
+    pub fn astray_in(&self, present: Option<StreamId>) -> Option<Astray> {
+        let checkpoint = self.idx;
+        let is_replaced = self.stream.is_some() && self.stream != present;
+        let went_back = || self.went_back_to.map(|head| Astray::WentBack { checkpoint, head });
+        if is_replaced { Some(Astray::Replaced { checkpoint }) } else { went_back() }
     }
 }
 
@@ -123,8 +175,44 @@ mod tests {
         assert_eq!(goes_on(first.clone(), &consumer).idx, Idx(100), "nothing is passed over");
 
         consumer.filter = of_sync(2);
-        let others = goes_on(first, &consumer);
+        let of_stream = Checkpoint { stream: Some(stream(1)), went_back_to: Some(Idx(7)), ..first };
+        let others = goes_on(of_stream, &consumer);
         assert!(others.clears_quarantine);
         assert_eq!((others.idx, others.backfill, others.filter), (Idx::START, None, Some(of_sync(2))));
+        assert_eq!((others.stream, others.went_back_to), (None, None));
+    }
+
+    fn stream(number: u128) -> StreamId {
+        StreamId(Uuid::from_u128(number))
+    }
+
+    #[test]
+    fn what_does_not_know_its_stream_takes_the_one_that_is_there_and_what_does_goes_on_in_no_other() {
+        let here = Some(stream(1));
+        let saved = Checkpoint { idx: Idx(40), ..Checkpoint::default() };
+        let known = saved.going_on_in(here, Idx(50), false);
+        assert_eq!((known.idx, known.stream, known.astray_in(here)), (Idx(40), here, None));
+        for present in [Some(stream(2)), None] {
+            let astray = known.clone().going_on_in(present, Idx(50), false);
+            assert_eq!(astray.astray_in(present), Some(Astray::Replaced { checkpoint: Idx(40) }));
+            assert_eq!(astray, known, "and stays as it was");
+            let rewound = known.clone().going_on_in(present, Idx(50), true);
+            assert_eq!((rewound.idx, rewound.stream, rewound.astray_in(present)), (Idx::START, present, None));
+        }
+    }
+
+    #[test]
+    fn a_stream_that_went_back_is_not_read_however_far_it_gets_until_somebody_says_from_where() {
+        let here = Some(stream(1));
+        let saved = Checkpoint { idx: Idx(40), stream: here, ..Checkpoint::default() };
+        let found = saved.going_on_in(here, Idx(30), false);
+        let went_back = Some(Astray::WentBack { checkpoint: Idx(40), head: Idx(30) });
+        assert_eq!(found.astray_in(here), went_back);
+        let later = found.going_on_in(here, Idx(90), false);
+        assert_eq!(later.astray_in(here), went_back);
+        let told = Checkpoint { idx: Idx(35), went_back_to: None, ..later };
+        let still = told.clone().going_on_in(here, Idx(30), true);
+        assert_eq!(still.astray_in(here), Some(Astray::WentBack { checkpoint: Idx(35), head: Idx(30) }));
+        assert_eq!(told.going_on_in(here, Idx(90), true).astray_in(here), None);
     }
 }

@@ -54,6 +54,10 @@ uuid_id!(
     SessionId
 );
 uuid_id!(
+    /// A provider's stream, as it was made: one that is deleted and made again, or exchanged for another, has another.
+    StreamId
+);
+uuid_id!(
     /// A token of the Management API.
     TokenId
 );

@@ -2,6 +2,8 @@
 
 use std::{collections::HashMap, ops::Range};
 
+use bytes::Bytes;
+
 use super::{Op, Provider, Record, SequinId, SyncId, encode};
 
 /// Records that were checked at the door, encoded, in the order in which they came.
@@ -106,5 +108,21 @@ impl Publication {
     /// The envelope of one of this publication's records.
     pub fn envelope(&self, record: &Outgoing) -> &[u8] {
         &self.bytes[record.envelope.clone()]
+    }
+
+    /// Its envelopes alone, in memory that they share.
+    pub fn share(self) -> Envelopes {
+        Envelopes(self.bytes.into())
+    }
+}
+
+/// The envelopes of a publication.
+#[derive(Clone, Debug)]
+pub struct Envelopes(Bytes);
+
+impl Envelopes {
+    /// The envelope of one of the publication's records, not copied.
+    pub fn envelope(&self, record: &Outgoing) -> Bytes {
+        self.0.slice(record.envelope.clone())
     }
 }

@@ -78,6 +78,9 @@ const MAX_PAYLOAD_BYTES: usize = 4 * 1024 * 1024;
 /// The longest sync metadata, in bytes: it comes with every record.
 const MAX_METADATA_BYTES: usize = 64 * 1024;
 
+/// The largest envelope of a record that was believed, in bytes: the payload, the metadata, the ids, and their names.
+pub(crate) const MAX_ENVELOPE_BYTES: usize = MAX_PAYLOAD_BYTES + MAX_METADATA_BYTES + 3 * MAX_ID_BYTES + 1024;
+
 impl<'a> RecordFields<'a> {
     /// Believes the fields, or says which of them are wrong.
     pub fn check(self, now: DateTime<Utc>) -> Result<(Provider, Record<'a>), Vec<FieldError>> {

@@ -22,7 +22,8 @@ pub(crate) enum LoadError {
     Stream(#[from] StreamError),
 }
 
-/// Loads where the consumer goes on, and the quarantine; one that has not begun, or begins again, begins a backfill.
+/// Loads where the consumer goes on, and the quarantine; one that has not begun, or begins again, begins a backfill. One whose
+/// checkpoint says nothing of the stream that is there is astray, and is to read nothing.
 ///
 /// `earlier` are the transactions of the pipelines before.
 pub(crate) async fn load(
@@ -34,7 +35,11 @@ pub(crate) async fn load(
 ) -> Result<(Box<Progress>, Arc<Quarantine>), LoadError> {
     let saved = documents.get::<Checkpoint>(consumer.id).await?.map(|saved| saved.value).unwrap_or_default();
     let mut checkpoint = saved.clone().going_on_for(consumer);
-    if checkpoint.backfill.is_none() {
+    let is_rewound = checkpoint.rewinds != saved.rewinds;
+    let present = stream.identity(&consumer.filter).await?;
+    checkpoint = checkpoint.going_on_in(present, stream.head(&consumer.filter).await?, is_rewound);
+    let astray = checkpoint.astray_in(present);
+    if checkpoint.backfill.is_none() && astray.is_none() {
         checkpoint.backfill = Some(begin_backfill(&consumer.filter, checkpoint.idx, stream).await?);
     }
     if checkpoint != saved {
@@ -49,7 +54,11 @@ pub(crate) async fn load(
         documents.put(consumer.id, &checkpoint).await?;
     }
     let quarantine = Quarantine::load(consumer.id, documents, refusal_limit).await?;
-    Ok((Box::new(Progress::resume(checkpoint)), quarantine))
+    let mut progress = Progress::resume(checkpoint);
+    if let Some(astray) = astray {
+        progress.is_astray(astray);
+    }
+    Ok((Box::new(progress), quarantine))
 }
 
 /// The backfill is what the stream holds beyond `from` now.

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 
 use crate::{
-    model::{Reason, Severity},
+    model::{Astray, Consumer, Idx, Reason, Severity},
     postgres::{Fault, Finding},
 };
 
@@ -46,6 +46,31 @@ pub(crate) fn contention(fault: &Fault) -> Reason {
 /// The stream holds a record that this node can't read.
 pub(crate) fn unreadable_record(message: String) -> Reason {
     reason("unreadable_record", message, "upgrade this node to the version that published the record")
+}
+
+/// What the checkpoint says is not of the stream that is there.
+pub(crate) fn astray(astray: Astray, consumer: &Consumer) -> Reason {
+    let Consumer { name, table, .. } = consumer;
+    let rewind = |to: Idx| format!("`sequin consumer rewind {name} --to {to}`");
+    let anew = format!(
+        "publish everything again, empty table {}.{} and {}, which reads the stream from its start",
+        table.schema,
+        table.table,
+        rewind(Idx::START)
+    );
+    let (code, cause, fix) = match astray {
+        Astray::Replaced { .. } => (
+            "stream_replaced",
+            "the stream was deleted and made anew, or the stream and the control store are not of the same backup",
+            format!("put the stream back that was read; or, where it is lost, {anew}"),
+        ),
+        Astray::WentBack { checkpoint, .. } => (
+            "stream_went_back",
+            "the stream was restored from a backup that is older than what was read of it",
+            format!("restore a newer backup, and {}; or, where there is none, {anew}", rewind(checkpoint)),
+        ),
+    };
+    Reason { cause: Some(cause.into()), ..reason(code, astray.to_string(), &fix) }
 }
 
 /// Records are in quarantine.

@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod contract;
 mod documents;
+mod jetstream;
 mod seal;
 mod sqlite;
 
@@ -16,6 +17,7 @@ pub use documents::{
     Document, DocumentEvent, DocumentWatch, Documents, DocumentsError, Named, Resealed, Unreadable, UnreadableCause,
     Versioned,
 };
+pub use jetstream::JetStreamStore;
 pub use seal::{Keyring, KeyringError};
 pub use sqlite::SqliteStore;
 

@@ -289,6 +289,24 @@ pub(super) async fn a_tombstone_is_dropped_once_it_is_old_and_every_matching_con
     assert_eq!(stream.lag(&hubspot(), Idx::START).await.expect("a lag").records, 2);
 }
 
+pub(super) async fn a_stream_is_the_same_from_its_first_record_on_whatever_becomes_of_them(stream: &dyn RecordStream) {
+    let identity = async |filter: Filter| stream.identity(&filter).await.expect("an answer");
+    assert_eq!(identity(hubspot()).await, None);
+    assert_eq!(identity(Filter::Sync(sync(1))).await, None);
+    publish(stream, "hubspot", 1, &["a", "b"]).await;
+    let first = identity(hubspot()).await.expect("an identity");
+    assert_eq!(identity(Filter::Sync(sync(1))).await, Some(first));
+    publish(stream, "hubspot", 1, &["a"]).await;
+    publish(stream, "hubspot", 2, &["c"]).await;
+    delete(stream, 1, "b").await;
+    stream.purge(sync(1), None).await.expect("purged");
+    for filter in [hubspot(), Filter::Sync(sync(1)), Filter::Sync(sync(2))] {
+        assert_eq!(identity(filter).await, Some(first));
+    }
+    assert_eq!(identity(Filter::Sync(sync(7))).await, None);
+    assert_eq!(identity(Filter::Provider(Provider::parse("stripe").expect("a slug"))).await, None);
+}
+
 pub(super) async fn publishers_at_the_same_time_all_find_their_records_in_the_stream(stream: &dyn RecordStream) {
     let publisher = async |number: u128| {
         for round in 0..20 {
@@ -319,6 +337,7 @@ macro_rules! suite {
             a_purged_sync_leaves_nothing_and_may_come_back,
             a_purged_collection_leaves_the_others_of_its_sync_and_those_of_other_syncs,
             a_tombstone_is_dropped_once_it_is_old_and_every_matching_consumer_passed_it,
+            a_stream_is_the_same_from_its_first_record_on_whatever_becomes_of_them,
             publishers_at_the_same_time_all_find_their_records_in_the_stream,
         );
     };

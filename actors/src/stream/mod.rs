@@ -6,13 +6,16 @@
 
 #[cfg(test)]
 mod contract;
+mod jetstream;
+mod passed;
 mod sqlite;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use crate::model::{Filter, Idx, Lag, Page, Provider, Publication, SequinId, Sync, SyncId};
+use crate::model::{Filter, Idx, Lag, Page, Provider, Publication, SequinId, StreamId, Sync, SyncId};
 
+pub use jetstream::JetStreamStream;
 pub use sqlite::SqliteStream;
 
 /// What can go wrong with a stream.
@@ -37,6 +40,10 @@ pub enum StreamError {
     /// The stream is gone for good, as when it was deleted or its storage is damaged. It says so from then on.
     #[error("the record stream is lost: {0}")]
     Lost(#[source] Cause),
+    /// The stream that was being read is not there any more, or another is in its place. It is not read on; what is to be
+    /// done is for whoever has read it to find out.
+    #[error("the record stream was replaced: {0}")]
+    Replaced(String),
 }
 
 type Cause = Box<dyn std::error::Error + Send + std::marker::Sync>;
@@ -89,6 +96,10 @@ pub trait RecordStream: Send + std::marker::Sync {
 
     /// The position that the next record of the filter's provider will lie beyond.
     async fn head(&self, filter: &Filter) -> Result<Idx, StreamError>;
+
+    /// Which stream it is that the filter's records lie in: the same for as long as its positions mean the same. `None`
+    /// while nothing was ever published of the provider or the sync.
+    async fn identity(&self, filter: &Filter) -> Result<Option<StreamId>, StreamError>;
 
     /// Removes everything that the stream holds of a sync now, or of one collection of it, and says how many versions that
     /// were.

@@ -6,6 +6,7 @@
 //!   later, block by block, in order. Deleting each at once would dirty a page of the log for every record published.
 //! - `block` counts the versions that count and those that don't, per [`position::BLOCK`] positions, so that a
 //!   consumer's lag is a sum of few numbers, and space is reclaimed where most of it is.
+//! - `identity` is one row: which file this is, made with it. A copy is the same stream.
 
 mod position;
 mod publish;
@@ -27,17 +28,17 @@ use tokio::{sync::Notify, task::JoinHandle};
 use self::{
     publish::{Known, Published},
     read::SqliteReader,
-    removal::Passed,
     wakers::Wakers,
 };
-use super::{RecordReader, RecordStream, StreamError, SyncQuery, Version};
+use super::{RecordReader, RecordStream, StreamError, SyncQuery, Version, passed::Passed};
 use crate::{
     embedded::{Settings, SqliteError, SqliteFile},
-    model::{Filter, Idx, Lag, Provider, Publication, SequinId, Sync, SyncId},
+    model::{Filter, Idx, Lag, Provider, Publication, SequinId, StreamId, Sync, SyncId},
 };
 
 const SETTINGS: Settings = Settings {
-    schema: &["
+    schema: &[
+        "
     CREATE TABLE provider(no INTEGER PRIMARY KEY, slug TEXT NOT NULL UNIQUE, last_idx INTEGER NOT NULL);
     CREATE TABLE sync(no INTEGER PRIMARY KEY, id BLOB NOT NULL UNIQUE, provider INTEGER NOT NULL,
                       external_id TEXT, metadata TEXT NOT NULL);
@@ -51,7 +52,12 @@ const SETTINGS: Settings = Settings {
     CREATE TABLE tombstone(position INTEGER PRIMARY KEY, sync INTEGER NOT NULL);
     CREATE TABLE block(no INTEGER PRIMARY KEY, live INTEGER NOT NULL, dead INTEGER NOT NULL);
     CREATE INDEX block_mostly_dead ON block(no) WHERE dead > 0 AND dead >= live;
-    "],
+    ",
+        "
+    CREATE TABLE identity(id BLOB NOT NULL);
+    INSERT INTO identity(id) VALUES (randomblob(16));
+    ",
+    ],
     writer_cache_kib: 32 * 1024,
     reader_cache_kib: 4 * 1024,
 };
@@ -139,6 +145,11 @@ impl RecordStream for SqliteStream {
         Ok(self.file.read(move |connection| read::head(connection, &filter)).await?)
     }
 
+    async fn identity(&self, filter: &Filter) -> Result<Option<StreamId>, StreamError> {
+        let filter = filter.clone();
+        Ok(self.file.read(move |connection| read::identity(connection, &filter)).await?)
+    }
+
     async fn purge(&self, sync: SyncId, collection: Option<&str>) -> Result<u64, StreamError> {
         let collection: Option<Arc<str>> = collection.map(Into::into);
         let mut rest = self.file.read(move |connection| removal::extent_of_sync(connection, sync)).await?;
@@ -157,7 +168,7 @@ impl RecordStream for SqliteStream {
     async fn drop_tombstones(&self, before: DateTime<Utc>, passed: &[(Filter, Idx)]) -> Result<u64, StreamError> {
         let passed = Passed::by(passed);
         let old = self.file.read(move |connection| removal::old_tombstones(connection, before)).await?;
-        let nobody_needs = old.into_iter().filter(|tombstone| passed.is_beyond(tombstone)).collect::<Vec<_>>();
+        let nobody_needs = old.into_iter().filter(|tombstone| tombstone.is_passed(&passed)).collect::<Vec<_>>();
         for some in nobody_needs.chunks(removal::SOME) {
             let some = some.to_vec();
             self.file.write(move |connection| removal::drop_tombstones(connection, &some)).await?;

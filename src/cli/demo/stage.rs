@@ -71,6 +71,7 @@ impl Stage {
             node: "demo".into(),
             admin_token: None,
             encryption_key: None,
+            session_ttl: None,
         };
         let service = Service::start(&config, EngineSettings::default()).await?;
         let url = format!("http://{}", service.address());

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     embedded::SqliteFile,
-    model::{Filter, Idx, Lag, Page, SequinId, SyncId},
+    model::{Filter, Idx, Lag, Page, SequinId, StreamId, SyncId},
 };
 
 /// A cursor over the stream.
@@ -142,6 +142,14 @@ pub(super) fn latest(connection: &Connection, sync: SyncId, record: SequinId) ->
 
 pub(super) fn head(connection: &Connection, filter: &Filter) -> rusqlite::Result<Idx> {
     Ok(place(connection, filter)?.map_or(Idx::START, |place| place.last_idx))
+}
+
+/// All providers' records lie in one file, which is replaced as a whole.
+pub(super) fn identity(connection: &Connection, filter: &Filter) -> rusqlite::Result<Option<StreamId>> {
+    if place(connection, filter)?.is_none() {
+        return Ok(None);
+    }
+    connection.prepare_cached("SELECT id FROM identity")?.query_row([], |row| row.get(0).map(StreamId)).map(Some)
 }
 
 pub(super) fn lag(connection: &Connection, filter: &Filter, after: Idx) -> rusqlite::Result<Lag> {

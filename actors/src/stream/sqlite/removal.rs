@@ -1,15 +1,14 @@
 //! Removal: of superseded versions' space, of deleted syncs, of tombstones that everybody has passed.
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{
+    super::passed::Passed,
     position::{block, idx, positions},
     syncs::{provider_column, sync_column},
 };
-use crate::model::{Filter, Idx, Provider, SyncId, decode};
+use crate::model::{Provider, SyncId, decode};
 
 /// How many versions one transaction of a sync's removal takes: bounds how long publishers wait for it.
 pub(super) const SOME: usize = 2000;
@@ -92,23 +91,10 @@ fn is_of(envelope: &[u8], collection: Option<&str>) -> bool {
     collection.is_none_or(|collection| decode(envelope).is_ok_and(|record| record.collection_id == collection))
 }
 
-/// How far the slowest consumer of each filter is.
-pub(super) struct Passed(HashMap<Filter, Idx>);
-
-impl Passed {
-    pub(super) fn by(consumers: &[(Filter, Idx)]) -> Self {
-        let mut slowest: HashMap<Filter, Idx> = HashMap::new();
-        for (filter, reached) in consumers {
-            slowest.entry(filter.clone()).and_modify(|idx| *idx = (*reached).min(*idx)).or_insert(*reached);
-        }
-        Self(slowest)
-    }
-
-    /// Whether every consumer that matches has passed the tombstone.
-    pub(super) fn is_beyond(&self, tombstone: &Tombstone) -> bool {
-        let filters = [Filter::Provider(tombstone.provider.clone()), Filter::Sync(tombstone.sync)];
-        let idx = idx(tombstone.version.position);
-        filters.iter().all(|filter| self.0.get(filter).is_none_or(|&reached| reached >= idx))
+impl Tombstone {
+    /// Whether every consumer that matches has passed it.
+    pub(super) fn is_passed(&self, passed: &Passed) -> bool {
+        passed.is_beyond(&self.provider, self.sync, idx(self.version.position))
     }
 }
 

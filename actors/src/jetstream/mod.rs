@@ -1,0 +1,356 @@
+//! NATS JetStream, as both ports use it: the connection, and what is asked of the server.
+//!
+//! A connection that was made once is made again for ever, and every request ends within [`REQUEST`]: what may pass is
+//! tried again by whoever asked, within a time of his own.
+
+mod consumer;
+mod cursor;
+mod error;
+mod tls;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use async_nats::{
+    Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, Message, ServerInfo,
+    jetstream::{self, Context, message::PublishMessage, response::Response},
+};
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::{Instant, sleep};
+
+use crate::model::Secret;
+
+pub(crate) use consumer::Arrived;
+pub(crate) use cursor::{Cursor, IDENTITY};
+pub use error::JetStreamError;
+
+/// How long a request may take, the one that finds out whether a server still lives included.
+const REQUEST: Duration = Duration::from_secs(2);
+
+/// How long the first connection may take. Whoever starts us tries again afterwards.
+const FIRST_CONNECTION: Duration = Duration::from_secs(10);
+
+/// How often the server is asked whether it is there; it is left after three questions without an answer.
+const PING: Duration = Duration::from_secs(2);
+
+/// The oldest server that can be used: an older one takes what it does not know without a word.
+const OLDEST_SERVER: (i64, i64, i64) = (2, 11, 0);
+
+/// How many publications may be without an acknowledgement, on all of a node.
+const UNACKNOWLEDGED: usize = 4000;
+
+/// How long a cluster may take to find a new leader of a stream.
+const NEW_LEADER: Duration = Duration::from_secs(15);
+
+/// How long to wait before the same again.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// How many replicas a cluster of servers keeps of each message, unless the settings say.
+const REPLICAS: usize = 3;
+
+/// Where the NATS servers are, and how to come in.
+#[derive(Clone, Debug)]
+pub struct NatsSettings {
+    /// `nats://host:4222` or `tls://host:4222`, at least one. They hold no password: see `login`.
+    pub servers: Vec<String>,
+    /// Who we are.
+    pub login: NatsLogin,
+    /// Certificate authorities in PEM, instead of those of the system.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate in PEM.
+    pub cert_file: Option<PathBuf>,
+    /// Its key in PEM.
+    pub key_file: Option<PathBuf>,
+    /// How many servers keep each message; `None`: three in a cluster of servers, and one on a single server.
+    pub replicas: Option<usize>,
+}
+
+/// Who we are to the NATS servers.
+#[derive(Clone, Debug)]
+pub enum NatsLogin {
+    /// They ask nobody.
+    Nobody,
+    /// A user of their configuration.
+    Password {
+        /// The user.
+        user: String,
+        /// The password.
+        password: Secret,
+    },
+    /// A file as `nsc` writes it, with a JWT and a key.
+    CredentialsFile(PathBuf),
+    /// The seed of a key that they know.
+    NkeySeed(Secret),
+}
+
+/// A connection to the JetStream of a NATS cluster. Its clones share it.
+#[derive(Clone)]
+pub struct JetStream {
+    client: Client,
+    context: Context,
+    cluster: Arc<str>,
+    replicas: usize,
+}
+
+impl JetStream {
+    /// Connects, and finds out whether the servers can do what is needed. Everything there is begins with `cluster`.
+    pub async fn connect(settings: &NatsSettings, cluster: &str) -> Result<Self, JetStreamError> {
+        check(settings, cluster)?;
+        let deadline = Instant::now() + FIRST_CONNECTION;
+        let client = first_connection(settings, deadline).await?;
+        let server = client.server_info();
+        if !client.is_server_compatible(OLDEST_SERVER.0, OLDEST_SERVER.1, OLDEST_SERVER.2) {
+            return Err(JetStreamError::OldServer { found: server.version });
+        }
+        let context = jetstream::context::ContextBuilder::new().timeout(REQUEST).max_ack_inflight(UNACKNOWLEDGED);
+        let context = context.build(client.clone());
+        let replicas = settings.replicas.unwrap_or_else(|| default_replicas(&server));
+        let connection = Self { client, context, cluster: cluster.into(), replicas };
+        connection.await_jetstream(deadline).await?;
+        tracing::info!(version = server.version, server = server.server_name, replicas, "connected to NATS JetStream");
+        Ok(connection)
+    }
+
+    /// Servers that have just begun elect a leader first.
+    async fn await_jetstream(&self, deadline: Instant) -> Result<(), JetStreamError> {
+        loop {
+            match self.ask::<serde::de::IgnoredAny>("INFO", &()).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_not_enabled() => return Err(JetStreamError::NotEnabled(Box::new(error))),
+                Err(error) if Instant::now() >= deadline => return Err(JetStreamError::NotEnabled(Box::new(error))),
+                Err(_) => sleep(Duration::from_millis(100)).await,
+            }
+        }
+    }
+
+    /// Asks one thing of JetStream's API.
+    pub(crate) async fn ask<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        with: &impl Serialize,
+    ) -> Result<T, JetStreamError> {
+        match self.context.request(what.to_owned(), with).await {
+            Ok(Response::Ok(answer)) => Ok(answer),
+            Ok(Response::Err { error }) => Err(JetStreamError::Refused { what: what.into(), error }),
+            Err(error) => Err(JetStreamError::unanswered(what, error)),
+        }
+    }
+
+    /// Asks until there is an answer, for as long as a cluster takes to find a new leader.
+    pub(crate) async fn ask_patiently<T: DeserializeOwned>(
+        &self,
+        what: &str,
+        with: &impl Serialize,
+    ) -> Result<T, JetStreamError> {
+        let deadline = Instant::now() + NEW_LEADER;
+        loop {
+            match self.ask(what, with).await {
+                Err(error) if error.may_pass() && Instant::now() < deadline => sleep(AGAIN).await,
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Asks any server that has the stream for one of its messages.
+    pub(crate) async fn ask_directly(&self, stream: &str, with: &impl Serialize) -> Result<Message, JetStreamError> {
+        let what = format!("$JS.API.DIRECT.GET.{stream}");
+        let bytes = serde_json::to_vec(with).expect("writing to memory can't fail");
+        let answer = self.client.request(what.clone(), bytes.into()).await;
+        answer.map_err(|error| JetStreamError::unanswered(&what, error.into()))
+    }
+
+    /// Publishes one message, and says which position it was given.
+    pub(crate) async fn publish(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<u64, JetStreamError> {
+        self.send(&subject, headers, payload).await?.await
+    }
+
+    /// Sends one message. Its position is what the returned future waits for.
+    pub(crate) async fn send(
+        &self,
+        subject: &str,
+        headers: HeaderMap,
+        payload: Bytes,
+    ) -> Result<impl Future<Output = Result<u64, JetStreamError>> + use<>, JetStreamError> {
+        let message = PublishMessage::build().headers(headers).payload(payload);
+        let sent = self.context.send_publish(subject.to_owned(), message).await;
+        let acknowledged = sent.map_err(|error| JetStreamError::unpublished(subject, error))?;
+        let subject = subject.to_owned();
+        Ok(async move {
+            let outcome = acknowledged.await;
+            outcome.map(|accepted| accepted.sequence).map_err(|error| JetStreamError::unpublished(&subject, error))
+        })
+    }
+
+    /// For what has no subject in JetStream's API.
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// For what is asked of a single stream.
+    pub(crate) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// What the names of all streams, buckets and subjects begin with.
+    pub(crate) fn cluster(&self) -> &str {
+        &self.cluster
+    }
+
+    /// The largest message that the server takes, in bytes.
+    pub(crate) fn max_payload(&self) -> usize {
+        self.client.server_info().max_payload
+    }
+
+    /// How many servers keep each message.
+    pub(crate) fn replicas(&self) -> usize {
+        self.replicas
+    }
+}
+
+fn check(settings: &NatsSettings, cluster: &str) -> Result<(), JetStreamError> {
+    let of_a_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if cluster.is_empty() || !cluster.chars().all(of_a_name) {
+        let message = "with NATS, the name of the cluster takes letters, digits, '-' and '_'";
+        return Err(JetStreamError::Settings(message.into()));
+    }
+    if settings.servers.is_empty() {
+        return Err(JetStreamError::Settings("no NATS server is named: give nats://host:4222".into()));
+    }
+    if settings.servers.iter().any(|server| server.contains('@')) {
+        let message = "the address of a NATS server takes no user and password: they have settings of their own";
+        return Err(JetStreamError::Settings(message.into()));
+    }
+    Ok(())
+}
+
+/// Tries until the deadline, unless trying again is of no use.
+async fn first_connection(settings: &NatsSettings, deadline: Instant) -> Result<Client, JetStreamError> {
+    loop {
+        let connecting = options(settings).await?.connect(&settings.servers);
+        let error = match tokio::time::timeout_at(deadline, connecting).await {
+            Ok(Ok(client)) => return Ok(client),
+            Ok(Err(error)) => error,
+            Err(_) => ConnectErrorKind::TimedOut.into(),
+        };
+        let kind = error.kind();
+        let error = JetStreamError::Connect { servers: settings.servers.join(","), error };
+        if matches!(
+            kind,
+            ConnectErrorKind::ServerParse | ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation
+        ) || Instant::now() >= deadline
+        {
+            return Err(error);
+        }
+        sleep(Duration::from_millis(200)).await;
+    }
+}
+
+async fn options(settings: &NatsSettings) -> Result<ConnectOptions, JetStreamError> {
+    let options = ConnectOptions::new()
+        .name("sequin")
+        .connection_timeout(Duration::from_secs(3))
+        .request_timeout(Some(REQUEST))
+        .ping_interval(PING)
+        .max_reconnects(None)
+        .reconnect_delay_callback(|attempts| {
+            // All nodes lose a server at once, and should not come back at once.
+            let longest = u64::try_from(attempts.clamp(1, 10)).unwrap_or(10) * 100;
+            Duration::from_millis(fastrand::u64(longest / 2..=longest))
+        })
+        .event_callback(|event| async move { report(&event) });
+    let options = match &settings.login {
+        NatsLogin::Nobody => options,
+        NatsLogin::Password { user, password } => options.user_and_password(user.clone(), password.reveal().into()),
+        NatsLogin::CredentialsFile(path) => options.credentials_file(path).await.map_err(|error| {
+            JetStreamError::Settings(format!("the NATS credentials {} can't be used: {error}", path.display()))
+        })?,
+        NatsLogin::NkeySeed(seed) => options.nkey(seed.reveal().into()),
+    };
+    let asks_for_tls = settings.servers.iter().any(|server| server.starts_with("tls://"));
+    let has_files = settings.ca_file.is_some() || settings.cert_file.is_some();
+    // A server may ask for TLS without our having asked, so the authorities are needed in any case.
+    Ok(options.require_tls(asks_for_tls || has_files).tls_client_config(tls::client(settings)?))
+}
+
+fn report(event: &Event) {
+    match event {
+        Event::Connected => tracing::info!("connected to a NATS server"),
+        Event::Disconnected => tracing::warn!("the connection to the NATS server broke, and is made again"),
+        Event::LameDuckMode => tracing::info!("the NATS server is being stopped: another one is connected to"),
+        Event::SlowConsumer(_) => {
+            tracing::warn!("messages of NATS came faster than they were read, and are read again")
+        }
+        Event::ServerError(error) => tracing::warn!(%error, "the NATS server complains"),
+        Event::ClientError(error) => tracing::debug!(%error, "a NATS server could not be connected to"),
+        Event::Draining | Event::Closed => {}
+    }
+}
+
+/// Servers that form a cluster keep three replicas: with fewer, the loss of one server would stop everything. How many
+/// there are is not asked, because some may just not have come up.
+fn default_replicas(server: &ServerInfo) -> usize {
+    if server.cluster.is_some() { REPLICAS } else { 1 }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::nats::Nats;
+
+    pub(crate) fn settings(nats: &Nats) -> NatsSettings {
+        NatsSettings {
+            servers: nats.url().trim_start_matches("nats://").split(',').map(|host| format!("nats://{host}")).collect(),
+            login: NatsLogin::Nobody,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            replicas: None,
+        }
+    }
+
+    pub(crate) async fn connect(nats: &Nats, cluster: &str) -> JetStream {
+        JetStream::connect(&settings(nats), cluster).await.expect("a connection")
+    }
+
+    async fn refusal(settings: &NatsSettings) -> JetStreamError {
+        JetStream::connect(settings, "sequin").await.err().expect("no connection")
+    }
+
+    #[tokio::test]
+    async fn a_single_server_keeps_one_replica_and_a_cluster_three() {
+        let (one, three) = (Nats::start(), Nats::start_cluster());
+        assert_eq!(connect(&one, "sequin").await.replicas(), 1);
+        assert_eq!(connect(&three, "sequin").await.replicas(), 3);
+    }
+
+    #[tokio::test]
+    async fn who_is_not_let_in_is_told_at_once_and_no_password_is_printed() {
+        let nats = Nats::start_with(1, "authorization { user: sequin, password: right }");
+        let login = |password: &str| NatsLogin::Password { user: "sequin".into(), password: Secret::new(password) };
+        let wrong = NatsSettings { login: login("wrong-password"), ..settings(&nats) };
+        let error = refusal(&wrong).await;
+        assert!(matches!(error, JetStreamError::Connect { .. }), "{error}");
+        assert!(!format!("{error} {error:?}").contains("wrong-password"), "{error:?}");
+        let right = NatsSettings { login: login("right"), ..settings(&nats) };
+        assert!(JetStream::connect(&right, "sequin").await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_not_there_is_an_error_and_so_are_settings_that_nobody_could_mean() {
+        let mut nats = Nats::start();
+        let settings = settings(&nats);
+        nats.kill(0);
+        assert!(matches!(refusal(&settings).await, JetStreamError::Connect { .. }));
+        let with_password =
+            NatsSettings { servers: vec!["nats://sequin:secret@127.0.0.1:4222".into()], ..settings.clone() };
+        let error = refusal(&with_password).await.to_string();
+        assert!(!error.contains("secret"), "{error}");
+        let half = NatsSettings { cert_file: Some("/nowhere".into()), ..settings };
+        assert!(matches!(refusal(&half).await, JetStreamError::Settings(_)));
+    }
+}
