@@ -7,7 +7,7 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use sequin_actors::{
     Engine, EngineError, EngineHandle, EngineSettings, Inspector,
     embedded::{DataDirectory, DirectoryError, SqliteError},
-    model::{Checkpoint, Consumer, Idx, Secret, Target},
+    model::{Checkpoint, Consumer, Idx, Secret},
     store::{Documents, DocumentsError, Keyring, KeyringError, SqliteStore, StoreError},
     stream::{RecordStream, SqliteStream, StreamError},
 };
@@ -261,7 +261,7 @@ async fn lost(stream: &dyn RecordStream, documents: &Documents) -> Failure {
         if let Err(error @ StreamError::Lost(_)) = stream.providers().await {
             return Failure::Stream(error);
         }
-        if let Err(DocumentsError::Store(error @ StoreError::Lost(_))) = documents.list::<Target>(None, 1).await {
+        if let Err(DocumentsError::Store(error @ StoreError::Lost(_))) = documents.look().await {
             return Failure::Store(error);
         }
     }

@@ -5,7 +5,8 @@
 //! for its default (`#[serde(default)]`), and one that is not known is passed over, and lost if the document is written
 //! again: so a field that may be lost is just added. One that may not, or a value that an older release can't read, such as
 //! a new variant of an enum, raises the version of the kind ([`Document::VERSION`](super::Document::VERSION)): an older node
-//! then leaves the document as it is, neither reads nor changes it, and says that it has to be upgraded.
+//! then leaves the document alone, and says that it has to be upgraded. Only what is put, whatever is there, it writes over:
+//! what was observed, by the one who observes now.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
