@@ -12,7 +12,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use sequin_actors::{
     Engine, EngineHandle, EngineSettings, Inspector,
     embedded::DataDirectory,
-    model::{Secret, Target, TargetId},
+    model::Secret,
     store::{Documents, DocumentsError, StoreError},
     stream::{RecordStream, StreamError},
 };
@@ -21,7 +21,6 @@ use tokio::{
     sync::oneshot,
     task::{JoinHandle, JoinSet},
 };
-use uuid::Uuid;
 
 pub use failure::{Failure, ServiceError};
 
@@ -127,14 +126,12 @@ impl Service {
 
 /// Waits until the stream or the store says that it is lost. Somebody has to ask: a node may have nothing to do.
 async fn lost(stream: &dyn RecordStream, documents: &Documents) -> Failure {
-    // Of what is not there: no answer is as cheap.
-    let nothing = TargetId(Uuid::nil());
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         if let Err(error @ StreamError::Lost(_)) = stream.providers().await {
             return Failure::Stream(error);
         }
-        if let Err(DocumentsError::Store(error @ StoreError::Lost(_))) = documents.get::<Target>(nothing).await {
+        if let Err(DocumentsError::Store(error @ StoreError::Lost(_))) = documents.look().await {
             return Failure::Store(error);
         }
     }

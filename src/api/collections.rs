@@ -27,7 +27,7 @@ use super::{
     problem::Problem,
 };
 
-/// How many records are looked at while publishers wait.
+/// How many records are looked at at a time.
 const SOME: PageLimit = PageLimit { records: 2000, bytes: 1024 * 1024 };
 
 /// How long one request goes on deleting; the next one goes on from there.
@@ -150,20 +150,17 @@ async fn delete_stale(api: &Api, sync: SyncId, version: &mut CollectionVersion) 
     Ok(deleted)
 }
 
-/// Deletes the stale records of one page.
-///
-/// Nobody publishes meanwhile: a newer version of a record, published after the page was read, would be deleted.
+/// Deletes the stale records of one page, but for those of which a newer version was published since it was read.
 async fn delete_some(
     api: &Api,
     provider: &Provider,
     reader: &mut dyn RecordReader,
     version: &mut CollectionVersion,
 ) -> Result<u64, Problem> {
-    let _alone = api.replacing.write().await;
     let page = reader.read(SOME).await?;
-    let (tombstones, number) = tombstones(&page, provider, version);
+    let (tombstones, mut number) = tombstones(&page, provider, version);
     if number > 0 {
-        api.stream.publish(tombstones).await?;
+        number -= api.stream.publish(tombstones).await?.left_out as u64;
     }
     // A page that is empty is the last one.
     let read_to = if page.entries().is_empty() { version.stale_to } else { page.read_to() };
@@ -183,7 +180,7 @@ fn tombstones(page: &Page, provider: &Provider, version: &CollectionVersion) -> 
         match decode(envelope) {
             Ok(record) if record.collection_id == version.collection_id => {
                 let tombstone = Record { op: Op::Delete, payload: "null", upstream_updated_at: now, ..record };
-                let pushed = tombstones.push(provider, &tombstone);
+                let pushed = tombstones.push_replacing(provider, &tombstone, entry.idx);
                 pushed.expect("all records of a sync are of one provider");
                 number += 1;
             }

@@ -39,7 +39,6 @@ use sequin_actors::{
     store::{Documents, DocumentsError},
     stream::RecordStream,
 };
-use tokio::sync::RwLock;
 use tower_http::trace::TraceLayer;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
@@ -64,8 +63,6 @@ pub struct Api {
     settings: KnownSettings,
     /// Bounds what all publications under way together take.
     publishing: records::Room,
-    /// Held by those who publish, and alone by who deletes what others may be publishing anew.
-    replacing: RwLock<()>,
 }
 
 impl Api {
@@ -79,9 +76,8 @@ impl Api {
     ) -> Result<Self, DocumentsError> {
         let access = Access::open(&documents, admin_token).await?;
         let settings = KnownSettings::open(&documents).await?;
-        let (publishing, replacing) = (records::Room::default(), RwLock::default());
-        let audit = AuditLog::default();
-        Ok(Self { stream, documents, inspector, access, audit, node, settings, publishing, replacing })
+        let (publishing, audit) = (records::Room::default(), AuditLog::default());
+        Ok(Self { stream, documents, inspector, access, audit, node, settings, publishing })
     }
 
     /// What goes on beside the requests, for as long as there are any: what other nodes write of tokens and syncs is heard

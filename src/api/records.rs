@@ -206,15 +206,14 @@ pub(super) async fn publish(api: State, request: Request) -> Result<Json<Accepte
         return Ok(Json(Accepted { accepted, last_updated_idx: None }));
     }
     let api = Arc::clone(&api);
-    // In a task of its own: whoever asked may go away, and what is on its way to the disk keeps its room and its turn.
+    // In a task of its own: whoever asked may go away, and what is on its way to the disk keeps its room.
     let published = tokio::spawn(async move {
-        let _turn = api.replacing.read().await;
         let published = api.stream.publish(draft.publication).await;
         drop(room);
         published
     });
     match published.await.map_err(|error| Problem::internal(&error))? {
-        Ok(last) => Ok(Json(Accepted { accepted, last_updated_idx: Some(last.0) })),
+        Ok(published) => Ok(Json(Accepted { accepted, last_updated_idx: Some(published.last.0) })),
         Err(StreamError::SyncOfAnotherProvider { record, provider, .. }) => {
             let problem = other_provider(draft.lines.get(record).copied(), provider.as_str());
             Err(Problem::invalid([problem]).with_detail("nothing was accepted: a sync belongs to another provider"))

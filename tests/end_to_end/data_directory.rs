@@ -250,6 +250,8 @@ async fn a_resource_that_cannot_be_read_is_named_and_no_other_suffers() {
     for (kind, id) in keys {
         store.put(&format!("{kind}/{}", id.as_str().expect("an id")), newer.to_vec()).await.expect("written");
     }
+    // And of a kind that this one does not know.
+    store.put("session/a/b", newer.to_vec()).await.expect("written");
     drop(store);
     setup.node.start_again().await;
 
@@ -265,11 +267,24 @@ async fn a_resource_that_cannot_be_read_is_named_and_no_other_suffers() {
         let one = api.get(&format!("/v1/{kind}s/{}", id.as_str().expect("an id"))).await;
         assert_eq!(one.body["detail"], detail);
         one.expect_problem(500);
+        // What the later version wrote is neither changed nor deleted.
+        let path = format!("/v1/{kind}s/{}", id.as_str().expect("an id"));
+        for refused in [api.patch(&path, &json!({"name": "mine"})).await, api.delete(&path).await] {
+            assert_eq!(refused.body["detail"], detail);
+            refused.expect_problem(500);
+        }
     }
     // It may be the target of the consumer that can't be read.
     let refused = api.delete("/v1/targets/app").await;
     assert!(refused.body["detail"].as_str().is_some_and(|detail| detail.contains("upgrade the node")), "{refused:?}");
     refused.expect_problem(500);
+    assert_eq!(setup.node.sigterm().await.code(), Some(0));
+    let store = SqliteStore::open(&setup.node.data().join("control.db")).await.expect("the store");
+    for key in
+        keys.map(|(kind, id)| format!("{kind}/{}", id.as_str().expect("an id"))).iter().chain(&["session/a/b".into()])
+    {
+        assert_eq!(store.get(key).await.expect("an answer").expect("there").value, newer, "{key}");
+    }
 }
 
 /// A consumer that has acknowledged records to bring and no room for its checkpoint. The disk is full.

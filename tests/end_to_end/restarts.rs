@@ -39,8 +39,8 @@ async fn no_sessions(database: &Database) {
 /// Publishes to the stream of a node that does not run.
 async fn publish_behind_its_back(setup: &Setup, model: &mut Model, versions: &[Version]) {
     let stream = SqliteStream::open(&setup.node.data().join("records.db")).expect("the stream");
-    let last = stream.publish(publication(versions)).await.expect("published");
-    assert_eq!(last.as_bigint(), model.publish(versions));
+    let published = stream.publish(publication(versions)).await.expect("published");
+    assert_eq!(published.last.as_bigint(), model.publish(versions));
 }
 
 /// Interrupts a backfill, twice. `end` ends the node.

@@ -145,7 +145,7 @@ impl Place {
     pub(crate) fn publish(&mut self, versions: &[Version]) -> i64 {
         let open = self.open();
         let published = open.runtime.block_on(open.stream.publish(publication(versions)));
-        published.expect("published").as_bigint()
+        published.expect("published").last.as_bigint()
     }
 
     /// Pauses or resumes all consumers.

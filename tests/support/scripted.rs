@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use sequin_actors::{
     model::{Filter, Idx, Lag, Page, Provider, Publication, SequinId, StreamId, Sync as SyncOfProvider, SyncId},
     store::{Entry, Revision, SqliteStore, Store, StoreError, Watch},
-    stream::{PageLimit, RecordReader, RecordStream, SqliteStream, StreamError, SyncQuery, Version},
+    stream::{PageLimit, Published, RecordReader, RecordStream, SqliteStream, StreamError, SyncQuery, Version},
 };
 
 /// A stream whose readers of one filter misbehave.
@@ -67,7 +67,7 @@ impl RecordStream for ScriptedStream {
         Box::new(ScriptedReader { reader: self.stream.reader(filter, after), script })
     }
 
-    async fn publish(&self, publication: Publication) -> Result<Idx, StreamError> {
+    async fn publish(&self, publication: Publication) -> Result<Published, StreamError> {
         self.stream.publish(publication).await
     }
 

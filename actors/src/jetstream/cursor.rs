@@ -189,12 +189,10 @@ impl Cursor {
         self.check_end(info.state.last_sequence)?;
         let client = self.connection.client();
         let inbox = Subject::from(client.new_inbox());
-        let lost = |error: async_nats::SubscribeError| JetStreamError::Unanswered {
-            what: "a subscription".into(),
-            nobody: false,
-            error: error.into(),
-        };
-        let subscriber = client.subscribe(format!("{inbox}.*")).await.map_err(lost)?;
+        let subscriber = client
+            .subscribe(format!("{inbox}.*"))
+            .await
+            .map_err(|error| JetStreamError::unanswered("a subscription", error))?;
         let name = inbox.rsplit('.').next().unwrap_or_default().to_owned();
         let config = json!({
             "stream_name": self.stream,
@@ -232,7 +230,7 @@ impl Cursor {
         if self.behind_since.get_or_insert_with(Instant::now).elapsed() > BEHIND {
             return Err(JetStreamError::Replaced(message));
         }
-        Err(JetStreamError::Unanswered { what: "a reader".into(), nobody: false, error: message.into() })
+        Err(JetStreamError::unanswered("a reader", message))
     }
 
     /// Leaves the consumer, and gives up if that has gone on for too long.
@@ -240,7 +238,7 @@ impl Cursor {
         self.consumer = None;
         if self.failing_since.get_or_insert_with(Instant::now).elapsed() > PATIENCE {
             self.failing_since = None;
-            return Err(JetStreamError::Unanswered { what: "a reader".into(), nobody: false, error: why.into() });
+            return Err(JetStreamError::unanswered("a reader", why));
         }
         tracing::debug!(stream = self.stream, received = self.received(), why, "a consumer is made again");
         sleep(Duration::from_millis(100)).await;

@@ -4,7 +4,7 @@ use async_nats::{
     ConnectError,
     jetstream::{
         self, ErrorCode,
-        context::{PublishError, PublishErrorKind, RequestError, RequestErrorKind},
+        context::{PublishError, PublishErrorKind},
     },
 };
 
@@ -65,10 +65,20 @@ pub enum JetStreamError {
     Replaced(String),
 }
 
+/// What the server says while it is still at work on the same, or on too much.
+const BUSY: [ErrorCode; 3] = [
+    ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT,
+    ErrorCode::STREAM_EXPECTED_LAST_SEQ_PER_SUBJECT_NOT_READY,
+    ErrorCode::STREAM_TOO_MANY_REQUESTS,
+];
+
 impl JetStreamError {
-    pub(super) fn unanswered(what: &str, error: RequestError) -> Self {
-        let nobody = error.kind() == RequestErrorKind::NoResponders;
-        Self::Unanswered { what: what.into(), nobody, error: error.into() }
+    pub(super) fn unanswered(what: &str, error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Unanswered { what: what.into(), nobody: false, error: error.into() }
+    }
+
+    pub(super) fn nobody(what: &str, error: async_nats::RequestError) -> Self {
+        Self::Unanswered { what: what.into(), nobody: true, error: error.into() }
     }
 
     /// What became of a message that was published to `subject`.
@@ -84,7 +94,7 @@ impl JetStreamError {
     }
 
     pub(crate) fn took_too_long(what: &str) -> Self {
-        Self::Unanswered { what: what.into(), nobody: false, error: "it took too long".into() }
+        Self::unanswered(what, "it took too long")
     }
 
     /// What the server said, if it said no.
@@ -100,7 +110,10 @@ impl JetStreamError {
         match self {
             Self::Unanswered { .. } => true,
             // Those in the 500s are about the state of the servers: no leader, not enough peers, not ready.
-            Self::Refused { error, .. } => error.code() >= 500 && !self.is_full() && !self.is_not_enabled(),
+            Self::Refused { error, .. } => {
+                let is_of_servers = error.code() >= 500 && !self.is_full() && !self.is_not_enabled();
+                is_of_servers || BUSY.contains(&error.error_code())
+            }
             _ => false,
         }
     }

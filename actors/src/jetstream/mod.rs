@@ -11,7 +11,7 @@ mod tls;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, Message, ServerInfo,
+    Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, Message, RequestErrorKind, ServerInfo,
     jetstream::{self, Context, message::PublishMessage, response::Response},
 };
 use bytes::Bytes;
@@ -129,11 +129,23 @@ impl JetStream {
         what: &str,
         with: &impl Serialize,
     ) -> Result<T, JetStreamError> {
-        match self.context.request(what.to_owned(), with).await {
+        let answer = self.request(what, with).await?;
+        match serde_json::from_slice(&answer.payload) {
             Ok(Response::Ok(answer)) => Ok(answer),
             Ok(Response::Err { error }) => Err(JetStreamError::Refused { what: what.into(), error }),
             Err(error) => Err(JetStreamError::unanswered(what, error)),
         }
+    }
+
+    async fn request(&self, what: &str, with: &impl Serialize) -> Result<Message, JetStreamError> {
+        let body = serde_json::to_vec(with).expect("writing to memory can't fail");
+        // What takes no details takes not even that there are none.
+        let body = if body == b"null" { Bytes::new() } else { body.into() };
+        let answer = self.client.request(format!("$JS.API.{what}"), body).await;
+        answer.map_err(|error| match error.kind() {
+            RequestErrorKind::NoResponders => JetStreamError::nobody(what, error),
+            _ => JetStreamError::unanswered(what, error),
+        })
     }
 
     /// Asks until there is an answer, for as long as a cluster takes to find a new leader.
@@ -153,10 +165,7 @@ impl JetStream {
 
     /// Asks any server that has the stream for one of its messages.
     pub(crate) async fn ask_directly(&self, stream: &str, with: &impl Serialize) -> Result<Message, JetStreamError> {
-        let what = format!("$JS.API.DIRECT.GET.{stream}");
-        let bytes = serde_json::to_vec(with).expect("writing to memory can't fail");
-        let answer = self.client.request(what.clone(), bytes.into()).await;
-        answer.map_err(|error| JetStreamError::unanswered(&what, error.into()))
+        self.request(&format!("DIRECT.GET.{stream}"), with).await
     }
 
     /// Publishes one message, and says which position it was given.
@@ -177,7 +186,7 @@ impl JetStream {
         payload: Bytes,
     ) -> Result<impl Future<Output = Result<u64, JetStreamError>> + use<>, JetStreamError> {
         let message = PublishMessage::build().headers(headers).payload(payload);
-        let sent = self.context.send_publish(subject.to_owned(), message).await;
+        let sent = self.context().send_publish(subject.to_owned(), message).await;
         let acknowledged = sent.map_err(|error| JetStreamError::unpublished(subject, error))?;
         let subject = subject.to_owned();
         Ok(async move {
@@ -191,7 +200,7 @@ impl JetStream {
         &self.client
     }
 
-    /// For what is asked of a single stream.
+    /// For what is published, and for key-value buckets.
     pub(crate) fn context(&self) -> &Context {
         &self.context
     }

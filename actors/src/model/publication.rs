@@ -1,10 +1,10 @@
-//! A publication: records on their way into the stream, accepted all together or not at all.
+//! A publication: records on their way into the stream, checked all together.
 
 use std::{collections::HashMap, ops::Range};
 
 use bytes::Bytes;
 
-use super::{Op, Provider, Record, SequinId, SyncId, encode};
+use super::{Idx, Op, Provider, Record, SequinId, SyncId, encode};
 
 /// Records that were checked at the door, encoded, in the order in which they came.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +24,8 @@ pub struct Outgoing {
     pub sequin_id: SequinId,
     /// What this version does to it.
     pub op: Op,
+    /// The version that it was made from: it is left out where another one counts by now.
+    pub replaces: Option<Idx>,
     envelope: Range<usize>,
 }
 
@@ -61,11 +63,26 @@ impl Publication {
 
     /// Adds a record; `Err` tells the provider that the sync belongs to already, when it is another one.
     pub fn push(&mut self, provider: &Provider, record: &Record<'_>) -> Result<(), Provider> {
+        self.push_version(provider, record, None)
+    }
+
+    /// Adds a record that is to be left out unless `version` is the one that counts. It is the only version of its record
+    /// in the publication.
+    pub fn push_replacing(&mut self, provider: &Provider, record: &Record<'_>, version: Idx) -> Result<(), Provider> {
+        self.push_version(provider, record, Some(version))
+    }
+
+    fn push_version(
+        &mut self,
+        provider: &Provider,
+        record: &Record<'_>,
+        replaces: Option<Idx>,
+    ) -> Result<(), Provider> {
         let sync = self.sync_of(provider, record)?;
         let start = self.bytes.len();
         encode(record, &mut self.bytes);
         let envelope = start..self.bytes.len();
-        self.records.push(Outgoing { sync, sequin_id: record.sequin_id, op: record.op, envelope });
+        self.records.push(Outgoing { sync, sequin_id: record.sequin_id, op: record.op, replaces, envelope });
         Ok(())
     }
 

@@ -48,12 +48,12 @@ pub(crate) fn upserts(provider: &str, sync: u128, upstream_ids: &[&str]) -> Publ
 }
 
 pub(crate) async fn publish(stream: &dyn RecordStream, provider: &str, sync: u128, upstream_ids: &[&str]) -> Idx {
-    stream.publish(upserts(provider, sync, upstream_ids)).await.expect("accepted")
+    stream.publish(upserts(provider, sync, upstream_ids)).await.expect("accepted").last
 }
 
 async fn delete(stream: &dyn RecordStream, sync: u128, upstream_id: &str) -> Idx {
     let all = vec![fields("hubspot", sync, Op::Delete, upstream_id)];
-    stream.publish(publication(all)).await.expect("accepted")
+    stream.publish(publication(all)).await.expect("accepted").last
 }
 
 fn shown(page: &Page) -> Vec<String> {
@@ -148,6 +148,27 @@ pub(super) async fn the_latest_version_of_a_record_is_found_by_its_key(stream: &
     assert_eq!(stream.latest(sync(2), record("a")).await.expect("an answer"), None);
     stream.purge(sync(1), None).await.expect("purged");
     assert_eq!(stream.latest(sync(1), record("a")).await.expect("an answer"), None);
+}
+
+pub(super) async fn what_replaces_a_version_is_left_out_where_another_one_counts(stream: &dyn RecordStream) {
+    let old = publish(stream, "hubspot", 1, &["a"]).await;
+    let counts = publish(stream, "hubspot", 1, &["b"]).await;
+    publish(stream, "hubspot", 1, &["a"]).await;
+    let mut replacing = Publication::default();
+    for (op, id, version) in [
+        (Op::Delete, "a", old),
+        (Op::Delete, "b", counts),
+        (Op::Upsert, "c", counts),
+        (Op::Delete, "d", Idx(counts.0 + 1)),
+    ] {
+        let (provider, record) = fields("hubspot", 1, op, id).check(Utc::now()).expect("good fields");
+        replacing.push_replacing(&provider, &record, version).expect("a sync of one provider");
+    }
+    let again = replacing.clone();
+    assert_eq!(stream.publish(replacing).await.expect("accepted").left_out, 3);
+    assert_eq!(all(stream, &hubspot(), Idx::START).await, ["a", "-b"]);
+    assert_eq!(stream.publish(again).await.expect("accepted").left_out, 4);
+    assert_eq!(stream.lag(&hubspot(), Idx::START).await.expect("a lag").records, 2);
 }
 
 pub(super) async fn lag_counts_what_matches_beyond_a_position_and_knows_its_age(stream: &dyn RecordStream) {
@@ -329,6 +350,7 @@ macro_rules! suite {
             a_delete_is_a_version_and_so_is_what_comes_after,
             a_page_holds_one_record_however_large_and_no_more_than_its_bytes,
             the_latest_version_of_a_record_is_found_by_its_key,
+            what_replaces_a_version_is_left_out_where_another_one_counts,
             lag_counts_what_matches_beyond_a_position_and_knows_its_age,
             lag_is_exact_at_any_position_of_a_long_stream,
             a_waiting_reader_is_woken_by_what_matches_alone,

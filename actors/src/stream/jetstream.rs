@@ -11,6 +11,8 @@
 //! How durable an acknowledged record is depends on the servers: a majority of the replicas has it in memory, and writes
 //! it to disk within `sync_interval`.
 
+#[cfg(test)]
+mod faults;
 mod messages;
 mod names;
 mod provision;
@@ -27,7 +29,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
 use self::{publish::Publisher, read::JetStreamReader, registry::Registry};
-use super::{RecordReader, RecordStream, StreamError, SyncQuery, Version};
+use super::{Published, RecordReader, RecordStream, StreamError, SyncQuery, Version};
 use crate::{
     jetstream::{JetStream, JetStreamError},
     model::{Filter, Idx, Lag, MAX_ENVELOPE_BYTES, Provider, Publication, SequinId, StreamId, Sync, SyncId},
@@ -63,7 +65,7 @@ impl JetStreamStream {
 
 #[async_trait]
 impl RecordStream for JetStreamStream {
-    async fn publish(&self, publication: Publication) -> Result<Idx, StreamError> {
+    async fn publish(&self, publication: Publication) -> Result<Published, StreamError> {
         self.publisher.publish(&self.connection, &self.registry, publication).await
     }
 

@@ -34,7 +34,7 @@ pub enum StreamError {
     /// The stream can't be reached, or its storage failed. Whatever was not acknowledged may be tried again.
     #[error("the record stream is unavailable: {0}")]
     Unavailable(#[source] Cause),
-    /// Its storage is full. Nothing of what was to be written was; what is there can be read.
+    /// Its storage is full. What is there can be read.
     #[error("the record stream takes nothing more: {0}")]
     Full(#[source] Cause),
     /// The stream is gone for good, as when it was deleted or its storage is damaged. It says so from then on.
@@ -55,6 +55,15 @@ pub struct PageLimit {
     pub records: usize,
     /// Stop before the envelopes take more bytes than this.
     pub bytes: usize,
+}
+
+/// What became of a publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The position of the last record.
+    pub last: Idx,
+    /// How many records were left out, since another version of them counts than the one they replace.
+    pub left_out: usize,
 }
 
 /// The version of a record that counts.
@@ -80,10 +89,13 @@ pub struct SyncQuery {
 /// The durable, compacted stream of all providers' records.
 #[async_trait]
 pub trait RecordStream: Send + std::marker::Sync {
-    /// Accepts all records of the publication or none, and returns the position of the last one.
+    /// Accepts all records of the publication, but for those whose condition does not hold
+    /// ([`Publication::push_replacing`]).
     ///
-    /// Once this returns, the records are as durable as the backend makes them.
-    async fn publish(&self, publication: Publication) -> Result<Idx, StreamError>;
+    /// Once this returns, the records are as durable as the backend makes them. When it refuses, nothing was accepted. When
+    /// it is [unavailable](StreamError::Unavailable) or [full](StreamError::Full), some may have been, where the backend has
+    /// no transactions: publishing the same again is right then.
+    async fn publish(&self, publication: Publication) -> Result<Published, StreamError>;
 
     /// Reads matching records in order, beginning after `after`.
     fn reader(&self, filter: &Filter, after: Idx) -> Box<dyn RecordReader>;

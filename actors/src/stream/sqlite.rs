@@ -26,11 +26,11 @@ use rusqlite::Connection;
 use tokio::{sync::Notify, task::JoinHandle};
 
 use self::{
-    publish::{Known, Published},
+    publish::{Done, Known},
     read::SqliteReader,
     wakers::Wakers,
 };
-use super::{RecordReader, RecordStream, StreamError, SyncQuery, Version, passed::Passed};
+use super::{Published, RecordReader, RecordStream, StreamError, SyncQuery, Version, passed::Passed};
 use crate::{
     embedded::{Settings, SqliteError, SqliteFile},
     model::{Filter, Idx, Lag, Provider, Publication, SequinId, StreamId, Sync, SyncId},
@@ -107,7 +107,7 @@ async fn reclaim_when_superseded(file: Arc<SqliteFile>, superseded: Arc<Notify>)
 
 #[async_trait]
 impl RecordStream for SqliteStream {
-    async fn publish(&self, publication: Publication) -> Result<Idx, StreamError> {
+    async fn publish(&self, publication: Publication) -> Result<Published, StreamError> {
         let (known, wakers) = (Arc::clone(&self.known), Arc::clone(&self.wakers));
         let superseded = Arc::clone(&self.superseded);
         let publication = Arc::new(publication);
@@ -116,15 +116,15 @@ impl RecordStream for SqliteStream {
             let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
             publish::publish(connection, &mut known, &records, Utc::now())
         };
-        let published = move |outcome: &Result<Published, StreamError>| {
-            if let Ok(published) = outcome {
+        let published = move |outcome: &Result<Done, StreamError>| {
+            if let Ok(done) = outcome {
                 wakers.wake(publication.syncs());
-                if published.superseded {
+                if done.superseded {
                     superseded.notify_one();
                 }
             }
         };
-        Ok(self.file.write_and_tell(write, published).await??.last_idx)
+        Ok(self.file.write_and_tell(write, published).await??.published)
     }
 
     fn reader(&self, filter: &Filter, after: Idx) -> Box<dyn RecordReader> {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sequin_actors::{
     model::{
-        Checkpoint, CollectionVersion, Consumer, ConsumerId, ConsumerStatus, Filter, Idx, Provider, Quarantined,
-        SyncId, TargetStatus,
+        Checkpoint, CollectionVersion, Consumer, ConsumerId, ConsumerStatus, Filter, Idx, Ownership, Provider,
+        Quarantined, Session, SyncId, TargetStatus,
     },
     store::{Document, DocumentEvent, Documents, Entry, Keyring, Store, StoreError},
     stream::RecordStream,
@@ -24,7 +24,7 @@ const PAGE: usize = 1000;
 const AT_ONCE: usize = 64;
 
 /// What says how a run is going, or went.
-const OF_A_RUN: [&str; 2] = [ConsumerStatus::KIND, TargetStatus::KIND];
+const OF_A_RUN: [&str; 4] = [ConsumerStatus::KIND, TargetStatus::KIND, Session::KIND, Ownership::KIND];
 
 /// What holds positions.
 const POSITIONED: [&str; 4] = [Checkpoint::KIND, Consumer::KIND, Quarantined::KIND, CollectionVersion::KIND];

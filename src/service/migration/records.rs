@@ -64,7 +64,7 @@ impl Copying<'_> {
     async fn publish(&mut self) -> Result<(), MigrationError> {
         let records = self.publication.records().len() as u64;
         if records > 0 {
-            self.landed = self.to.publish(std::mem::take(&mut self.publication)).await?;
+            self.landed = self.to.publish(std::mem::take(&mut self.publication)).await?.last;
             (self.moved)(records);
         }
         Ok(())

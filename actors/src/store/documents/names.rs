@@ -6,7 +6,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Document, Documents, DocumentsError, Entry, Revision, StoreError, decode, encode};
+use super::{Document, Documents, DocumentsError, Entry, Revision, StoreError, decode, encode, wire::FIRST};
 
 /// Longer than there is between the two writes, unless their maker is gone.
 const CLAIM_HOLDS: TimeDelta = TimeDelta::minutes(2);
@@ -62,7 +62,7 @@ impl Documents {
         let Some(entry) = self.store.get(&name_key::<T>(name)).await? else {
             return Ok(None);
         };
-        let claim: Claim = decode(&entry)?;
+        let claim: Claim = decode(FIRST, &entry)?;
         Ok(claim.id.parse().ok())
     }
 
@@ -79,7 +79,7 @@ impl Documents {
         let is_in_use =
             async || Ok::<_, DocumentsError>(self.get::<T>(owner).await?.is_some_and(|of| of.value.name() == name));
         // Two may have called it so at the same time.
-        if decode::<Claim>(&entry)?.id != owner.to_string() || is_in_use().await? {
+        if decode::<Claim>(FIRST, &entry)?.id != owner.to_string() || is_in_use().await? {
             return Ok(());
         }
         match self.store.delete(&key, Some(entry.revision)).await {
@@ -91,7 +91,7 @@ impl Documents {
 
     async fn claim<T: Named>(&self, value: &T, now: DateTime<Utc>) -> Result<(), DocumentsError> {
         let key = name_key::<T>(value.name());
-        let claim = encode(Claim { id: value.id().to_string(), at: now });
+        let claim = encode(FIRST, Claim { id: value.id().to_string(), at: now });
         let claimed = match self.store.get(&key).await? {
             None => self.store.create(&key, claim).await,
             Some(entry) if self.is_void(&entry, value, now).await? => {
@@ -108,7 +108,7 @@ impl Documents {
 
     /// Whether a claim to the name of `value` holds nobody off who makes that.
     async fn is_void<T: Named>(&self, entry: &Entry, value: &T, now: DateTime<Utc>) -> Result<bool, DocumentsError> {
-        let claim: Claim = decode(entry)?;
+        let claim: Claim = decode(FIRST, entry)?;
         // Its own, from an attempt that ended before it was written. Should it be there, it is not written again.
         if claim.id == value.id().to_string() {
             return Ok(true);

@@ -49,7 +49,7 @@ impl Documents {
         for _ in 0..READ_AT_MOST {
             // What was deleted in the meantime needs no key.
             let Some(entry) = found else { return Ok(false) };
-            if T::from_stored(decode(&entry)?, &self.keyring.first_alone()).is_ok() {
+            if T::from_stored(decode(T::VERSION, &entry)?, &self.keyring.first_alone()).is_ok() {
                 return Ok(false);
             }
             let document = self.read::<T>(&entry)?.value;

@@ -1,11 +1,19 @@
-//! How a document is written down: MessagePack with named fields, behind a version; and what can't be read of it.
+//! How a document is written down: MessagePack with named fields, behind the version of its kind; and what can't be read
+//! of it.
+//!
+//! While a cluster is upgraded, nodes of two releases read and write the same documents. A field that is missing is taken
+//! for its default (`#[serde(default)]`), and one that is not known is passed over, and lost if the document is written
+//! again: so a field that may be lost is just added. One that may not, or a value that an older release can't read, such as
+//! a new variant of an enum, raises the version of the kind ([`Document::VERSION`](super::Document::VERSION)): an older node
+//! then leaves the document alone, and says that it has to be upgraded. Only what is put, whatever is there, it writes over:
+//! what was observed, by the one who observes now.
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Entry, KeyringError};
 
-/// The version that this code writes, and the highest it reads.
-const VERSION: u8 = 1;
+/// The version that every kind begins with.
+pub(super) const FIRST: u8 = 1;
 
 /// A document that is there, and can't be read. It is no reason to take it for deleted, or to do without any other.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,8 +29,13 @@ pub struct Unreadable {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum UnreadableCause {
     /// It was written by a newer version of this program.
-    #[error("it is of version {0}, but this node reads up to version {VERSION}")]
-    Newer(u8),
+    #[error("it is of version {is}, but this node reads up to version {reads}")]
+    Newer {
+        /// Its version.
+        is: u8,
+        /// The highest that can be read.
+        reads: u8,
+    },
     /// A secret in it can't be opened.
     #[error("{0}")]
     Sealed(KeyringError),
@@ -46,7 +59,7 @@ impl UnreadableCause {
     /// What to do.
     pub fn fix(&self) -> &'static str {
         match self {
-            Self::Newer(_) => "upgrade the node",
+            Self::Newer { .. } => "upgrade the node",
             Self::Sealed(_) => "start the node with the key that it was sealed under",
             Self::Malformed(_) => "restore the control store from a backup",
         }
@@ -66,15 +79,16 @@ struct Version {
     v: u8,
 }
 
-pub(super) fn encode<T: Serialize>(doc: T) -> Vec<u8> {
-    rmp_serde::to_vec_named(&Wrapped { v: VERSION, doc }).expect("writing to memory can't fail")
+pub(super) fn encode<T: Serialize>(version: u8, doc: T) -> Vec<u8> {
+    rmp_serde::to_vec_named(&Wrapped { v: version, doc }).expect("writing to memory can't fail")
 }
 
-pub(super) fn decode<T: DeserializeOwned>(entry: &Entry) -> Result<T, Unreadable> {
+pub(super) fn decode<T: DeserializeOwned>(version: u8, entry: &Entry) -> Result<T, Unreadable> {
     let malformed = |error: rmp_serde::decode::Error| Unreadable::malformed(&entry.key, &error);
     let Version { v } = rmp_serde::from_slice(&entry.value).map_err(malformed)?;
-    if v > VERSION {
-        return Err(Unreadable { key: entry.key.clone(), cause: UnreadableCause::Newer(v) });
+    if v > version {
+        let cause = UnreadableCause::Newer { is: v, reads: version };
+        return Err(Unreadable { key: entry.key.clone(), cause });
     }
     let Wrapped { doc, .. } = rmp_serde::from_slice(&entry.value).map_err(malformed)?;
     Ok(doc)

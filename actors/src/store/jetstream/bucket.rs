@@ -45,6 +45,9 @@ const IDENTITY: &str = "sequin-control";
 /// For how long a write that is sent again is known for the same: longer than any is tried.
 const DUPLICATES: Duration = Duration::from_secs(60);
 
+/// How many may watch at once, on all nodes. Servers have a lower limit of their own, unless they are told.
+const CONSUMERS: i32 = 100_000;
+
 /// For how long it has to be said that the bucket is gone. Servers that have just begun may not know all they have.
 const SURE_AFTER: Duration = Duration::from_secs(10);
 
@@ -237,6 +240,7 @@ async fn open_stream(connection: &JetStream, stream: &str, root: &str) -> Result
         name: stream.into(),
         subjects: vec![format!("{root}.>")],
         max_messages_per_subject: 1,
+        max_consumers: CONSUMERS,
         num_replicas: connection.replicas(),
         duplicate_window: DUPLICATES,
         allow_message_ttl: true,

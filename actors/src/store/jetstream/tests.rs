@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
@@ -85,6 +85,27 @@ async fn until_lost(store: &JetStreamStore) {
 }
 
 contract::suite!(Fixture::open());
+
+#[tokio::test]
+async fn a_long_list_is_complete_and_in_order_whether_all_of_it_is_asked_for_or_a_page() {
+    let fixture = Fixture::open().await;
+    let keys: Vec<String> = (0..1000).map(|number| format!("a/{number:04}")).collect();
+    let create = async |key: &String| fixture.create(key, key.clone().into()).await.expect("created");
+    stream::iter(&keys).map(create).buffer_unordered(64).collect::<Vec<_>>().await;
+    for key in &keys[600..650] {
+        fixture.delete(key, None).await.expect("deleted");
+    }
+    let there = [&keys[..600], &keys[650..]].concat();
+    let listed = async |after: Option<&str>, limit| {
+        let entries = fixture.list("a/", after, limit).await.expect("a list");
+        assert!(entries.iter().all(|entry| entry.value == entry.key.as_bytes()), "each has its value");
+        entries.into_iter().map(|entry| entry.key).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(None, 5000).await, there);
+    assert_eq!(listed(None, 700).await, there[..700]);
+    assert_eq!(listed(Some("a/0099"), 600).await, there[100..700]);
+    assert_eq!(listed(Some("a/0590"), 20).await, there[591..611]);
+}
 
 #[tokio::test]
 async fn nodes_that_open_the_store_at_once_open_the_same_one() {

@@ -13,6 +13,7 @@ use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::{
+    runtime::Handle,
     sync::mpsc::{Receiver, Sender, channel},
     time::{Instant, timeout},
 };
@@ -37,7 +38,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const SILENCE: Duration = Duration::from_secs(3);
 
 /// How long the server keeps a consumer that nobody asks for messages.
-const ABANDONED: Duration = Duration::from_secs(30);
+const ABANDONED: Duration = Duration::from_secs(10);
 
 /// How long is waited before a consumer is made again.
 const AGAIN: Duration = Duration::from_millis(250);
@@ -174,7 +175,7 @@ impl Reader {
     async fn look_whether_complete(&mut self) -> Result<(), Failure> {
         let asked_at = Instant::now();
         match self.bucket.last(&self.filter).await? {
-            // Longer ago than the question took to be answered, so it is not on its way.
+            // Should it just be on its way, another consumer tells it as well.
             Some(last) if last.sequence > self.passed => Err(passing("the consumer does not tell what is there")),
             _ => {
                 self.complete_at = asked_at;
@@ -271,6 +272,16 @@ impl Consumer {
         self.delivered = number;
         self.asked_for -= 1;
         Ok(Delivered::Message(message))
+    }
+}
+
+impl Drop for Consumer {
+    /// The server need not wait until nobody asks for it any more.
+    fn drop(&mut self) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let subject = format!("CONSUMER.DELETE.{}.{}", self.bucket.stream, self.name);
+        let context = self.bucket.connection.context().clone();
+        runtime.spawn(async move { context.send_request(subject, Request::new()).await });
     }
 }
 

@@ -10,6 +10,9 @@ use crate::jetstream::{JetStream, JetStreamError};
 /// The header of a tombstone, so that it is known without decoding it.
 pub(super) const TOMBSTONE: &str = "Sequin-Tombstone";
 
+/// The header of a message that is to be refused unless the last message of its subject has this sequence.
+pub(super) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+
 /// A message as the stream holds it.
 #[derive(Deserialize)]
 pub(super) struct Stored {

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
@@ -18,8 +18,8 @@ use tokio::{
 };
 
 use super::{
-    super::StreamError,
-    messages::TOMBSTONE,
+    super::{Published, StreamError},
+    messages::{self, EXPECTED, TOMBSTONE},
     names::Names,
     provision,
     registry::{Registry, SyncEntry},
@@ -54,10 +54,30 @@ pub(super) struct Publisher {
 
 /// A message on its way.
 struct Message {
+    stream: String,
     subject: String,
     headers: HeaderMap,
     payload: Bytes,
-    position: Option<u64>,
+    /// The version that it is to replace, if it must be that one.
+    replaces: Option<Idx>,
+    fate: Fate,
+}
+
+/// What has become of a message.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    NotSent,
+    /// It was sent, and may have been taken.
+    Sent,
+    Taken(u64),
+    /// Another version counts than the one that it was to replace.
+    LeftOut,
+}
+
+impl Message {
+    fn is_on_its_way(&self) -> bool {
+        matches!(self.fate, Fate::NotSent | Fate::Sent)
+    }
 }
 
 impl Publisher {
@@ -71,7 +91,7 @@ impl Publisher {
         connection: &JetStream,
         registry: &Registry,
         publication: Publication,
-    ) -> Result<Idx, StreamError> {
+    ) -> Result<Published, StreamError> {
         admit(registry, &publication).await?;
         let syncs = publication.syncs().to_vec();
         for seen in &syncs {
@@ -82,10 +102,12 @@ impl Publisher {
         let deleted = last_versions.iter().filter(|record| record.op == Op::Delete);
         let mut entries: Vec<Message> = deleted
             .map(|record| Message {
+                stream: names[record.sync].stream(),
                 subject: names[record.sync].tombstone(syncs[record.sync].id, record.sequin_id),
                 headers: self.headers(),
                 payload: Bytes::new(),
-                position: None,
+                replaces: None,
+                fate: Fate::NotSent,
             })
             .collect();
         // First: a tombstone that is not in the index would stay for ever, and an entry without one does not.
@@ -98,17 +120,28 @@ impl Publisher {
                 if record.op == Op::Delete {
                     headers.insert(TOMBSTONE, "1");
                 }
+                if let Some(version) = record.replaces {
+                    headers.insert(EXPECTED, version.to_string());
+                }
                 let subject = names[record.sync].record(syncs[record.sync].id, record.sequin_id);
-                Message { subject, headers, payload: publication.envelope(record), position: None }
+                let payload = publication.envelope(record);
+                let stream = names[record.sync].stream();
+                Message { stream, subject, headers, payload, replaces: record.replaces, fate: Fate::NotSent }
             })
             .collect();
         self.send_all(connection, registry, &syncs, &mut messages).await?;
         let provider = last_versions.last().map(|record| &syncs[record.sync].provider);
-        let of_provider = last_versions.iter().zip(&messages).filter(|(record, _)| {
-            let of = &syncs[record.sync].provider;
-            provider == Some(of)
-        });
-        Ok(Idx(of_provider.filter_map(|(_, message)| message.position).max().unwrap_or_default()))
+        let fates =
+            last_versions.iter().zip(&messages).map(|(record, message)| (&syncs[record.sync].provider, message));
+        let mut published = Published { last: Idx::START, left_out: 0 };
+        for (of, Message { fate, .. }) in fates {
+            match *fate {
+                Fate::Taken(position) if Some(of) == provider => published.last = published.last.max(Idx(position)),
+                Fate::LeftOut => published.left_out += 1,
+                _ => {}
+            }
+        }
+        Ok(published)
     }
 
     fn headers(&self) -> HeaderMap {
@@ -151,7 +184,7 @@ impl Publisher {
     async fn send_some(&self, connection: &JetStream, messages: &mut [Message]) -> Result<(), JetStreamError> {
         let mut in_flight = FuturesUnordered::new();
         let mut failure: Option<JetStreamError> = None;
-        let mut rest: Vec<usize> = (0..messages.len()).filter(|&number| messages[number].position.is_none()).collect();
+        let mut rest: Vec<usize> = (0..messages.len()).filter(|&number| messages[number].is_on_its_way()).collect();
         // Taken from its end.
         rest.reverse();
         loop {
@@ -162,22 +195,30 @@ impl Publisher {
                 Some(outcome) = in_flight.next() => outcome,
                 sent = self.send(connection, &messages[number.unwrap_or_default()]), if number.is_some() => {
                     rest.pop();
-                    match (sent, number) {
-                        (Ok(acknowledged), Some(number)) => {
-                            in_flight.push(async move { (number, acknowledged.await) });
+                    let Some(number) = number else { continue };
+                    let before = std::mem::replace(&mut messages[number].fate, Fate::Sent);
+                    match sent {
+                        Ok(acknowledged) => {
+                            in_flight.push(async move { (number, before, acknowledged.await) });
                             continue;
                         }
-                        (Err(error), Some(number)) => (number, Err(error)),
-                        (_, None) => continue,
+                        Err(error) => (number, before, Err(error)),
                     }
                 }
                 else => return failure.map_or(Ok(()), Err),
             };
-            match outcome {
-                (number, Ok(position)) => messages[number].position = Some(position),
+            let (number, before, taken) = outcome;
+            let fate = match taken {
+                Ok(position) => Ok(Fate::Taken(position)),
+                Err(error) if messages[number].replaces.is_none() || !error.is_conflict() => Err(error),
+                Err(_) if before == Fate::NotSent => Ok(Fate::LeftOut),
+                Err(_) => fate_of(connection, &messages[number]).await,
+            };
+            match fate {
+                Ok(fate) => messages[number].fate = fate,
                 // What does not pass is what is to be told.
-                (_, Err(error)) if failure.as_ref().is_none_or(JetStreamError::may_pass) => failure = Some(error),
-                (_, Err(_)) => {}
+                Err(error) if failure.as_ref().is_none_or(JetStreamError::may_pass) => failure = Some(error),
+                Err(_) => {}
             }
         }
     }
@@ -200,8 +241,17 @@ impl Publisher {
     }
 }
 
+/// What became of a message that was sent before, when what it replaces does not count any more: it may be by its own
+/// doing.
+async fn fate_of(connection: &JetStream, message: &Message) -> Result<Fate, JetStreamError> {
+    let counts = messages::last(connection, &message.stream, &message.subject).await?;
+    let id = message.headers.get(MESSAGE_ID).map(HeaderValue::as_str);
+    let is_it = counts.filter(|counts| counts.header(MESSAGE_ID) == id);
+    Ok(is_it.map_or(Fate::LeftOut, |counts| Fate::Taken(counts.sequence)))
+}
+
 fn unacknowledged(messages: &[Message]) -> usize {
-    messages.iter().filter(|message| message.position.is_none()).count()
+    messages.iter().filter(|message| message.is_on_its_way()).count()
 }
 
 /// Looks whether the streams are there, and makes those again that were lost.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
-use super::messages;
+use super::messages::{self, EXPECTED};
 use crate::{
     jetstream::{Arrived, Cursor, JetStream, JetStreamError},
     model::{Provider, StreamId, SyncDescription, SyncId, SyncSeen},
@@ -25,8 +25,6 @@ use crate::{
 
 /// How long the first copy may take.
 const FIRST_COPY: Duration = Duration::from_secs(30);
-
-const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 
 /// A provider's stream, as it was made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

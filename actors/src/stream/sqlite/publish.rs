@@ -6,17 +6,26 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    super::StreamError,
+    super::{Published, StreamError},
     position::{block, position},
 };
 use crate::model::{Idx, Op, Outgoing, Provider, Publication, SyncDescription, SyncId, SyncSeen};
 
 /// What was published.
-pub(super) struct Published {
-    /// The position of the last record.
-    pub(super) last_idx: Idx,
+pub(super) struct Done {
+    pub(super) published: Published,
     /// Whether older versions were superseded.
     pub(super) superseded: bool,
+}
+
+/// What `latest` was moved to.
+struct Moved {
+    /// Which records of the publication count now.
+    count: Vec<bool>,
+    /// Whether older versions were superseded.
+    superseded: bool,
+    /// How many records were left out.
+    left_out: usize,
 }
 
 /// What the file holds of providers and syncs, remembered between publications.
@@ -51,7 +60,7 @@ pub(super) fn publish(
     known: &mut Known,
     publication: &Publication,
     now: DateTime<Utc>,
-) -> rusqlite::Result<Result<Published, StreamError>> {
+) -> rusqlite::Result<Result<Done, StreamError>> {
     let outcome = try_to_publish(connection, known, publication, now);
     if outcome.is_err() {
         // What was remembered on the way is rolled back.
@@ -65,7 +74,7 @@ fn try_to_publish(
     known: &mut Known,
     publication: &Publication,
     now: DateTime<Utc>,
-) -> rusqlite::Result<Result<Published, StreamError>> {
+) -> rusqlite::Result<Result<Done, StreamError>> {
     let providers: HashSet<&Provider> = publication.syncs().iter().map(|seen| &seen.provider).collect();
     known.check(connection, &providers)?;
     if let Some(refusal) = known.refusal(connection, publication)? {
@@ -79,12 +88,12 @@ fn try_to_publish(
     }
     let positions = known.give_positions(publication);
     let mut blocks = HashMap::new();
-    let (last_versions, superseded) = move_latest(connection, known, publication, &positions, &mut blocks)?;
-    append(connection, known, publication, &positions, &last_versions, now, &mut blocks)?;
+    let Moved { count, superseded, left_out } = move_latest(connection, known, publication, &positions, &mut blocks)?;
+    append(connection, known, publication, &positions, &count, now, &mut blocks)?;
     write_blocks(connection, blocks)?;
     known.write_last_idx(connection, publication)?;
-    let last_idx = positions.last().map_or(Idx::START, |&position| super::position::idx(position));
-    Ok(Ok(Published { last_idx, superseded }))
+    let last = positions.last().map_or(Idx::START, |&position| super::position::idx(position));
+    Ok(Ok(Done { published: Published { last, left_out }, superseded }))
 }
 
 impl Known {
@@ -208,14 +217,13 @@ fn known_sync(row: &rusqlite::Row<'_>) -> rusqlite::Result<KnownSync> {
 
 /// Points `latest` at the last version of each record, in the order of its key, and lists what that supersedes.
 ///
-/// Returns which records of the publication are last versions, and whether older ones were superseded.
 fn move_latest(
     connection: &Connection,
     known: &Known,
     publication: &Publication,
     positions: &[i64],
     blocks: &mut HashMap<i64, BlockChange>,
-) -> rusqlite::Result<(Vec<bool>, bool)> {
+) -> rusqlite::Result<Moved> {
     let records = publication.records();
     let key = |&number: &usize| (known.sync_no(publication, &records[number]), records[number].sequin_id);
     let mut order: Vec<usize> = (0..records.len()).collect();
@@ -228,18 +236,23 @@ fn move_latest(
         connection.prepare_cached("UPDATE latest SET position = ?3, tombstone = ?4 WHERE sync = ?1 AND record = ?2")?;
     let mut supersede = connection.prepare_cached("INSERT INTO superseded(position) VALUES (?1)")?;
     let mut forget_tombstone = connection.prepare_cached("DELETE FROM tombstone WHERE position = ?1")?;
-    let mut last_versions = vec![false; records.len()];
-    let mut superseded = false;
+    let mut moved = Moved { count: vec![false; records.len()], superseded: false, left_out: 0 };
     for versions in order.chunk_by(|a, b| key(a) == key(b)) {
         let &last = versions.last().expect("a chunk is not empty");
-        last_versions[last] = true;
         let (sync, sequin_id) = key(&last);
         let is_tombstone = records[last].op == Op::Delete;
         // As bytes: a uuid is copied to the heap when it is bound.
         let record = sequin_id.0.as_bytes().as_slice();
         let values = params![sync, record, positions[last], is_tombstone];
         let older = select.query_row(params![sync, record], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-        let Some((older, was_tombstone)): Option<(i64, bool)> = older else {
+        let older: Option<(i64, bool)> = older;
+        let counts = older.map(|(position, _)| super::position::idx(position));
+        if records[last].replaces.is_some_and(|replaced| counts != Some(replaced)) {
+            moved.left_out += 1;
+            continue;
+        }
+        moved.count[last] = true;
+        let Some((older, was_tombstone)) = older else {
             insert.execute(values)?;
             continue;
         };
@@ -251,18 +264,18 @@ fn move_latest(
         let change = blocks.entry(block(older)).or_default();
         change.live -= 1;
         change.dead += 1;
-        superseded = true;
+        moved.superseded = true;
     }
-    Ok((last_versions, superseded))
+    Ok(moved)
 }
 
-/// Appends the last versions to the log, in the order in which they came.
+/// Appends the versions that count to the log, in the order in which they came.
 fn append(
     connection: &Connection,
     known: &Known,
     publication: &Publication,
     positions: &[i64],
-    last_versions: &[bool],
+    count: &[bool],
     now: DateTime<Utc>,
     blocks: &mut HashMap<i64, BlockChange>,
 ) -> rusqlite::Result<()> {
@@ -271,8 +284,8 @@ fn append(
     )?;
     let mut insert_tombstone = connection.prepare_cached("INSERT INTO tombstone(position, sync) VALUES (?1, ?2)")?;
     let now = now.timestamp_micros();
-    let numbered = publication.records().iter().zip(positions).zip(last_versions);
-    for ((record, &position), _) in numbered.filter(|(_, is_last)| **is_last) {
+    let numbered = publication.records().iter().zip(positions).zip(count);
+    for ((record, &position), _) in numbered.filter(|(_, counts)| **counts) {
         let sync = known.sync_no(publication, record);
         let sequin_id = record.sequin_id.0.as_bytes().as_slice();
         insert.execute(params![position, sync, sequin_id, now, publication.envelope(record)])?;
