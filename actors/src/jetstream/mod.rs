@@ -237,7 +237,7 @@ fn default_replicas(server: &ServerInfo) -> usize {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::nats::Nats;
+    pub(crate) use crate::nats::Nats;
 
     pub(crate) fn settings(nats: &Nats) -> NatsSettings {
         NatsSettings {

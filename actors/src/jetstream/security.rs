@@ -8,8 +8,10 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{tests::settings, *};
-use crate::nats::Nats;
+use super::{
+    tests::{Nats, settings},
+    *,
+};
 
 async fn refusal(settings: &NatsSettings) -> String {
     let error = JetStream::connect(settings, "sequin").await.err().expect("it is not let in");

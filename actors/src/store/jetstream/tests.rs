@@ -9,8 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    jetstream::tests::connect,
-    nats::Nats,
+    jetstream::tests::{Nats, connect},
     store::{Event, contract},
 };
 
