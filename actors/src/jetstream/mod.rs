@@ -329,6 +329,16 @@ pub(crate) mod tests {
         JetStream::connect(&settings(nats), cluster).await.expect("a connection")
     }
 
+    #[tokio::test]
+    async fn a_node_that_knows_one_server_goes_on_with_the_others_when_that_one_is_gone() {
+        let mut nats = Nats::start_cluster();
+        let one = NatsSettings { servers: vec![format!("nats://127.0.0.1:{}", nats.port(1))], ..settings(&nats) };
+        let connection = JetStream::connect(&one, "sequin").await.expect("a connection");
+        nats.kill(1);
+        let answer = connection.ask_patiently::<serde::de::IgnoredAny>("INFO", &()).await;
+        assert!(answer.is_ok(), "{answer:?}");
+    }
+
     async fn refusal(settings: &NatsSettings) -> JetStreamError {
         JetStream::connect(settings, "sequin").await.err().expect("no connection")
     }
