@@ -192,7 +192,7 @@ server_name: nats-$number
 listen: 127.0.0.1:$(nats_port $number)
 http: 127.0.0.1:$(monitor_port $number)
 max_payload: 8MB
-jetstream { store_dir: "$directory/nats-$number" }
+jetstream { store_dir: "$directory/nats-$number", limits { default_max_consumers: -1 } }
 accounts {
   SEQUIN: { jetstream: enabled, users: [ { user: sequin, password: "$(read_secret nats-password)" } ] }
 }
