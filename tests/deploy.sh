@@ -33,15 +33,16 @@ fi
 directory=$(mktemp -d)
 trap 'rm -rf "$directory"' EXIT
 
-"$tool/bin/hadolint" deploy/Dockerfile
-"$tool/bin/check-jsonschema" --quiet --builtin-schema vendor.compose-spec deploy/compose.yaml
+quietly() { "$@" >"$directory/log" 2>&1 || { cat "$directory/log" >&2; return 1; }; }
+
+"$tool/bin/hadolint" --no-color deploy/Dockerfile
+quietly "$tool/bin/check-jsonschema" --builtin-schema vendor.compose-spec deploy/compose.yaml
 
 nats=$target/tools/bin/nats-server
 [[ -x $nats ]] || nats=$(command -v nats-server)
 for file in deploy/compose/nats.conf deploy/kubernetes/nats/nats.conf deploy/kubernetes/overlays/*/nats.conf; do
   # The variables that it takes from its environment, as deploy/README.md has them made.
-  env POD_NAME=nats-0 SERVER_NAME=nats-1 NATS_PASSWORD=n1 SEQUIN_PASSWORD=n2 SYSTEM_PASSWORD=n3 \
-    "$nats" -t -c "$file" >"$directory/log" 2>&1 || { cat "$directory/log" >&2; exit 1; }
+  quietly env POD_NAME=nats-0 SERVER_NAME=nats-1 NATS_PASSWORD=n1 SEQUIN_PASSWORD=n2 SYSTEM_PASSWORD=n3 "$nats" -t -c "$file"
 done
 
 render=()
