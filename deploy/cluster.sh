@@ -121,20 +121,13 @@ prepare() {
   printf 'cd %q && echo $$ >pid && exec %s >>log 2>&1\n' "$directory/$name" "$(printf '%q ' "$@")"
 } >"$directory/$1/start"
 
+# In a process group of its own, so that Ctrl-C is for this script, which ends them in order.
 launch() {
   chmod u+x "$directory/$1/start"
-  "$directory/$1/start" &
-  disown
+  set -m
+  ("$directory/$1/start" &)
+  set +m
 }
-
-"$root/deploy/setup.sh"
-if [[ -z $program ]]; then
-  cargo build --release --manifest-path "$root/Cargo.toml" --bin sequin
-  program=$target/release/sequin
-fi
-nats=$target/tools/bin/nats-server
-[[ -x $nats ]] || nats=$(command -v nats-server)
-postgres=$(dirname "$(command -v initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' | sort -V | tail -n 1)")
 
 if [[ -d $directory && ! -f $directory/made-by-cluster.sh && -n $(ls -A "$directory") ]]; then
   fail "$directory holds something else: name another by --directory"
@@ -145,6 +138,15 @@ for number in {0..12}; do
     fail "port $((port + number)) is taken: name the first of 13 others by --port"
   fi
 done
+
+"$root/deploy/setup.sh"
+if [[ -z $program ]]; then
+  cargo build --release --manifest-path "$root/Cargo.toml" --bin sequin
+  program=$target/release/sequin
+fi
+nats=$target/tools/bin/nats-server
+[[ -x $nats ]] || nats=$(command -v nats-server)
+postgres=$(dirname "$(command -v initdb || compgen -G '/usr/lib/postgresql/*/bin/initdb' | sort -V | tail -n 1)")
 
 mkdir -p "$directory" "${nodes[@]/#/$directory/}" "${servers[@]/#/$directory/}"
 touch "$directory/made-by-cluster.sh"
@@ -161,8 +163,6 @@ database=$(cat "$directory/postgres-directory" 2>/dev/null || true)
 
 trap end EXIT
 trap exit INT TERM
-# Each process in a group of its own, so that Ctrl-C is for this script, which ends them in order.
-set -m
 
 say "starting PostgreSQL and three NATS servers"
 if [[ ! -d $database ]]; then
