@@ -254,11 +254,14 @@ Then break it, and look at \`sequin node list\` again (by --url http://127.0.0.1
 Ctrl-C ends all of it.
 GUIDE
 
+# bash 5.2 crashes when a trap exits while it reads, so that this one only tells the loop.
+asked=''
+trap 'asked=yes' INT TERM
 # A pipe that nobody writes to: waits without a process that Ctrl-C would go to.
 exec {clock}<> <(:)
 declare -A seen
 for name in "${nodes[@]}" "${servers[@]}"; do seen[$name]=runs; done
-while true; do
+while [[ -z $asked ]]; do
   read -r -t 1 -u "$clock" || true
   for name in "${nodes[@]}" "${servers[@]}"; do
     if runs "$name"; then now=runs; else now='does not run'; fi
