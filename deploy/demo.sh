@@ -3,5 +3,5 @@
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-"$root/deploy/setup.sh"
+"$root/deploy/setup.sh" demo
 exec cargo run --release --manifest-path "$root/Cargo.toml" --bin sequin -- demo "$@"

@@ -17,6 +17,7 @@ use sequin_actors::{
     stream::{PageLimit, RecordReader},
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use utoipa::ToSchema;
 
@@ -145,6 +146,12 @@ async fn delete_stale(api: &Api, sync: SyncId, version: &mut CollectionVersion) 
     };
     let mut reader = api.stream.reader(&Filter::Sync(sync), version.deleted_to);
     while !version.is_active() && began.elapsed() < DELETE_FOR {
+        let left = DELETE_FOR.saturating_sub(began.elapsed());
+        match timeout(left, reader.ready()).await {
+            Ok(ready) => ready?,
+            // What is still to come may be on its way to the server that is read from.
+            Err(_) => break,
+        }
         deleted += delete_some(api, &known.provider, &mut *reader, version).await?;
     }
     Ok(deleted)
@@ -162,9 +169,7 @@ async fn delete_some(
     if number > 0 {
         number -= api.stream.publish(tombstones).await?.left_out as u64;
     }
-    // A page that is empty is the last one.
-    let read_to = if page.entries().is_empty() { version.stale_to } else { page.read_to() };
-    version.deleted_to = read_to.min(version.stale_to);
+    version.deleted_to = page.read_to().min(version.stale_to);
     Ok(number)
 }
 

@@ -11,6 +11,7 @@ mod backfill_and_live;
 mod bloat;
 mod changes;
 mod chaos;
+mod cluster;
 mod collections;
 mod command_line;
 mod contention;

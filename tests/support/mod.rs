@@ -2,9 +2,11 @@
 
 pub(crate) mod api;
 pub(crate) mod cli;
+pub(crate) mod cluster;
 pub(crate) mod database;
 pub(crate) mod disk;
 pub(crate) mod engine;
+pub(crate) mod gate;
 pub(crate) mod model;
 pub(crate) mod nats;
 pub(crate) mod node;

@@ -11,7 +11,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use async_nats::{Subject, jetstream::stream};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
@@ -51,10 +51,18 @@ pub(crate) struct Cursor {
     /// What comes after that.
     arrived: VecDeque<Arrived>,
     /// Where the stream ended before the consumer was made.
-    end: Option<u64>,
+    end: Option<End>,
+    /// Where there was more to come than the consumer knew of.
+    doubted: Option<u64>,
     consumer: Option<Consumer>,
     failing_since: Option<Instant>,
     behind_since: Option<Instant>,
+}
+
+/// Where a stream ends, as its leader says.
+struct End {
+    last: u64,
+    leader: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -73,6 +81,7 @@ impl Cursor {
             taken: after,
             arrived: VecDeque::new(),
             end: None,
+            doubted: None,
             consumer: None,
             failing_since: None,
             behind_since: None,
@@ -85,9 +94,7 @@ impl Cursor {
             if !self.arrived.is_empty() {
                 return Ok(());
             }
-            let (taken, end) = (self.taken, self.end);
-            let consumer = self.consumer().await?;
-            if consumer.pending > 0 || end.is_none_or(|end| end > taken) {
+            if self.consumer().await?.pending > 0 || self.may_end() {
                 return Ok(());
             }
             let Self { consumer: Some(consumer), arrived, .. } = self else { continue };
@@ -140,16 +147,54 @@ impl Cursor {
         self.arrived.front()
     }
 
-    /// Everything that matches was taken up to here. At the end, that is beyond the last message that was.
-    pub(crate) fn read_to(&mut self) -> u64 {
-        if self.is_at_end() {
-            self.taken = self.taken.max(self.end.unwrap_or_default());
+    /// Everything that matches was taken up to here. At the end, that may be beyond the last message that was.
+    ///
+    /// A consumer may lie on a server that does not have all yet that the leader has, so that is asked.
+    pub(crate) async fn read_to(&mut self) -> Result<u64, JetStreamError> {
+        if self.is_at_end() && self.may_end() {
+            if self.is_nothing_left().await? {
+                self.taken = self.end.as_ref().map_or(self.taken, |end| end.last);
+            } else {
+                self.doubted = Some(self.taken);
+            }
         }
-        self.taken
+        Ok(self.taken)
+    }
+
+    /// Whether everything was taken that the stream held when this consumer was made.
+    pub(crate) async fn is_done(&mut self) -> Result<bool, JetStreamError> {
+        let taken = self.read_to().await?;
+        Ok(self.end.as_ref().is_some_and(|end| end.last <= taken))
+    }
+
+    /// Whether the end of the stream may have been reached without a message that says so.
+    fn may_end(&self) -> bool {
+        self.doubted != Some(self.taken) && self.end.as_ref().is_some_and(|end| end.last > self.taken)
+    }
+
+    /// Whether one and the same leader that has said where the stream ends knows of nothing that matches.
+    async fn is_nothing_left(&self) -> Result<bool, JetStreamError> {
+        let next = json!({"seq": self.taken + 1, "next_by_subj": self.filter});
+        match self.connection.ask::<IgnoredAny>(&format!("STREAM.MSG.GET.{}", self.stream), &next).await {
+            Ok(_) => return Ok(false),
+            Err(error) if error.is_no_message() => {}
+            Err(error) if error.may_pass() => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        let leader_now = match self.info().await {
+            Ok(info) => leader(&info),
+            Err(error) if error.may_pass() => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        Ok(self.end.as_ref().is_some_and(|end| end.leader == leader_now))
+    }
+
+    async fn info(&self) -> Result<stream::Info, JetStreamError> {
+        self.connection.ask(&format!("STREAM.INFO.{}", self.stream), &()).await
     }
 
     /// Whether everything was taken that the stream held when it was last heard of.
-    pub(crate) fn is_at_end(&self) -> bool {
+    fn is_at_end(&self) -> bool {
         self.arrived.is_empty() && self.consumer.as_ref().is_some_and(|consumer| consumer.pending == 0)
     }
 
@@ -157,7 +202,7 @@ impl Cursor {
     pub(crate) async fn close(mut self) {
         if let Some(consumer) = self.consumer.take() {
             let delete = format!("CONSUMER.DELETE.{}.{}", self.stream, consumer.name);
-            if let Err(error) = self.connection.ask::<serde::de::IgnoredAny>(&delete, &()).await {
+            if let Err(error) = self.connection.ask::<IgnoredAny>(&delete, &()).await {
                 tracing::debug!(%error, "a consumer is left to be forgotten");
             }
         }
@@ -180,13 +225,13 @@ impl Cursor {
     }
 
     async fn make_consumer(&mut self) -> Result<Consumer, JetStreamError> {
-        let info: stream::Info = self.connection.ask(&format!("STREAM.INFO.{}", self.stream), &()).await?;
+        let info = self.info().await?;
         let found = info.config.metadata.get(IDENTITY).cloned();
         if *self.identity.get_or_insert(found.clone()) != found {
             let message = format!("the stream {} was deleted and made again", self.stream);
             return Err(JetStreamError::Replaced(message));
         }
-        self.check_end(info.state.last_sequence)?;
+        self.check_end(End { last: info.state.last_sequence, leader: leader(&info) })?;
         let client = self.connection.client();
         let inbox = Subject::from(client.new_inbox());
         let subscriber = client
@@ -216,11 +261,12 @@ impl Cursor {
     }
 
     /// A stream that ends before what was read of it has gone back, and what comes is not what follows.
-    fn check_end(&mut self, last: u64) -> Result<(), JetStreamError> {
-        let received = self.received();
+    fn check_end(&mut self, end: End) -> Result<(), JetStreamError> {
+        let (last, received) = (end.last, self.received());
         if last >= received {
             self.behind_since = None;
-            self.end = Some(last);
+            self.end = Some(end);
+            self.doubted = None;
             return Ok(());
         }
         let message = format!(
@@ -244,4 +290,9 @@ impl Cursor {
         sleep(Duration::from_millis(100)).await;
         Ok(())
     }
+}
+
+/// The server that has said so.
+fn leader(info: &stream::Info) -> Option<String> {
+    info.cluster.as_ref().and_then(|cluster| cluster.leader.clone())
 }

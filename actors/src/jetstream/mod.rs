@@ -6,6 +6,8 @@
 mod consumer;
 mod cursor;
 mod error;
+#[cfg(test)]
+mod security;
 mod tls;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -239,22 +241,23 @@ fn check(settings: &NatsSettings, cluster: &str) -> Result<(), JetStreamError> {
 
 /// Tries until the deadline, unless trying again is of no use.
 async fn first_connection(settings: &NatsSettings, deadline: Instant) -> Result<Client, JetStreamError> {
+    let mut last = None;
     loop {
         let connecting = options(settings).await?.connect(&settings.servers);
         let error = match tokio::time::timeout_at(deadline, connecting).await {
             Ok(Ok(client)) => return Ok(client),
             Ok(Err(error)) => error,
-            Err(_) => ConnectErrorKind::TimedOut.into(),
+            // What went wrong before tells more.
+            Err(_) => last.unwrap_or_else(|| ConnectErrorKind::TimedOut.into()),
         };
-        let kind = error.kind();
-        let error = JetStreamError::Connect { servers: settings.servers.join(","), error };
-        if matches!(
-            kind,
+        let is_of_no_use = matches!(
+            error.kind(),
             ConnectErrorKind::ServerParse | ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation
-        ) || Instant::now() >= deadline
-        {
-            return Err(error);
+        );
+        if is_of_no_use || Instant::now() >= deadline {
+            return Err(JetStreamError::Connect { servers: settings.servers.join(","), error });
         }
+        last = Some(error);
         sleep(Duration::from_millis(200)).await;
     }
 }
@@ -292,7 +295,7 @@ fn report(event: &Event) {
         Event::Disconnected => tracing::warn!("the connection to the NATS server broke, and is made again"),
         Event::LameDuckMode => tracing::info!("the NATS server is being stopped: another one is connected to"),
         Event::SlowConsumer(_) => {
-            tracing::warn!("messages of NATS came faster than they were read, and are read again")
+            tracing::warn!("messages of NATS came faster than they were read, and are read again");
         }
         Event::ServerError(error) => tracing::warn!(%error, "the NATS server complains"),
         Event::ClientError(error) => tracing::debug!(%error, "a NATS server could not be connected to"),
@@ -309,7 +312,7 @@ fn default_replicas(server: &ServerInfo) -> usize {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::nats::Nats;
+    pub(crate) use crate::nats::Nats;
 
     pub(crate) fn settings(nats: &Nats) -> NatsSettings {
         NatsSettings {
@@ -324,6 +327,16 @@ pub(crate) mod tests {
 
     pub(crate) async fn connect(nats: &Nats, cluster: &str) -> JetStream {
         JetStream::connect(&settings(nats), cluster).await.expect("a connection")
+    }
+
+    #[tokio::test]
+    async fn a_node_that_knows_one_server_goes_on_with_the_others_when_that_one_is_gone() {
+        let mut nats = Nats::start_cluster();
+        let one = NatsSettings { servers: vec![format!("nats://127.0.0.1:{}", nats.port(1))], ..settings(&nats) };
+        let connection = JetStream::connect(&one, "sequin").await.expect("a connection");
+        nats.kill(1);
+        let answer = connection.ask_patiently::<serde::de::IgnoredAny>("INFO", &()).await;
+        assert!(answer.is_ok(), "{answer:?}");
     }
 
     async fn refusal(settings: &NatsSettings) -> JetStreamError {

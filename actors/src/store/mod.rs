@@ -68,7 +68,10 @@ pub enum Event {
     Current,
 }
 
-/// Keys and values with compare-and-swap.
+/// Keys and values with compare-and-swap. A key's parts are parted by slashes, and a prefix is whole parts: it ends with a slash.
+///
+/// Whoever was told that something is written finds it, on any node. Of a write that was answered by
+/// [`Unavailable`](StoreError::Unavailable) nobody knows whether it happened.
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Reads one key.
@@ -95,7 +98,9 @@ pub trait Store: Send + Sync {
 
 /// A watch over the keys under a prefix.
 ///
-/// For each key, events come in the order of its writes, and the last one is always told. Those in between may not be.
+/// For each key, events come in the order of its writes, and the last one is always told. Those in between may not be. What is
+/// deleted may be told before the watch is current, too, also of a key that it has not told of. A watch that was cut off for
+/// too long to know what was deleted ends with an error: another one tells what is there.
 #[async_trait]
 pub trait Watch: Send {
     /// Waits for the next event. Losing the future loses nothing.

@@ -13,7 +13,7 @@ use std::{
 };
 
 use async_nats::{
-    HeaderMap,
+    HeaderMap, HeaderValue,
     header::NATS_MESSAGE_TTL,
     jetstream::{
         ErrorCode,
@@ -22,10 +22,7 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
-use serde::{
-    Deserialize,
-    de::{DeserializeOwned, IgnoredAny},
-};
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::json;
 use tokio::time::Instant;
 use uuid::Uuid;
@@ -144,7 +141,7 @@ impl Bucket {
         #[derive(Deserialize)]
         struct State {
             #[serde(default)]
-            subjects: Option<HashMap<String, IgnoredAny>>,
+            subjects: Option<HashMap<String, u64>>,
         }
         let (filter, mut keys, mut offset) = (keys::filter_of(&self.root, prefix), Vec::new(), 0);
         loop {
@@ -228,7 +225,7 @@ impl Bucket {
 /// What is written there, unless it is a marker.
 pub(super) fn value_of(payload: Bytes, headers: Option<&HeaderMap>) -> Option<Bytes> {
     let is_gone = headers.is_some_and(|headers| {
-        let operation = headers.get(OPERATION).map(|operation| operation.as_str());
+        let operation = headers.get(OPERATION).map(HeaderValue::as_str);
         operation.is_some_and(|operation| GONE.contains(&operation)) || headers.get(MARKED_BY_SERVER).is_some()
     });
     (!is_gone).then_some(payload)

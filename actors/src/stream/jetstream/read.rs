@@ -80,7 +80,12 @@ impl RecordReader for JetStreamReader {
             let Some(next) = cursor.take() else { break };
             page.push(Idx(next.sequence), &next.payload);
         }
-        page.extend_to(Idx(cursor.read_to()));
+        match cursor.read_to().await {
+            Ok(read_to) => page.extend_to(Idx(read_to)),
+            Err(error) if page.entries().is_empty() => return Err(error.into()),
+            // What was taken is not lost; the error is met again.
+            Err(error) => tracing::debug!(%error, "the end of a stream could not be asked for"),
+        }
         self.after = page.read_to();
         Ok(page)
     }

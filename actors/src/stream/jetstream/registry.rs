@@ -257,11 +257,11 @@ fn hold<K: Ord, T: DeserializeOwned>(held: &mut BTreeMap<K, Held<T>>, key: K, re
 
 async fn copy_all(cursor: &mut Cursor, copy: &Watched) -> Result<(), JetStreamError> {
     loop {
-        cursor.ready().await?;
         copy_some(cursor, copy).await?;
-        if cursor.is_at_end() {
+        if cursor.is_done().await? {
             return Ok(());
         }
+        cursor.ready().await?;
     }
 }
 
@@ -273,8 +273,7 @@ async fn copy_some(cursor: &mut Cursor, copy: &Watched) -> Result<(), JetStreamE
             copy.remember(key, sequence, &payload);
         }
     }
-    cursor.read_to();
-    Ok(())
+    cursor.read_to().await.map(drop)
 }
 
 async fn keep_up(connection: JetStream, mut first: Cursor, copy: Arc<Watched>) {

@@ -51,7 +51,10 @@ async fn purge_collection(
     loop {
         let some = take_some(&mut cursor).await?;
         if some.is_empty() {
-            break;
+            if cursor.is_done().await? {
+                break;
+            }
+            cursor.ready().await?;
         }
         let of_collection = some.iter().filter(|message| is_of(message));
         let removals = of_collection.map(|message| remove(connection, names, message));

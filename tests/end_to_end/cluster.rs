@@ -1,0 +1,135 @@
+//! A cluster of real nodes on real NATS servers, through whatever happens to either: nothing is lost, repeated or brought
+//! back, and every target has one owner in the end.
+
+use std::{process::Command, time::Duration};
+
+use crate::support::{
+    cluster::{Cluster, NODES, Publisher, TTL},
+    database::slow_writes,
+    eventually, holds,
+    model::{HUBSPOT, contact, no_contact, sync},
+};
+
+/// Long enough for some records to be on their way, in any state.
+async fn a_while() {
+    tokio::time::sleep(Duration::from_secs(2)).await;
+}
+
+fn signal(process: u32, signal: &str) {
+    let sent = Command::new("kill").args(["-s", signal, &process.to_string()]).status().expect("kill");
+    assert!(sent.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_and_nats_servers_that_are_killed_alone_and_together_lose_nothing() {
+    let mut cluster = Cluster::start(4).await;
+    let publisher = Publisher::start(&cluster);
+    a_while().await;
+    // A node.
+    let owner = cluster.an_owner(0).await;
+    cluster.nodes[owner].sigkill();
+    let other = (owner + 1) % NODES;
+    let gone = format!("node-{owner}");
+    cluster.owners_are(other, "others to own what it had", |owners| !owners.values().any(|name| *name == gone)).await;
+    cluster.start_again(owner).await;
+    publisher.goes_on_with(&cluster);
+    // Each server in turn, and so the leader of whatever there is.
+    for server in 0..NODES {
+        cluster.nats.kill(server);
+        a_while().await;
+        cluster.nats.restart(server);
+        a_while().await;
+    }
+    // A node and a server at once.
+    let owner = cluster.an_owner(1).await;
+    cluster.nodes[owner].sigkill();
+    cluster.nats.kill(owner);
+    a_while().await;
+    cluster.nats.restart(owner);
+    cluster.start_again(owner).await;
+    publisher.goes_on_with(&cluster);
+    a_while().await;
+    let expected = publisher.end().await;
+    cluster.comes_to_rest(&expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_paused_until_its_successor_has_deleted_what_it_had_in_flight_brings_nothing_back() {
+    let cluster = Cluster::start(1).await;
+    let database = &cluster.databases[0];
+    let owner = cluster.an_owner(0).await;
+    let other = (owner + 1) % NODES;
+    let api = &cluster.nodes[other].api;
+    let mut expected = crate::support::cluster::Expected::default();
+    let first: Vec<_> = (0..50).map(|n| contact(sync(1), n, serde_json::json!(0))).collect();
+    api.try_publish(&first).await.expect("accepted");
+    expected.publish(&first);
+    cluster.comes_to_rest(&expected).await;
+    // What comes now is held in the database while its node is paused, and would be written when that goes on.
+    database.run(&slow_writes(HUBSPOT, "1.5")).await;
+    let written: Vec<_> = (0..50).map(|n| contact(sync(1), n, serde_json::json!(1))).collect();
+    api.try_publish(&written).await.expect("accepted");
+    eventually("its writer to be at work", async || {
+        let at_work = "select count(*) from pg_stat_activity where application_name like 'sequin/%/%'
+                       and state <> 'idle' and datname = current_database()";
+        let at_work: i64 = database.ask(at_work).await;
+        holds(at_work > 0, || "nobody is".into())
+    })
+    .await;
+    signal(cluster.nodes[owner].pid(), "STOP");
+    let paused = format!("node-{owner}");
+    cluster.owners_are(other, "another to own it", |owners| !owners.values().any(|name| *name == paused)).await;
+    let deleted: Vec<_> = (0..50).map(|n| no_contact(sync(1), n)).collect();
+    api.try_publish(&deleted).await.expect("accepted");
+    expected.publish(&written);
+    expected.publish(&deleted);
+    cluster.comes_to_rest(&expected).await;
+    signal(cluster.nodes[owner].pid(), "CONT");
+    // It finds out, and takes part again.
+    let back = |owners: &std::collections::BTreeMap<String, String>| owners.len() == 1;
+    tokio::time::sleep(TTL).await;
+    cluster.owners_are(owner, "everybody to agree", back).await;
+    cluster.comes_to_rest(&expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_cut_off_from_nats_or_from_the_databases_harms_nobody() {
+    let cluster = Cluster::start(4).await;
+    let publisher = Publisher::start(&cluster);
+    a_while().await;
+    let owner = cluster.an_owner(0).await;
+    let other = (owner + 1) % NODES;
+    let name = format!("node-{owner}");
+    cluster.cut_off_from_nats(owner);
+    cluster.owners_are(other, "others to own what it had", |owners| !owners.values().any(|of| *of == name)).await;
+    a_while().await;
+    cluster.let_in_to_nats(owner);
+    cluster.owners_are(other, "it to take part again", |owners| owners.values().any(|of| *of == name)).await;
+    cluster.cut_off_from_databases(owner);
+    tokio::time::sleep(2 * TTL).await;
+    cluster.let_in_to_databases(owner);
+    let expected = publisher.end().await;
+    cluster.comes_to_rest(&expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_under_load_and_nodes_that_join_and_leave_hand_over_in_order() {
+    let mut cluster = Cluster::start(6).await;
+    let publisher = Publisher::start(&cluster);
+    for node in 0..NODES {
+        assert_eq!(cluster.nodes[node].sigterm().await.code(), Some(0));
+        let gone = format!("node-{node}");
+        let other = (node + 1) % NODES;
+        cluster.owners_are(other, "others to own what it had", |owners| !owners.values().any(|of| *of == gone)).await;
+        cluster.start_again(node).await;
+        publisher.goes_on_with(&cluster);
+    }
+    let before = cluster.settled_owners(0).await;
+    cluster.join("node-3", &[]).await;
+    cluster.owners_are(0, "the newcomer to own some", |owners| owners.values().any(|of| of == "node-3")).await;
+    assert_eq!(cluster.nodes[3].sigterm().await.code(), Some(0));
+    cluster.nodes.truncate(NODES);
+    cluster.owners_are(0, "what it had taken to be where it was", |owners| *owners == before).await;
+    let expected = publisher.end().await;
+    cluster.comes_to_rest(&expected).await;
+}
