@@ -164,7 +164,7 @@ fn configuration(number: usize, clients: &[u16], routes: &[u16], place: &Path, m
     if clients.len() > 1 {
         let urls: Vec<String> = routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
         let cluster = "cluster { name: test, listen: 127.0.0.1";
-        write!(text, "{cluster}:{}, routes: [{}] }}\n", routes[number], urls.join(", ")).expect("memory");
+        writeln!(text, "{cluster}:{}, routes: [{}] }}", routes[number], urls.join(", ")).expect("memory");
     }
     text
 }

@@ -292,7 +292,7 @@ fn report(event: &Event) {
         Event::Disconnected => tracing::warn!("the connection to the NATS server broke, and is made again"),
         Event::LameDuckMode => tracing::info!("the NATS server is being stopped: another one is connected to"),
         Event::SlowConsumer(_) => {
-            tracing::warn!("messages of NATS came faster than they were read, and are read again")
+            tracing::warn!("messages of NATS came faster than they were read, and are read again");
         }
         Event::ServerError(error) => tracing::warn!(%error, "the NATS server complains"),
         Event::ClientError(error) => tracing::debug!(%error, "a NATS server could not be connected to"),
@@ -309,7 +309,7 @@ fn default_replicas(server: &ServerInfo) -> usize {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::nats::Nats;
+    pub(crate) use crate::nats::Nats;
 
     pub(crate) fn settings(nats: &Nats) -> NatsSettings {
         NatsSettings {
