@@ -188,9 +188,7 @@ fn wrong_directions(file: &File) -> Vec<Finding> {
         _ => None,
     };
     let paths = paths(&file.shipped).into_iter();
-    // The servers that unit tests start are no part of what ships.
-    let is_allowed = |to: String| allowed.contains(&to.as_str()) || to == "nats";
-    let wrong = paths.filter(|(_, path)| leads_to(path).is_some_and(|to| !is_allowed(to)));
+    let wrong = paths.filter(|(_, path)| leads_to(path).is_some_and(|to| !allowed.contains(&to.as_str())));
     wrong.map(|(line, path)| (line, path.join("::"))).collect()
 }
 
