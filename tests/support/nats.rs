@@ -158,8 +158,9 @@ fn free_port() -> TcpListener {
 
 fn configuration(number: usize, clients: &[u16], routes: &[u16], place: &Path, more: &str) -> String {
     let mut text = format!(
-        "server_name: n{number}\nlisten: 127.0.0.1:{}\nmax_payload: 8MB\njetstream {{ store_dir: {:?} }}\n{more}\n",
-        clients[number], place
+        "server_name: n{number}\nlisten: 127.0.0.1:{}\nmax_payload: 8MB\njetstream {{ store_dir: \"{}\" }}\n{more}\n",
+        clients[number],
+        place.display()
     );
     if clients.len() > 1 {
         let urls: Vec<String> = routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();

@@ -10,9 +10,11 @@ use serde_json::json;
 
 use super::{names::Names, *};
 use crate::{
-    jetstream::{Arrived, Cursor, tests::connect},
+    jetstream::{
+        Arrived, Cursor,
+        tests::{Nats, connect},
+    },
     model::decode,
-    nats::Nats,
     stream::{
         PageLimit,
         contract::{publish, sync, upserts},
