@@ -3,9 +3,10 @@
 //! What it decides, and why no two nodes can ever bring records to one target, is in [`crate::flow::ownership`]. Here
 //! are the store that it is decided over, and the supervisor that is told.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use chrono::Utc;
+use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::{
     sync::{Semaphore, oneshot},
@@ -214,7 +215,9 @@ impl ClusterState {
                 Some(owning) => owning.acquire_owned().await.ok(),
                 None => None,
             };
-            let outcome = match timeout(patience, perform(&context, write)).await {
+            // Whoever waits for the outcome of a write does nothing else meanwhile.
+            let performed = AssertUnwindSafe(timeout(patience, perform(&context, write))).catch_unwind().await;
+            let outcome = match performed.unwrap_or_else(|_| Ok(Err(panicked()))) {
                 Ok(Ok(revision)) => Outcome::Done(revision),
                 Ok(Err(DocumentsError::Store(StoreError::Conflict { .. }))) => Outcome::Refused,
                 Ok(Err(error)) => {
@@ -254,6 +257,10 @@ async fn perform(context: &Context, write: Write) -> Result<Revision, DocumentsE
             documents.delete::<Ownership>(target, Some(revision)).await.map(|()| revision)
         }
     }
+}
+
+fn panicked() -> DocumentsError {
+    StoreError::Unavailable("a write panicked".into()).into()
 }
 
 fn session(id: SessionId, context: &Context, phase: Phase) -> Session {

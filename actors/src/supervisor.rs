@@ -219,9 +219,11 @@ impl SupervisorState {
         self.owning.weighs(id, consumers.len());
         let Some((epoch, lease)) = self.owning.lease(&self.context, id) else { return };
         if let Some(actor) = &child.actor {
-            // One of an earlier epoch is about to end.
+            // One of an earlier epoch has no business here any more: with its end this begins.
             if child.epoch == epoch {
                 let _ = actor.cast(TargetMessage::Reconcile(target, consumers));
+            } else {
+                actor.kill();
             }
             return;
         }

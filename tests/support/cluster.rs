@@ -61,7 +61,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts it, with so many databases, each of which a consumer brings everything to.
     pub(crate) async fn start(databases: usize) -> Self {
-        let nats = Nats::start_cluster_behind_gates();
+        let nats = Nats::start_with(NODES, "", "no_advertise: true, ");
         let mut gates_to_nats = Vec::new();
         for server in 0..NODES {
             gates_to_nats.push(Gate::before(nats.port(server)).await);

@@ -53,25 +53,17 @@ struct Process {
 impl Nats {
     /// One server.
     pub(crate) fn start() -> Self {
-        Self::start_with(1, "")
+        Self::start_with(1, "", "")
     }
 
     /// Three servers that are one cluster, each of which keeps what is replicated three times.
     pub(crate) fn start_cluster() -> Self {
-        Self::start_with(3, "")
+        Self::start_with(3, "", "")
     }
 
-    /// The same, but clients come by the addresses that they were given alone, as where there is something between.
-    pub(crate) fn start_cluster_behind_gates() -> Self {
-        Self::configured(3, "", "no_advertise: true, ")
-    }
-
-    /// So many servers, with more in their configuration.
-    pub(crate) fn start_with(servers: usize, more: &str) -> Self {
-        Self::configured(servers, more, "")
-    }
-
-    fn configured(servers: usize, more: &str, of_cluster: &str) -> Self {
+    /// So many servers, with more in their configuration, and with more of how they are a cluster: by `no_advertise: true,`
+    /// clients come by the addresses alone that they were given, as where there is something between.
+    pub(crate) fn start_with(servers: usize, more: &str, of_cluster: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         // Held until all are chosen, so that no two are the same.
         let listeners: Vec<_> = (0..2 * servers).map(|_| free_port()).collect();

@@ -5,15 +5,17 @@
 //!
 //! 1. A session's key is changed by compare-and-swap only: by its node, which renews it, and by whoever ends it. One that
 //!    has ended never begins again: where there is no key, none is made but to say that it has ended.
-//! 2. An ownership's key is changed by compare-and-swap only: by the node that it names, or by another that has seen
-//!    the word that the session has ended, or has written it. Whoever takes it over raises the epoch.
+//! 2. An ownership's key is changed by compare-and-swap only: by the node that it names, by anybody if it names nobody, or by
+//!    another that has seen the word that the session has ended, or has written it. Whoever takes it over raises the epoch.
 //! 3. So before a higher epoch is written (W), the owner of the lower one has let go, or its session had ended.
 //! 4. A database session of an epoch is used only if, after it was connected (C), its node renewed its own session by a write
-//!    that was begun after C and has succeeded (R), and has not let go until then.
+//!    that was begun after C and has succeeded (R), and has not begun to let go until then. What it has begun to let go of it
+//!    never runs again in that epoch, whatever came of that.
 //! 5. By 3, R came before W: a renewal can't succeed after the end, and who has let go uses no session. So C came before W.
 //! 6. After W, the new owner tells the server to end all sessions that bear a lower epoch, and waits until they are gone
 //!    (T). C came before T: what may ever be used of a lower epoch is seen there, and is gone after it.
-//! 7. Only after T it reads the checkpoint and begins. So what a lower epoch commits, it commits before that. ∎
+//! 7. Only after T it reads the stream. So what a lower epoch commits, it commits before that. A checkpoint that was read before
+//!    is at most too low, and what is read again changes nothing. ∎
 //!
 //! No clock is compared with another one's. That a session is silent is measured by whoever looks at it, since when its key
 //! has not changed for him; should he be wrong, a node loses its session, and no more than that. The simulation in
@@ -54,7 +56,7 @@ pub enum Event {
     TargetGone(TargetId),
     /// All targets that there are have been told.
     TargetsKnown,
-    /// A target that was to be let go of, or could not be run, has nothing in flight any more.
+    /// A target that was to be let go of has nothing in flight any more.
     Drained(TargetId),
     /// May a database session be used that has been connected in this epoch?
     Confirm(Ticket, TargetId, Epoch),
@@ -160,6 +162,8 @@ pub struct Ownerships {
     held: BTreeMap<TargetId, Held>,
     /// What is under way, so that nothing is written twice, and whether there was news meanwhile.
     owning: BTreeMap<TargetId, bool>,
+    /// What this node has begun to let go of, at which revision: by then it may be another's, or soon.
+    letting_go: BTreeMap<TargetId, Revision>,
     ending: BTreeSet<SessionId>,
     /// What is to be looked at again.
     changed: BTreeSet<TargetId>,
@@ -186,6 +190,7 @@ impl Ownerships {
             is_misplaced: true,
             held: BTreeMap::new(),
             owning: BTreeMap::new(),
+            letting_go: BTreeMap::new(),
             ending: BTreeSet::new(),
             changed: BTreeSet::new(),
             unwritten: BTreeSet::new(),
@@ -242,7 +247,7 @@ impl Ownerships {
                 self.session_written(id, write, outcome, now);
             }
             Write::End(id, _) if self.mine.is(id) => self.mine.left(),
-            Write::End(id, _) | Write::Bury(id) => self.session_ended(id, outcome),
+            Write::End(id, _) | Write::Bury(id) => self.session_ended(id, outcome, now),
             Write::Clear(..) => {}
             Write::Own(ownership, _) => self.owned(ownership, outcome),
             Write::Forget(target, _) => self.forgotten(target, outcome),

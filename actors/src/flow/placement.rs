@@ -1,8 +1,8 @@
 //! Which node a target belongs on: weighted rendezvous hashing with bounded loads.
 //!
 //! Every node computes the same from the same nodes and targets, so nobody has to decide for the others. A target goes to
-//! the node that ranks it highest, by a hash of both, among those that have room for it: no node gets more than a quarter
-//! above the average. A node that comes takes about its share from all others, and one that goes leaves its share to
+//! the node that ranks it highest, by a hash of both, among those that have room for it: a quarter above the average, or what
+//! the heaviest target takes. A node that comes takes about its share from all others, and one that goes leaves its share to
 //! them; what is between two others hardly moves. (Rendezvous hashing: Thaler and Ravishankar, 1998; bounded loads:
 //! Mirrokni, Thorup and Zadimoghaddam, 2016.)
 

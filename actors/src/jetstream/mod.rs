@@ -355,7 +355,7 @@ pub(crate) mod tests {
 
     #[tokio::test]
     async fn who_is_not_let_in_is_told_at_once_and_no_password_is_printed() {
-        let nats = Nats::start_with(1, "authorization { user: sequin, password: right }");
+        let nats = Nats::start_with(1, "authorization { user: sequin, password: right }", "");
         let login = |password: &str| NatsLogin::Password { user: "sequin".into(), password: Secret::new(password) };
         let wrong = NatsSettings { login: login("wrong-password"), ..settings(&nats) };
         let error = refusal(&wrong).await;

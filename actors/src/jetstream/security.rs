@@ -29,7 +29,7 @@ async fn comes_in(settings: &NatsSettings) {
 async fn a_key_is_let_in_and_no_other_and_no_seed_is_printed() {
     let (ours, theirs) = (KeyPair::new_user(), KeyPair::new_user());
     let users = format!("authorization {{ users: [ {{ nkey: {} }} ] }}", ours.public_key());
-    let nats = Nats::start_with(1, &users);
+    let nats = Nats::start_with(1, &users, "");
     let seed = |key: &KeyPair| key.seed().expect("a seed");
     let with = |seed: String| NatsSettings { login: NatsLogin::NkeySeed(Secret::new(seed)), ..settings(&nats) };
     comes_in(&with(seed(&ours))).await;
@@ -79,7 +79,7 @@ fn by_tls(nats: &Nats, authority: Option<PathBuf>) -> NatsSettings {
 #[tokio::test]
 async fn a_server_is_believed_by_its_authority_and_by_no_other() {
     let (certificates, others) = (Certificates::new(), Certificates::new());
-    let nats = Nats::start_with(1, &certificates.server(""));
+    let nats = Nats::start_with(1, &certificates.server(""), "");
     let authority = certificates.file("ca.pem");
     comes_in(&by_tls(&nats, Some(authority.clone()))).await;
     // It asks for TLS by itself.
@@ -93,7 +93,7 @@ async fn a_server_is_believed_by_its_authority_and_by_no_other() {
 #[tokio::test]
 async fn a_server_that_asks_for_a_certificate_gets_ours() {
     let certificates = Certificates::new();
-    let nats = Nats::start_with(1, &certificates.server("verify: true"));
+    let nats = Nats::start_with(1, &certificates.server("verify: true"), "");
     let without = by_tls(&nats, Some(certificates.file("ca.pem")));
     refusal(&without).await;
     let [cert_file, key_file] = ["client.pem", "client-key.pem"].map(|name| Some(certificates.file(name)));
@@ -151,7 +151,7 @@ async fn a_file_with_credentials_is_let_in_and_one_that_nobody_has_signed_is_not
         account.public_key(),
         of_account(&account, &with_jetstream),
     );
-    let nats = Nats::start_with(1, &configuration);
+    let nats = Nats::start_with(1, &configuration, "");
     let directory = tempfile::tempdir().expect("a directory");
     let file = directory.path().join("sequin.creds");
     let of_user = json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1});

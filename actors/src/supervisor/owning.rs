@@ -161,6 +161,10 @@ impl SupervisorState {
     }
 
     pub(super) async fn join(&mut self) -> Result<(), ActorProcessingErr> {
+        if self.is_draining {
+            self.myself.stop(None);
+            return Ok(());
+        }
         self.owning = Owning::begin(&self.context, &self.myself).await?;
         self.reconcile_all().await;
         Ok(())

@@ -12,11 +12,13 @@ impl Ownerships {
             return;
         }
         self.owners.insert(target, (ownership, revision));
+        self.letting_go.remove(&target);
         self.changed.insert(target);
     }
 
     pub(super) fn ownership_gone(&mut self, target: TargetId) {
         self.owners.remove(&target);
+        self.letting_go.remove(&target);
         self.changed.insert(target);
     }
 
@@ -54,7 +56,8 @@ impl Ownerships {
     }
 
     pub(super) fn look_at_changed(&mut self, now: Instant) {
-        if !self.told.is_everything() || !self.mine.is_fresh(self.ttl, now) {
+        // Nothing is decided by where targets belonged before.
+        if !self.told.is_everything() || !self.mine.is_fresh(self.ttl, now) || self.is_misplaced {
             return;
         }
         let Some(mine) = self.mine.id() else { return };
@@ -75,10 +78,15 @@ impl Ownerships {
                 // Somebody has ended this session: it is about to hear so.
                 self.actions.push(Action::Drain(target));
             }
-            match known.and_then(|(ownership, _)| ownership.session) {
-                _ if !is_wanted => {}
-                Some(owner) if !self.ended.contains(&owner) => self.bury(owner),
-                _ => self.take(target, mine, known),
+            match (known, known.and_then(|(ownership, _)| ownership.session)) {
+                (_, Some(owner)) if !self.ended.contains(&owner) => {
+                    if is_wanted {
+                        self.bury(owner);
+                    }
+                }
+                _ if is_wanted => self.take(target, mine, known),
+                (Some((_, revision)), _) if !self.targets.contains_key(&target) => self.forget(target, revision),
+                _ => {}
             }
         }
     }
@@ -91,17 +99,19 @@ impl Ownerships {
 
     fn look_at_own(&mut self, target: TargetId, ownership: Ownership, revision: Revision, is_wanted: bool) {
         match self.held.get_mut(&target) {
+            None if is_wanted && self.letting_go.get(&target) == Some(&revision) => {
+                // Should it be let go of after all, this is refused.
+                self.own(Ownership { epoch: ownership.epoch.next(), ..ownership }, Some(revision));
+            }
             None if is_wanted => {
                 self.held.insert(target, Held { epoch: ownership.epoch, is_draining: false });
                 self.actions.push(Action::Run(target, ownership.epoch));
             }
             None if self.targets.contains_key(&target) => {
+                self.letting_go.insert(target, revision);
                 self.own(Ownership { session: None, ..ownership }, Some(revision));
             }
-            None => {
-                self.owning.insert(target, false);
-                self.write(Write::Forget(target, revision));
-            }
+            None => self.forget(target, revision),
             Some(held) if !is_wanted && !held.is_draining => {
                 held.is_draining = true;
                 self.actions.push(Action::Drain(target));
@@ -110,8 +120,80 @@ impl Ownerships {
         }
     }
 
+    fn forget(&mut self, target: TargetId, revision: Revision) {
+        self.letting_go.insert(target, revision);
+        self.owning.insert(target, false);
+        self.write(Write::Forget(target, revision));
+    }
+
     fn own(&mut self, ownership: Ownership, expected: Option<Revision>) {
         self.owning.insert(ownership.target, false);
         self.write(Write::Own(ownership, expected));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use chrono::DateTime;
+    use uuid::Uuid;
+
+    use super::{super::Event, *};
+    use crate::model::{Epoch, Phase, Session};
+
+    const TTL: Duration = Duration::from_secs(6);
+
+    fn session(id: SessionId, phase: Phase) -> Session {
+        let time = DateTime::UNIX_EPOCH;
+        Session { id, node: id.to_string(), version: "1".into(), started_at: time, renewed_at: time, phase }
+    }
+
+    fn own(actions: &[Action]) -> Option<Write> {
+        actions.iter().find_map(|action| match action {
+            Action::Write(write @ Write::Own(..)) => Some(*write),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn what_was_let_go_of_with_an_outcome_that_nobody_knows_is_run_again_in_a_higher_epoch_only() {
+        let now = Instant::now();
+        let mut node = Ownerships::new("a", TTL, SessionId::generate);
+        let begin = node.handle(Event::Tick, now);
+        let [Action::Write(begin @ Write::Begin(mine))] = begin.as_slice() else { panic!("{begin:?}") };
+        node.handle(Event::Wrote(*begin, Outcome::Done(Revision(1))), now);
+        let targets: Vec<_> = (0..20).map(|number| TargetId(Uuid::from_u128(number))).collect();
+        for &target in &targets {
+            node.handle(Event::TargetWeighs(target, 1), now);
+            let ours = Ownership { target, session: Some(*mine), epoch: Epoch(3) };
+            node.handle(Event::OwnershipSeen(ours, Revision(2)), now);
+        }
+        node.handle(Event::TargetsKnown, now);
+        node.handle(Event::Current, now);
+        assert!(node.handle(Event::Tick, now).contains(&Action::Run(targets[0], Epoch(3))));
+        // Another one comes, and is to have some.
+        let other = SessionId(Uuid::from_u128(7));
+        node.handle(Event::SessionSeen(session(other, Phase::Serving), Revision(3)), now);
+        let drained = node.handle(Event::Tick, now).into_iter().find_map(|action| match action {
+            Action::Drain(target) => Some(target),
+            _ => None,
+        });
+        let target = drained.expect("something to let go of");
+        let release = own(&node.handle(Event::Drained(target), now)).expect("it is let go of");
+        assert_eq!(release, Write::Own(Ownership { target, session: None, epoch: Epoch(3) }, Some(Revision(2))));
+        node.handle(Event::Wrote(release, Outcome::Unknown), now);
+        // It goes before it has taken anything: what is not known to be let go of is wanted again.
+        node.handle(Event::SessionSeen(session(other, Phase::Leaving), Revision(4)), now);
+        let mut actions = node.handle(Event::Tick, now + TTL / 4);
+        let renew = actions.iter().find_map(|action| match action {
+            Action::Write(write @ Write::Renew(..)) => Some(*write),
+            _ => None,
+        });
+        let renew = renew.expect("a renewal");
+        actions.extend(node.handle(Event::Wrote(renew, Outcome::Done(Revision(5))), now + TTL / 4));
+        assert!(!actions.contains(&Action::Run(target, Epoch(3))), "{actions:?}");
+        let again = Ownership { target, session: Some(*mine), epoch: Epoch(4) };
+        assert_eq!(own(&actions), Some(Write::Own(again, Some(Revision(2)))));
     }
 }

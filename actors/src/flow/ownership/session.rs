@@ -15,7 +15,7 @@ use crate::{
 const BEATS: u32 = 4;
 
 /// What says that a session has ended is cleared away after so many times that time.
-const CLEARED_AFTER: u32 = 10;
+const CLEARED_AFTER: u32 = 3;
 
 /// The node's own session.
 #[derive(Debug, Default)]
@@ -148,7 +148,8 @@ impl Ownerships {
     /// The session is over: somebody has ended it.
     fn lost(&mut self) {
         self.stop_all();
-        if let Some(id) = self.mine.id {
+        // One of which it is not known whether it has begun, others end, or this node.
+        if let Some(id) = self.mine.id.filter(|_| self.mine.renewed_at.is_some()) {
             self.ended.insert(id);
         }
         let has_left = self.is_leaving;
@@ -232,6 +233,8 @@ impl Ownerships {
         if self.owns_nothing(id) {
             self.ended.remove(&id);
         }
+        // Whoever has not heard that it had ended finds out now.
+        self.changed.extend(targets_of(&self.owners, id));
     }
 
     /// It is certain that it has ended: what it owned can be taken.
@@ -242,12 +245,16 @@ impl Ownerships {
         }
     }
 
-    pub(super) fn session_ended(&mut self, id: SessionId, outcome: Outcome) {
+    pub(super) fn session_ended(&mut self, id: SessionId, outcome: Outcome, now: Instant) {
         self.ending.remove(&id);
         match outcome {
             Outcome::Done(_) => self.has_ended(id),
             // Its key is there, or has changed: the store will tell.
-            Outcome::Refused => {}
+            Outcome::Refused => {
+                if let Some(other) = self.others.get_mut(&id) {
+                    other.changed_at = now;
+                }
+            }
             Outcome::Unknown => self.unwritten.extend(targets_of(&self.owners, id)),
         }
     }
@@ -269,8 +276,12 @@ impl Ownerships {
         });
         for write in writes.collect::<Vec<_>>() {
             match write {
-                // Once: what it can't do, another does, or this one when it has seen it change.
-                Write::Clear(id, _) => drop(self.others.remove(&id)),
+                Write::Clear(id, _) => {
+                    // Another may do it; if nobody does, it is tried again.
+                    if let Some(other) = self.others.get_mut(&id) {
+                        other.changed_at = now;
+                    }
+                }
                 Write::End(id, _) if !self.ending.insert(id) => continue,
                 _ => self.is_misplaced = true,
             }

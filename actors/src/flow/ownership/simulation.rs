@@ -66,6 +66,8 @@ enum Happening {
     Write(Write),
     /// A node learns something.
     Learn(Event),
+    /// A node hears what a target weighs.
+    Weigh(TargetId),
     /// A node opens a session with a target's database.
     Connect(TargetId, Request),
     /// A question of a node arrives in a target's database.
@@ -98,6 +100,7 @@ struct World {
     nodes: Vec<Node>,
     store: Store,
     databases: Vec<Database>,
+    weights: HashMap<TargetId, u64>,
     broken: Option<Rule>,
     violation: Option<String>,
 }
@@ -122,6 +125,7 @@ impl World {
             nodes: Vec::new(),
             store: Store::new(broken),
             databases: (0..TARGETS).map(|_| Database::new(broken)).collect(),
+            weights: HashMap::new(),
             broken,
             violation: None,
         };
@@ -176,7 +180,7 @@ impl World {
             _ if life != node.life => {}
             // A node that is paused finds everything when it goes on, and what it does first is anybody's guess.
             _ if node.paused_until > self.now => {
-                let at = node.paused_until + self.random.u64(..200);
+                let at = node.paused_until + self.random.u64(..1_000);
                 self.put(Scheduled { at, ..scheduled });
             }
             Happening::Start => self.start(number),
@@ -186,6 +190,7 @@ impl World {
             }
             Happening::Hear => self.hear(number),
             Happening::Learn(event) => self.learn(number, event),
+            Happening::Weigh(target) => self.learn(number, Event::TargetWeighs(target, self.weight(target))),
             Happening::Connect(target, request) => self.ask(number, target, request),
             Happening::Told(target, request, is_done) => self.told(number, target, request, is_done),
             Happening::Bring(target, run) => self.bring(number, target, run),
@@ -242,7 +247,7 @@ impl World {
             self.learn(number, event);
         }
         for target in (0..TARGETS).map(target) {
-            self.learn(number, Event::TargetWeighs(target, 1));
+            self.learn(number, Event::TargetWeighs(target, self.weight(target)));
         }
         self.learn(number, Event::TargetsKnown);
         self.learn(number, Event::Current);
@@ -258,16 +263,32 @@ impl World {
         }
         let number = self.random.usize(..NODES);
         let until = self.now + self.random.u64(100..15_000);
-        match self.random.u8(..6) {
+        match self.random.u8(..8) {
             0 => self.crash(number),
             1 => self.nodes[number].paused_until = until,
             2 => self.nodes[number].store_lost_until = until,
             3 => self.nodes[number].database_lost_until = until,
             4 => self.learn_if_awake(number, Event::Leave),
+            5 => self.weigh(),
+            // As when the power goes.
+            6 if self.random.u8(..4) == 0 => (0..NODES).for_each(|number| self.crash(number)),
             // The store does not answer anybody.
             _ => self.nodes.iter_mut().for_each(|node| node.store_lost_until = until.min(FAULTS)),
         }
         self.after(300, 6_000, 0, Happening::Fault);
+    }
+
+    /// A target gets more consumers, or fewer: others may belong elsewhere by that. Each node hears of it in its own time.
+    fn weigh(&mut self) {
+        let (target, weight) = (target(self.random.u128(..TARGETS)), 1 << self.random.u32(..4));
+        self.weights.insert(target, weight);
+        for number in 0..NODES {
+            self.after(1, 3_000, number, Happening::Weigh(target));
+        }
+    }
+
+    fn weight(&self, target: TargetId) -> u64 {
+        self.weights.get(&target).copied().unwrap_or(1)
     }
 
     fn learn_if_awake(&mut self, number: usize, event: Event) {

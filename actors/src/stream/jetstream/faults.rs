@@ -277,7 +277,7 @@ async fn a_record_larger_than_a_page_is_read_alone_and_the_others_around_it() {
 
 #[tokio::test]
 async fn a_server_that_takes_no_large_messages_is_refused_by_the_name_of_its_setting() {
-    let nats = Nats::start_with(1, "max_payload: 1MB");
+    let nats = Nats::start_with(1, "max_payload: 1MB", "");
     let refused = JetStreamStream::open(connect(&nats, "sequin").await).await.err().expect("refused");
     assert!(refused.to_string().contains("max_payload"), "{refused}");
 }

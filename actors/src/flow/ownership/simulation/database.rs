@@ -25,14 +25,16 @@ pub(super) enum What {
 }
 
 struct Session {
-    epoch: Epoch,
+    /// The epoch and the run that it was opened in.
+    of: (Epoch, u64),
     is_alive: bool,
 }
 
 /// A database: its sessions, and what was done in them.
 pub(super) struct Database {
     sessions: BTreeMap<u64, Session>,
-    begun: Epoch,
+    /// The epoch and the run, within that, which was the last to begin.
+    begun: (Epoch, u64),
     runners: BTreeMap<Epoch, (usize, u32)>,
     pub(super) committed_at: u64,
     broken: Option<Rule>,
@@ -40,18 +42,19 @@ pub(super) struct Database {
 
 impl Database {
     pub(super) fn new(broken: Option<Rule>) -> Self {
-        Self { sessions: BTreeMap::new(), begun: Epoch::FIRST, runners: BTreeMap::new(), committed_at: 0, broken }
+        Self { sessions: BTreeMap::new(), begun: (Epoch::FIRST, 0), runners: BTreeMap::new(), committed_at: 0, broken }
     }
 
     pub(super) fn last_epoch(&self) -> Epoch {
-        self.begun
+        self.begun.0
     }
 
     /// Whether it was done; `Err` tells what must not be.
     fn asked(&mut self, request: Request, by: (usize, u32), now: u64) -> Result<bool, String> {
-        let Request { epoch, session, .. } = request;
+        let Request { epoch, session, run, .. } = request;
+        let of = (epoch, run);
         if request.what == What::Connect {
-            self.sessions.insert(session, Session { epoch, is_alive: true });
+            self.sessions.insert(session, Session { of, is_alive: true });
             return Ok(true);
         }
         if !self.sessions.get(&session).is_some_and(|session| session.is_alive) {
@@ -61,18 +64,21 @@ impl Database {
             What::Connect => {}
             What::End if self.broken == Some(Rule::EndLowerEpochs) => {}
             What::End => {
-                for session in self.sessions.values_mut().filter(|session| session.epoch < epoch) {
+                if self.sessions.values().any(|session| session.is_alive && session.of.0 > epoch) {
+                    return Ok(false);
+                }
+                for session in self.sessions.values_mut().filter(|session| session.of < of) {
                     session.is_alive = false;
                 }
             }
-            What::Read => self.begun = self.begun.max(epoch),
+            What::Read => self.begun = self.begun.max(of),
             What::Commit => {
                 let runner = *self.runners.entry(epoch).or_insert(by);
                 if runner != by {
                     return Err(format!("{by:?} commits in epoch {epoch}, which is {runner:?}'s"));
                 }
-                if epoch < self.begun {
-                    return Err(format!("{by:?} commits in epoch {epoch} after {} has begun", self.begun));
+                if of < self.begun {
+                    return Err(format!("{by:?} commits in epoch and run {of:?} after {:?} has begun", self.begun));
                 }
                 self.committed_at = now;
             }
@@ -85,7 +91,7 @@ impl World {
     pub(super) fn ask(&mut self, node: usize, target: TargetId, request: Request) {
         // A statement can take long, as can a connection, and its node be gone by then.
         let can_be_slow = matches!(request.what, What::Connect | What::Commit) && self.now < FAULTS;
-        let most = if can_be_slow && self.random.u8(..) < 8 { 20_000 } else { 200 };
+        let most = if can_be_slow && self.random.u8(..) < 40 { 20_000 } else { 200 };
         self.after(1, most, node, Happening::Ask(target, request));
     }
 
@@ -112,6 +118,11 @@ impl World {
         }
         if run.is_draining {
             return self.end_if_drained(node, target);
+        }
+        if !is_done && request.what == What::Commit && self.random.bool() {
+            // Another writer takes another session from the pool, before the pipeline has noticed.
+            self.open(node, target, 1);
+            return self.after(300, 900, node, Happening::Bring(target, request.run));
         }
         if !is_done {
             return self.connect(node, target, 500);
@@ -152,7 +163,7 @@ impl World {
     }
 
     pub(super) fn bring(&mut self, node: usize, target: TargetId, run_number: u64) {
-        let opens_another = self.random.u8(..) < 60;
+        let opens_another = self.random.u8(..) < 100;
         let Some(run) = self.nodes[node].run(target, run_number) else { return };
         let Some(session) = run.session.filter(|_| !run.is_draining) else { return };
         run.in_flight += 1;
