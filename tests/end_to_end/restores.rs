@@ -138,11 +138,12 @@ async fn halts_and_is_right_once_the_table_is_emptied(mut restorable: Restorable
     restorable.setup.publish(&mut earlier, &versions).await;
     let fix = restorable.is_halted_at(5).await;
     assert!(fix.contains("sequin consumer rewind hubspot --to 0") && fix.contains("sequin.hubspot"), "{fix}");
-    // Neither time nor a restart nor asking again makes it go on.
+    // Neither a restart makes it go on, nor that the record has a version beyond its row now.
     restorable.while_stopped(|_| {}).await;
-    restorable.is_halted_at(5).await;
+    restorable.setup.publish(&mut earlier, &contacts(4..5, "again")).await;
+    restorable.setup.act(HUBSPOT, "pause").await;
+    restorable.setup.state_is(HUBSPOT, "paused").await;
     restorable.setup.act(HUBSPOT, "resume").await;
-    restorable.setup.publish(&mut earlier, &contacts(60..70, "anew")).await;
     restorable.is_halted_at(5).await;
     let table = restorable.setup.database.table(HUBSPOT).await;
     let of_later = later.of_provider(HUBSPOT);

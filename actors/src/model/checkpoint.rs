@@ -168,14 +168,12 @@ mod tests {
     use super::*;
     use crate::model::{ConsumerId, Desired, Metadata, Rewind, SyncId, TableName, TargetId, UnsupportedText};
 
-    #[test]
-    fn who_should_forward_others_begins_at_the_start_and_who_is_rewound_goes_back_once() {
-        let of_sync = |number| Filter::Sync(SyncId(Uuid::from_u128(number)));
-        let mut consumer = Consumer {
+    fn consumer(filter: Filter) -> Consumer {
+        Consumer {
             id: ConsumerId::generate(),
             name: "c".into(),
             target: TargetId::generate(),
-            filter: of_sync(1),
+            filter,
             table: TableName { schema: "s".into(), table: "t".into() },
             unsupported_text: UnsupportedText::default(),
             lag_threshold_seconds: 300,
@@ -185,7 +183,13 @@ mod tests {
             rewind: Rewind::default(),
             created_at: DateTime::UNIX_EPOCH,
             updated_at: DateTime::UNIX_EPOCH,
-        };
+        }
+    }
+
+    #[test]
+    fn who_should_forward_others_begins_at_the_start_and_who_is_rewound_goes_back_once() {
+        let of_sync = |number| Filter::Sync(SyncId(Uuid::from_u128(number)));
+        let mut consumer = consumer(of_sync(1));
         let backfill =
             Backfill { until: Idx(9), total: 9, done: 9, started_at: DateTime::UNIX_EPOCH, finished_at: None };
         let saved = Checkpoint { idx: Idx(100), backfill: Some(backfill), ..Checkpoint::default() };
@@ -241,5 +245,18 @@ mod tests {
         let still = told.clone().going_on_in(here, Idx(30), true);
         assert_eq!(still.astray_in(here), Some(Astray::WentBack { checkpoint: Idx(35), head: Idx(30) }));
         assert_eq!(told.going_on_in(here, Idx(90), true).astray_in(here), None);
+    }
+
+    #[test]
+    fn a_table_that_is_ahead_of_its_stream_is_remembered_until_somebody_says_from_where_to_read() {
+        let here = Some(stream(1));
+        let ahead = RowAhead { record: SequinId(Uuid::from_u128(1)), row: Idx(60), last: Idx(41) };
+        let found = Checkpoint { idx: Idx(40), stream: here, row_ahead: Some(ahead), ..Checkpoint::default() };
+        let later = found.clone().going_on_in(here, Idx(90), false);
+        assert_eq!(later.astray_in(here), Some(Astray::TableAhead { ahead }));
+        let mut consumer = consumer(Filter::Sync(SyncId(Uuid::from_u128(1))));
+        assert_eq!(later.clone().going_on_for(&consumer).astray_in(here), Some(Astray::TableAhead { ahead }));
+        consumer.rewind = Rewind { number: 1, to: Idx::START };
+        assert_eq!(later.going_on_for(&consumer).astray_in(here), None);
     }
 }
