@@ -64,6 +64,8 @@ install_nats() {
   has_nats
 }
 
+has_faketime() { compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || compgen -G '/usr/lib*/faketime/libfaketime.so.1' >/dev/null; }
+
 missing=() packages=()
 lacks() {
   missing+=("$1")
@@ -75,6 +77,7 @@ has cc || lacks "a C compiler, as cc in PATH" gcc libc6-dev
 has_postgres || lacks "PostgreSQL 12 or later, the server, with initdb in PATH" postgresql
 has psql || lacks "PostgreSQL 12 or later, the client, with psql in PATH" postgresql-client
 needs_nats=
+[[ ${1:-} == demo ]] || has_faketime || lacks "libfaketime, which gives a program another time" faketime
 if [[ ${1:-} != demo ]] && ! has_nats; then
   needs_nats=yes
   has_venv || lacks "Python 3 with venv and pip, as $python in PATH" python3-venv

@@ -3,7 +3,7 @@
 //! - [`config`] reads the settings, [`service`] puts the parts together and takes them apart again.
 //! - [`api`] is the Management API: it writes desired state to the store and reads status from it. It never calls an
 //!   actor.
-//! - [`cli`] is the command line; all but `serve`, `demo` and `openapi` speak HTTP like anybody else.
+//! - [`cli`] is the command line; all but `serve`, `migrate`, `demo` and `openapi` speak HTTP like anybody else.
 //! - [`demo`] is the main job on one machine, to look at.
 //!
 //! Dependencies point one way: `cli -> demo -> service -> api -> sequin_actors`. Only [`service`] names backends.

@@ -265,7 +265,11 @@ impl SupervisorState {
     }
 
     fn drop_tombstones(&mut self) {
+        self.myself.send_after(TOMBSTONES_INTERVAL, || SupervisorMessage::TombstonesDue);
         while self.tasks.try_join_next().is_some() {}
+        if !self.is_chosen() {
+            return;
+        }
         let context = Arc::clone(&self.context);
         self.tasks.spawn(async move {
             match drop_tombstones(&context).await {
@@ -274,7 +278,11 @@ impl SupervisorState {
                 Err(error) => tracing::warn!(error, "tombstones were not dropped"),
             }
         });
-        self.myself.send_after(TOMBSTONES_INTERVAL, || SupervisorMessage::TombstonesDue);
+    }
+
+    /// Whether this node is the one, of all, that does what has to be done once: it owns the first of the targets.
+    fn is_chosen(&self) -> bool {
+        self.targets.keys().min().is_none_or(|first| self.owning.epoch(*first).is_some())
     }
 
     fn drain(&mut self) {

@@ -4,7 +4,7 @@
 use std::{process::Command, time::Duration};
 
 use crate::support::{
-    cluster::{Cluster, NODES, Publisher, TTL},
+    cluster::{Cluster, Expected, NODES, Publisher, TTL},
     database::slow_writes,
     eventually, holds,
     model::{HUBSPOT, contact, no_contact, sync},
@@ -60,7 +60,7 @@ async fn a_node_that_is_paused_until_its_successor_has_deleted_what_it_had_in_fl
     let owner = cluster.an_owner(0).await;
     let other = (owner + 1) % NODES;
     let api = &cluster.nodes[other].api;
-    let mut expected = crate::support::cluster::Expected::default();
+    let mut expected = Expected::default();
     let first: Vec<_> = (0..50).map(|n| contact(sync(1), n, serde_json::json!(0))).collect();
     api.try_publish(&first).await.expect("accepted");
     expected.publish(&first);
@@ -113,6 +113,27 @@ async fn a_node_that_is_cut_off_from_nats_or_from_the_databases_harms_nobody() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nodes_whose_clocks_are_hours_apart_take_over_from_each_other_like_others() {
+    let mut cluster = Cluster::start(3).await;
+    for (node, wrong_by) in [(1, "+3h"), (2, "-2h")] {
+        cluster.nodes[node].sigkill();
+        cluster.start_again_at(node, wrong_by).await;
+    }
+    let publisher = Publisher::start(&cluster);
+    cluster.settled_owners(0).await;
+    for node in 0..NODES {
+        let other = (node + 1) % NODES;
+        cluster.nodes[node].sigkill();
+        let gone = format!("node-{node}");
+        cluster.owners_are(other, "others to own what it had", |owners| !owners.values().any(|of| *of == gone)).await;
+        cluster.start_again_at(node, ["+5m", "-3h", "+2h"][node]).await;
+        publisher.goes_on_with(&cluster);
+    }
+    let expected = publisher.end().await;
+    cluster.comes_to_rest(&expected).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_under_load_and_nodes_that_join_and_leave_hand_over_in_order() {
     let mut cluster = Cluster::start(6).await;
     let publisher = Publisher::start(&cluster);
@@ -125,7 +146,7 @@ async fn a_rolling_restart_under_load_and_nodes_that_join_and_leave_hand_over_in
         publisher.goes_on_with(&cluster);
     }
     let before = cluster.settled_owners(0).await;
-    cluster.join("node-3", &[]).await;
+    cluster.join("node-3").await;
     cluster.owners_are(0, "the newcomer to own some", |owners| owners.values().any(|of| of == "node-3")).await;
     assert_eq!(cluster.nodes[3].sigterm().await.code(), Some(0));
     cluster.nodes.truncate(NODES);

@@ -60,18 +60,18 @@ async fn a_node_lives_on_while_nats_is_away_says_that_it_is_not_ready_and_goes_o
 
     for is_silent in [true, false] {
         if is_silent {
-            nats.signal(0, "STOP")
+            nats.signal(0, "STOP");
         } else {
-            nats.kill(0)
+            nats.kill(0);
         }
         eventually("the node not to be ready", async || holds(!setup.node.api.is_ready().await, || "it is".into()))
             .await;
         let lives = setup.node.api.get("/livez").await;
         assert_eq!(lives.status, 200, "{lives:?}");
         if is_silent {
-            nats.signal(0, "CONT")
+            nats.signal(0, "CONT");
         } else {
-            nats.restart(0)
+            nats.restart(0);
         }
         eventually("the node to be ready again", async || {
             holds(setup.node.api.is_ready().await, || "it is not".into())

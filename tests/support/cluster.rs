@@ -3,6 +3,8 @@
 
 use std::{
     collections::BTreeMap,
+    fs,
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -59,7 +61,7 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Starts it, with so many databases, each of which a consumer brings everything to.
     pub(crate) async fn start(databases: usize) -> Self {
-        let nats = Nats::start_cluster();
+        let nats = Nats::start_cluster_behind_gates();
         let mut gates_to_nats = Vec::new();
         for server in 0..NODES {
             gates_to_nats.push(Gate::before(nats.port(server)).await);
@@ -76,7 +78,7 @@ impl Cluster {
         let mut cluster =
             Self { nodes: Vec::new(), nats, databases: vec![first], gates_to_nats, gate_to_databases, settings };
         for number in 0..NODES {
-            cluster.join(&format!("node-{number}"), &[]).await;
+            cluster.join(&format!("node-{number}")).await;
         }
         while cluster.databases.len() < databases {
             cluster.databases.push(Database::create().await);
@@ -88,21 +90,27 @@ impl Cluster {
     }
 
     /// Starts one more node.
-    pub(crate) async fn join(&mut self, name: &str, more: &[(&str, &str)]) {
-        let mut settings: Vec<(&str, &str)> =
-            self.settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        settings.push(("SEQUIN_NODE", name));
-        settings.extend(more);
-        let directory = tempfile::tempdir().expect("a directory");
-        self.nodes.push(Node::start_with(directory, &settings).await);
+    pub(crate) async fn join(&mut self, name: &str) {
+        let settings = settings_of(&self.settings, name, &[]);
+        let node = Node::start_with(tempfile::tempdir().expect("a directory"), &settings).await;
+        self.nodes.push(node);
     }
 
     /// Starts a node again that has ended.
     pub(crate) async fn start_again(&mut self, node: usize) {
+        self.start_again_with(node, &[]).await;
+    }
+
+    /// Starts a node again whose clock is wrong by so much, such as `+1h`. What it measures of time is right.
+    pub(crate) async fn start_again_at(&mut self, node: usize, wrong_by: &str) {
+        let library = libfaketime();
+        let clock = [("LD_PRELOAD", library.as_str()), ("FAKETIME", wrong_by), ("FAKETIME_DONT_FAKE_MONOTONIC", "1")];
+        self.start_again_with(node, &clock).await;
+    }
+
+    async fn start_again_with(&mut self, node: usize, more: &[(&str, &str)]) {
         let name = format!("node-{node}");
-        let mut settings: Vec<(&str, &str)> =
-            self.settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        settings.push(("SEQUIN_NODE", &name));
+        let settings = settings_of(&self.settings, &name, more);
         self.nodes[node].start_again_with(&settings).await;
     }
 
@@ -203,6 +211,27 @@ impl Cluster {
             .await;
         }
     }
+}
+
+fn settings_of<'a>(
+    common: &'a [(&'static str, String)],
+    name: &'a str,
+    more: &[(&'a str, &'a str)],
+) -> Vec<(&'a str, &'a str)> {
+    let mut settings: Vec<_> = common.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    settings.push(("SEQUIN_NODE", name));
+    settings.extend(more);
+    settings
+}
+
+/// The library that gives a program another time, where Debian and others have it.
+fn libfaketime() -> String {
+    let places = ["/usr/lib", "/usr/lib64"].map(Path::new);
+    let below =
+        places.iter().filter_map(|place| fs::read_dir(place).ok()).flatten().flatten().map(|entry| entry.path());
+    let mut places = below.chain(places.map(Path::to_path_buf)).map(|place| place.join("faketime/libfaketime.so.1"));
+    let found = places.find(|file| file.is_file()).expect("libfaketime: deploy/setup.sh installs it");
+    found.to_str().expect("a path that is text").to_owned()
 }
 
 fn of_sessions(what: &str) -> String {

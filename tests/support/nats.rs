@@ -61,8 +61,17 @@ impl Nats {
         Self::start_with(3, "")
     }
 
+    /// The same, but clients come by the addresses that they were given alone, as where there is something between.
+    pub(crate) fn start_cluster_behind_gates() -> Self {
+        Self::configured(3, "", "no_advertise: true, ")
+    }
+
     /// So many servers, with more in their configuration.
     pub(crate) fn start_with(servers: usize, more: &str) -> Self {
+        Self::configured(servers, more, "")
+    }
+
+    fn configured(servers: usize, more: &str, of_cluster: &str) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         // Held until all are chosen, so that no two are the same.
         let listeners: Vec<_> = (0..2 * servers).map(|_| free_port()).collect();
@@ -73,7 +82,7 @@ impl Nats {
         for number in 0..servers {
             let place = directory.path().join(number.to_string());
             fs::create_dir(&place).expect("a directory for a server");
-            let text = configuration(number, clients, routes, &place, more);
+            let text = configuration(number, clients, routes, &place, [more, of_cluster]);
             fs::write(place.join("nats.conf"), text).expect("its configuration");
         }
         let servers = clients.iter().map(|&port| Server { port, process: None }).collect();
@@ -156,16 +165,18 @@ fn free_port() -> TcpListener {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port")
 }
 
-fn configuration(number: usize, clients: &[u16], routes: &[u16], place: &Path, more: &str) -> String {
+fn configuration(number: usize, clients: &[u16], routes: &[u16], place: &Path, more: [&str; 2]) -> String {
+    let [more, of_cluster] = more;
     let mut text = format!(
-        "server_name: n{number}\nlisten: 127.0.0.1:{}\nmax_payload: 8MB\njetstream {{ store_dir: {:?} }}\n{more}\n",
-        clients[number], place
+        "server_name: n{number}\nlisten: 127.0.0.1:{}\nmax_payload: 8MB\njetstream {{ store_dir: \"{}\" }}\n{more}\n",
+        clients[number],
+        place.display()
     );
     if clients.len() > 1 {
         let urls: Vec<String> = routes.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
-        // Clients come by the addresses that they were given, as when there is something between.
-        let cluster = "cluster { name: test, no_advertise: true, listen: 127.0.0.1";
-        writeln!(text, "{cluster}:{}, routes: [{}] }}", routes[number], urls.join(", ")).expect("memory");
+        let (port, urls) = (routes[number], urls.join(", "));
+        let cluster = format!("cluster {{ name: test, {of_cluster}listen: 127.0.0.1:{port}, routes: [{urls}] }}");
+        writeln!(text, "{cluster}").expect("memory");
     }
     text
 }

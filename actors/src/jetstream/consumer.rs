@@ -52,6 +52,15 @@ struct Question {
     waits: bool,
 }
 
+/// Which messages are asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    /// The next one, whenever it comes.
+    Next,
+    /// Those that are there, as far as they fit in so many bytes, if that is given.
+    There(Option<usize>),
+}
+
 /// How a question ended.
 #[derive(PartialEq, Eq)]
 pub(super) enum Answer {
@@ -81,7 +90,7 @@ impl Consumer {
     /// Waits for one thing that the server says.
     pub(super) async fn wait(&mut self, arrived: &mut VecDeque<Arrived>) -> Result<(), Broken> {
         if self.question.is_none() {
-            self.ask(1, None).await?;
+            self.ask(1, Which::Next).await?;
         }
         self.receive(arrived).await.map(drop)
     }
@@ -94,7 +103,7 @@ impl Consumer {
     ) -> Result<Answer, Broken> {
         // Another one may be left, of a future that was lost: what it brings is as good.
         if self.question.is_none() {
-            self.ask(most, Some(room)).await?;
+            self.ask(most, Which::There(room)).await?;
         }
         loop {
             let answer = self.receive(arrived).await?;
@@ -104,15 +113,15 @@ impl Consumer {
         }
     }
 
-    /// Asks for messages: without `room`, waiting for the first; with it, those that are there and fit in it.
-    async fn ask(&mut self, batch: usize, room: Option<Option<usize>>) -> Result<(), Broken> {
+    /// Asks for messages.
+    async fn ask(&mut self, batch: usize, which: Which) -> Result<(), Broken> {
         let mut pull = format!(r#"{{"batch":{batch}"#);
-        match room {
-            None => {
+        match which {
+            Which::Next => {
                 write!(pull, r#","expires":{},"idle_heartbeat":{}}}"#, nanos(WAIT), nanos(HEARTBEAT))
             }
-            Some(None) => write!(pull, r#","no_wait":true}}"#),
-            Some(Some(bytes)) => write!(pull, r#","no_wait":true,"max_bytes":{bytes}}}"#),
+            Which::There(None) => write!(pull, r#","no_wait":true}}"#),
+            Which::There(Some(bytes)) => write!(pull, r#","no_wait":true,"max_bytes":{bytes}}}"#),
         }
         .expect("writing to memory can't fail");
         let to = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, self.name);
@@ -125,7 +134,7 @@ impl Consumer {
             Ok(Err(error)) => return Err(Broken(error.to_string())),
             Err(_) => return Err(Broken("nothing can be sent".into())),
         }
-        self.question = Some(Question { left: batch, waits: room.is_none() });
+        self.question = Some(Question { left: batch, waits: which == Which::Next });
         self.silent_at = Instant::now() + SILENCE;
         Ok(())
     }

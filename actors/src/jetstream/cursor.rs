@@ -44,8 +44,8 @@ pub(crate) struct Cursor {
     connection: JetStream,
     stream: String,
     filter: String,
-    /// Of the stream when it was first read, if it has one.
-    identity: Option<Option<String>>,
+    /// Of the stream when it was first read; empty if it has none.
+    identity: Option<String>,
     /// Everything that matches was taken up to here.
     taken: u64,
     /// What comes after that.
@@ -226,7 +226,7 @@ impl Cursor {
 
     async fn make_consumer(&mut self) -> Result<Consumer, JetStreamError> {
         let info = self.info().await?;
-        let found = info.config.metadata.get(IDENTITY).cloned();
+        let found = info.config.metadata.get(IDENTITY).cloned().unwrap_or_default();
         if *self.identity.get_or_insert(found.clone()) != found {
             let message = format!("the stream {} was deleted and made again", self.stream);
             return Err(JetStreamError::Replaced(message));

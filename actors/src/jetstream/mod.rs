@@ -47,6 +47,9 @@ const NEW_LEADER: Duration = Duration::from_secs(15);
 /// How long to wait before the same again.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// How many may read a stream at once, on all nodes. Servers have a lower limit of their own, unless they are told.
+pub(crate) const MOST_CONSUMERS: i32 = 100_000;
+
 /// How many replicas a cluster of servers keeps of each message, unless the settings say.
 const REPLICAS: usize = 3;
 

@@ -32,7 +32,7 @@ use super::{
     keys,
 };
 use crate::{
-    jetstream::{JetStream, JetStreamError},
+    jetstream::{JetStream, JetStreamError, MOST_CONSUMERS},
     store::StoreError,
 };
 
@@ -41,9 +41,6 @@ const IDENTITY: &str = "sequin-control";
 
 /// For how long a write that is sent again is known for the same: longer than any is tried.
 const DUPLICATES: Duration = Duration::from_secs(60);
-
-/// How many may watch at once, on all nodes. Servers have a lower limit of their own, unless they are told.
-const CONSUMERS: i32 = 100_000;
 
 /// For how long it has to be said that the bucket is gone. Servers that have just begun may not know all they have.
 const SURE_AFTER: Duration = Duration::from_secs(10);
@@ -237,7 +234,7 @@ async fn open_stream(connection: &JetStream, stream: &str, root: &str) -> Result
         name: stream.into(),
         subjects: vec![format!("{root}.>")],
         max_messages_per_subject: 1,
-        max_consumers: CONSUMERS,
+        max_consumers: MOST_CONSUMERS,
         num_replicas: connection.replicas(),
         duplicate_window: DUPLICATES,
         allow_message_ttl: true,
@@ -250,7 +247,9 @@ async fn open_stream(connection: &JetStream, stream: &str, root: &str) -> Result
             Ok(info) => return Ok(info),
             Err(error) => error,
         };
-        if !error.may_pass() || !patience.is_left().await {
+        // One that another node is just making has its name before it is there.
+        let may_pass = error.may_pass() || error.is_no_stream();
+        if !may_pass || !patience.is_left().await {
             return Err(error);
         }
     }

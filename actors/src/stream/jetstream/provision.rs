@@ -13,7 +13,7 @@ use super::{
     registry::{ProviderEntry, Registry},
 };
 use crate::{
-    jetstream::{IDENTITY, JetStream, JetStreamError},
+    jetstream::{IDENTITY, JetStream, JetStreamError, MOST_CONSUMERS},
     model::{Provider, StreamId},
 };
 
@@ -79,6 +79,7 @@ pub(super) async fn create(
         "subjects": [names.records(), names.tombstones()],
         "retention": "limits",
         "max_msgs_per_subject": 1,
+        "max_consumers": MOST_CONSUMERS,
         "discard": "old",
         "storage": "file",
         "num_replicas": connection.replicas(),
@@ -90,7 +91,7 @@ pub(super) async fn create(
     let create = format!("STREAM.CREATE.{}", names.stream());
     let info = match connection.ask_patiently::<Info>(&create, &config).await {
         // Another node was first.
-        Err(error) if error.is_name_taken() => info(connection, provider).await?,
+        Err(error) if error.is_name_taken() => info_soon(connection, provider).await?,
         outcome => outcome?,
     };
     let Some(found) = identity_of(&info) else {
@@ -102,6 +103,17 @@ pub(super) async fn create(
     let created_at = DateTime::from_timestamp(created_at, 0).unwrap_or_default();
     registry.put_provider(provider, &ProviderEntry { identity: found, first, created_at }).await?;
     Ok(found == identity)
+}
+
+/// A stream that another node is just making has its name before it is there.
+async fn info_soon(connection: &JetStream, provider: &Provider) -> Result<Info, JetStreamError> {
+    let began = Instant::now();
+    loop {
+        match info(connection, provider).await {
+            Err(error) if error.is_no_stream() && began.elapsed() < LOST => sleep(Duration::from_millis(100)).await,
+            outcome => return outcome,
+        }
+    }
 }
 
 pub(super) async fn info(connection: &JetStream, provider: &Provider) -> Result<Info, JetStreamError> {

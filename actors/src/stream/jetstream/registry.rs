@@ -19,7 +19,7 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use super::messages::{self, EXPECTED};
 use crate::{
-    jetstream::{Arrived, Cursor, JetStream, JetStreamError},
+    jetstream::{Arrived, Cursor, JetStream, JetStreamError, MOST_CONSUMERS},
     model::{Provider, StreamId, SyncDescription, SyncId, SyncSeen},
 };
 
@@ -96,6 +96,7 @@ impl Registry {
             "subjects": [format!("$KV.{bucket}.>")],
             "retention": "limits",
             "max_msgs_per_subject": 1,
+            "max_consumers": MOST_CONSUMERS,
             "discard": "new",
             "storage": "file",
             "num_replicas": connection.replicas(),
