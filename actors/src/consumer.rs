@@ -354,6 +354,8 @@ impl ConsumerState {
             WriterReport::Failed(error @ BringError::TooManyRefusals { .. }) => {
                 self.halt(vec![reason::quarantine_full(error.to_string())]);
             }
+            WriterReport::Failed(BringError::TableAhead(ahead)) => self.table_is_ahead(ahead),
+            WriterReport::Failed(BringError::Stream(error)) => self.stream_failed(&error),
             WriterReport::Failed(BringError::WrongTable(findings)) => drop(self.accept(&findings)),
             WriterReport::Failed(error @ BringError::Quarantine(_)) => {
                 self.fail(reason::trying_again(error.to_string()));

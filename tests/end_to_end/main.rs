@@ -40,6 +40,7 @@ mod quarantine;
 mod quarantine_api;
 mod refusals;
 mod restarts;
+mod restores;
 mod secrets;
 mod singer;
 mod singer_tap;

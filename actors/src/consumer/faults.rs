@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::{ConsumerState, Doubt, Happening, Mode};
 use crate::{
-    model::{Astray, Reason},
+    model::{Astray, Reason, RowAhead},
     pipeline::{ReadError, reason, verify_again},
     postgres::{Fault, Finding, Verdict},
     stream::StreamError,
@@ -14,10 +14,16 @@ use crate::{
 impl ConsumerState {
     pub(super) fn read_failed(&mut self, error: &ReadError) {
         match error {
-            ReadError::Stream(StreamError::Replaced(message)) => self.stream_replaced(message),
-            ReadError::Stream(error) => self.fail(reason::trying_again(error.to_string())),
+            ReadError::Stream(error) => self.stream_failed(error),
             ReadError::Documents(error) => self.fail(reason::trying_again(error.to_string())),
             ReadError::Unreadable { .. } => self.halt(vec![reason::unreadable_record(error.to_string())]),
+        }
+    }
+
+    pub(super) fn stream_failed(&mut self, error: &StreamError) {
+        match error {
+            StreamError::Replaced(message) => self.stream_replaced(message),
+            error => self.fail(reason::trying_again(error.to_string())),
         }
     }
 
@@ -27,6 +33,14 @@ impl ConsumerState {
         let astray = Astray::Replaced { checkpoint: progress.checkpoint().idx };
         progress.is_astray(astray);
         tracing::error!(consumer = %self.arguments.consumer.name, message, "the stream was replaced, and is not read");
+        self.halt(vec![reason::astray(astray, &self.arguments.consumer)]);
+    }
+
+    /// The stream and the checkpoint are of an earlier state than the table, so what is published may not reach it.
+    pub(super) fn table_is_ahead(&mut self, ahead: RowAhead) {
+        let Some(progress) = &mut self.progress else { return };
+        let astray = progress.is_behind_table(ahead);
+        tracing::error!(consumer = %self.arguments.consumer.name, %astray, "the stream is not read");
         self.halt(vec![reason::astray(astray, &self.arguments.consumer)]);
     }
 

@@ -54,6 +54,7 @@ impl Pipeline {
         let tell_target = Arc::clone(tell_target);
         let bringing = Arc::new(Bringing {
             pool: pool.clone(),
+            stream: Arc::clone(&context.stream),
             table: consumer.table.clone(),
             unsupported_text: consumer.unsupported_text,
             quarantine: Arc::clone(quarantine),

@@ -6,7 +6,8 @@ use chrono::{DateTime, Utc};
 
 use super::rate::Rate;
 use crate::model::{
-    Applied, Astray, Backfill, Checkpoint, ConsumerStatus, Idx, Lag, Reason, RunState, Severity, StreamId, TableId,
+    Applied, Astray, Backfill, Checkpoint, ConsumerStatus, Idx, Lag, Reason, RowAhead, RunState, Severity, StreamId,
+    TableId,
 };
 
 /// How far a consumer is, across all its pipelines.
@@ -32,6 +33,15 @@ impl Progress {
     /// The checkpoint does not say where to go on in the stream that is there.
     pub fn is_astray(&mut self, astray: Astray) {
         self.astray = Some(astray);
+    }
+
+    /// The table was brought from a later state of the stream, as this row shows: which is to be saved, since the stream
+    /// may get past it.
+    pub fn is_behind_table(&mut self, ahead: RowAhead) -> Astray {
+        self.checkpoint.row_ahead = Some(ahead);
+        let astray = Astray::TableAhead { ahead };
+        self.is_astray(astray);
+        astray
     }
 
     /// Why it does not, if it does not.

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Applied, Consumer, Filter, Idx, StreamId};
+use super::{Applied, Consumer, Filter, Idx, SequinId, StreamId};
 
 /// How far a backfill is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,6 +49,22 @@ pub struct Checkpoint {
     /// already, so it is remembered, however far the stream gets.
     #[serde(default)]
     pub went_back_to: Option<Idx>,
+    /// What once showed that the table was brought from a later state of that stream. Remembered likewise: the stream gets
+    /// past that row, too.
+    #[serde(default)]
+    pub row_ahead: Option<RowAhead>,
+}
+
+/// A row of the table that is newer than the last version of its record in the stream. Each version was in the stream
+/// before it was in a table, and only newer ones take its place there: so the stream has gone back since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowAhead {
+    /// The record.
+    pub record: SequinId,
+    /// The version that the row holds.
+    pub row: Idx,
+    /// The last version that the stream holds.
+    pub last: Idx,
 }
 
 /// Why a checkpoint does not say where to go on in a stream.
@@ -68,6 +84,15 @@ pub enum Astray {
         /// The last position that the stream had given when that was found.
         head: Idx,
     },
+    /// Checkpoint and stream are both earlier states of themselves, and the table is not.
+    #[error(
+        "the table has rows that are newer than the record stream: that of record {} is of {}, and the last version in the \
+         stream of {}; the stream went back", ahead.record, ahead.row, ahead.last
+    )]
+    TableAhead {
+        /// Such a row.
+        ahead: RowAhead,
+    },
 }
 
 impl Checkpoint {
@@ -79,10 +104,11 @@ impl Checkpoint {
         let is_rewound = self.rewinds < consumer.rewind.number;
         let (filter, rewinds) = (Some(consumer.filter.clone()), consumer.rewind.number);
         let from = if brings_others {
-            let anywhere = Self { stream: None, went_back_to: None, ..self };
+            let anywhere = Self { stream: None, went_back_to: None, row_ahead: None, ..self };
             Self { idx: Idx::START, backfill: None, clears_quarantine: true, ..anywhere }
         } else if is_rewound {
-            Self { idx: consumer.rewind.to.min(self.idx), backfill: None, went_back_to: None, ..self }
+            let idx = consumer.rewind.to.min(self.idx);
+            Self { idx, backfill: None, went_back_to: None, row_ahead: None, ..self }
         } else {
             self
         };
@@ -109,8 +135,9 @@ impl Checkpoint {
     pub fn astray_in(&self, present: Option<StreamId>) -> Option<Astray> {
         let checkpoint = self.idx;
         let is_replaced = self.stream.is_some() && self.stream != present;
-        let went_back = || self.went_back_to.map(|head| Astray::WentBack { checkpoint, head });
-        if is_replaced { Some(Astray::Replaced { checkpoint }) } else { went_back() }
+        let went_back = self.went_back_to.map(|head| Astray::WentBack { checkpoint, head });
+        let table_ahead = self.row_ahead.map(|ahead| Astray::TableAhead { ahead });
+        if is_replaced { Some(Astray::Replaced { checkpoint }) } else { went_back.or(table_ahead) }
     }
 }
 
@@ -141,14 +168,12 @@ mod tests {
     use super::*;
     use crate::model::{ConsumerId, Desired, Metadata, Rewind, SyncId, TableName, TargetId, UnsupportedText};
 
-    #[test]
-    fn who_should_forward_others_begins_at_the_start_and_who_is_rewound_goes_back_once() {
-        let of_sync = |number| Filter::Sync(SyncId(Uuid::from_u128(number)));
-        let mut consumer = Consumer {
+    fn consumer(filter: Filter) -> Consumer {
+        Consumer {
             id: ConsumerId::generate(),
             name: "c".into(),
             target: TargetId::generate(),
-            filter: of_sync(1),
+            filter,
             table: TableName { schema: "s".into(), table: "t".into() },
             unsupported_text: UnsupportedText::default(),
             lag_threshold_seconds: 300,
@@ -158,7 +183,13 @@ mod tests {
             rewind: Rewind::default(),
             created_at: DateTime::UNIX_EPOCH,
             updated_at: DateTime::UNIX_EPOCH,
-        };
+        }
+    }
+
+    #[test]
+    fn who_should_forward_others_begins_at_the_start_and_who_is_rewound_goes_back_once() {
+        let of_sync = |number| Filter::Sync(SyncId(Uuid::from_u128(number)));
+        let mut consumer = consumer(of_sync(1));
         let backfill =
             Backfill { until: Idx(9), total: 9, done: 9, started_at: DateTime::UNIX_EPOCH, finished_at: None };
         let saved = Checkpoint { idx: Idx(100), backfill: Some(backfill), ..Checkpoint::default() };
@@ -214,5 +245,18 @@ mod tests {
         let still = told.clone().going_on_in(here, Idx(30), true);
         assert_eq!(still.astray_in(here), Some(Astray::WentBack { checkpoint: Idx(35), head: Idx(30) }));
         assert_eq!(told.going_on_in(here, Idx(90), true).astray_in(here), None);
+    }
+
+    #[test]
+    fn a_table_that_is_ahead_of_its_stream_is_remembered_until_somebody_says_from_where_to_read() {
+        let here = Some(stream(1));
+        let ahead = RowAhead { record: SequinId(Uuid::from_u128(1)), row: Idx(60), last: Idx(41) };
+        let found = Checkpoint { idx: Idx(40), stream: here, row_ahead: Some(ahead), ..Checkpoint::default() };
+        let later = found.clone().going_on_in(here, Idx(90), false);
+        assert_eq!(later.astray_in(here), Some(Astray::TableAhead { ahead }));
+        let mut consumer = consumer(Filter::Sync(SyncId(Uuid::from_u128(1))));
+        assert_eq!(later.clone().going_on_for(&consumer).astray_in(here), Some(Astray::TableAhead { ahead }));
+        consumer.rewind = Rewind { number: 1, to: Idx::START };
+        assert_eq!(later.going_on_for(&consumer).astray_in(here), None);
     }
 }

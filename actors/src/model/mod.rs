@@ -19,7 +19,7 @@ mod target;
 mod token;
 
 pub use audit::{AuditEntry, AuditedToken};
-pub use checkpoint::{Astray, Backfill, Checkpoint, TableId};
+pub use checkpoint::{Astray, Backfill, Checkpoint, RowAhead, TableId};
 pub use collection::{CollectionKey, CollectionVersion};
 pub use consumer::{Consumer, Desired, Filter, Rewind, TableName, UnsupportedText};
 pub use envelope::{EnvelopeError, Routing, decode, decode_routing, encode};

@@ -25,9 +25,13 @@ use tokio::{
 use super::quarantine::Quarantine;
 use crate::{
     flow::{backoff::Backoff, coalesce::Batch, refusals::TooManyRefusals, unsupported_text::ReplacedText},
-    model::{Applied, Idx, Op, Record, SequinId, Severity, TableName, UnsupportedText, decode, encode},
-    postgres::{ApplyError, Backend, Change, Fault, Finding, Pool, Tombstone, Verdict, apply},
+    model::{
+        Applied, Idx, Op, Record, RowAhead, SequinId, Severity, TableName, UnsupportedText, decode, decode_routing,
+        encode,
+    },
+    postgres::{ApplyError, Backend, Change, Fault, Finding, Pool, RowBeyond, Tombstone, Verdict, apply, row_beyond},
     store::DocumentsError,
+    stream::{RecordStream, StreamError},
 };
 
 /// How long others may be in the way, without anything going through, before the consumer gives its place up.
@@ -57,11 +61,16 @@ pub(crate) enum BringError {
     WrongTable(Vec<Finding>),
     #[error("the quarantine can't be kept: {0}")]
     Quarantine(#[from] DocumentsError),
+    #[error("the table has rows that are newer than the stream")]
+    TableAhead(RowAhead),
+    #[error(transparent)]
+    Stream(#[from] StreamError),
 }
 
 /// How a writer brings its batches.
 pub(crate) struct Bringing {
     pub(crate) pool: Pool,
+    pub(crate) stream: Arc<dyn RecordStream>,
     pub(crate) table: TableName,
     pub(crate) unsupported_text: UnsupportedText,
     pub(crate) quarantine: Arc<Quarantine>,
@@ -106,8 +115,11 @@ impl Bringing {
             drop(alone);
             self.attempts.fetch_add(1, Ordering::Relaxed);
             match outcome {
-                Ok(more) => {
+                Ok((more, beyond)) => {
                     applied += more;
+                    if let Some(row) = beyond {
+                        self.compare_with_stream(row).await?;
+                    }
                     patience = Patience::new();
                     self.largest_part.fetch_max(part.len().saturating_mul(2), Ordering::Relaxed);
                 }
@@ -141,14 +153,20 @@ impl Bringing {
         (0..rows).step_by(largest).map(part).rev().collect()
     }
 
-    /// Brings one part in one transaction.
-    async fn attempt(&self, envelopes: &Envelopes<'_>, part: Range<usize>) -> Result<Applied, ApplyError> {
+    /// Brings one part in one transaction. A row that it left alone since it is newer is returned.
+    async fn attempt(
+        &self,
+        envelopes: &Envelopes<'_>,
+        part: Range<usize>,
+    ) -> Result<(Applied, Option<RowBeyond>), ApplyError> {
         let (changes, tombstones) = envelopes.changes(part);
         let backend = OnceLock::new();
         let attempt = async {
             let mut session = self.pool.get().await?;
             let _ = backend.set(session.backend());
-            apply(&mut session, &self.table, &changes, &tombstones).await
+            let applied = apply(&mut session, &self.table, &changes, &tombstones).await?;
+            let beyond = row_beyond(&session, &self.table, &changes, &tombstones, applied).await?;
+            Ok((applied, beyond))
         };
         let mut attempt = pin!(attempt);
         if let Ok(outcome) = timeout(SLOW, &mut attempt).await {
@@ -173,6 +191,19 @@ impl Bringing {
                 return;
             }
         }
+    }
+
+    /// A newer row is as it should be if the stream has that version too, or a newer one, which is then still to come: another
+    /// consumer of the same table is ahead of this one, or what was read was superseded on its way. A stream that has neither
+    /// was restored from a time before the row was written. One that has nothing of the record, as after a purge, says nothing.
+    async fn compare_with_stream(&self, row: RowBeyond) -> Result<(), BringError> {
+        let Some(last) = self.stream.latest(row.sync, row.record).await? else { return Ok(()) };
+        // No row is of the version by which it is deleted.
+        let is_delete = decode_routing(&last.envelope).is_ok_and(|routing| routing.op == Op::Delete);
+        if last.idx < row.idx || (last.idx == row.idx && is_delete) {
+            return Err(BringError::TableAhead(RowAhead { record: row.record, row: row.idx, last: last.idx }));
+        }
+        Ok(())
     }
 
     /// No record is to blame for a table that is not as it should be.

@@ -69,6 +69,17 @@ pub(crate) fn astray(astray: Astray, consumer: &Consumer) -> Reason {
             "the stream was restored from a backup that is older than what was read of it",
             format!("restore a newer backup, and {}; or, where there is none, {anew}", rewind(checkpoint)),
         ),
+        Astray::TableAhead { .. } => (
+            "stream_went_back",
+            "the stream and the control store were restored from a backup that is older than what was brought to the table",
+            format!(
+                "restore a newer backup if there is one, or publish again what was published since; and empty table {}.{} and \
+                 {}, which reads the stream from its start",
+                table.schema,
+                table.table,
+                rewind(Idx::START)
+            ),
+        ),
     };
     Reason { cause: Some(cause.into()), ..reason(code, astray.to_string(), &fix) }
 }

@@ -125,6 +125,16 @@ pub(super) struct Statements {
     pub(super) delete: String,
 }
 
+/// Of the rows that are newer than two arrays say, the newest.
+pub(super) fn newest_beyond(table: &TableName) -> String {
+    format!(
+        "select t.sync_id, t.sequin_id, t.updated_idx \
+         from unnest($1, $2) as brought(sequin_id, updated_idx) join {} as t on t.sequin_id = brought.sequin_id \
+         where t.updated_idx > brought.updated_idx order by t.updated_idx desc limit 1",
+        qualified(table)
+    )
+}
+
 /// The session's own table that large batches are copied into, before one statement upserts them.
 ///
 /// Emptied at each commit without a write to the catalog (a `truncate` would write to it each time).

@@ -1,6 +1,7 @@
 //! Everything that speaks to a customer's database: all SQL, and all of the driver.
 
 mod apply;
+mod beyond;
 mod catalog;
 mod create;
 mod encode;
@@ -15,6 +16,7 @@ mod verify;
 mod views;
 
 pub use apply::{ApplyError, Change, Tombstone, apply};
+pub use beyond::{RowBeyond, row_beyond};
 pub use catalog::{cleanup_sql, create_table_sql, setup_sql};
 pub use create::create_table;
 pub use encode::copy_row;
