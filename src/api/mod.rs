@@ -59,25 +59,26 @@ pub struct Api {
     inspector: Inspector,
     access: Access,
     audit: AuditLog,
-    node: String,
+    /// The name of the node where there is no other.
+    alone: Option<String>,
     settings: KnownSettings,
     /// Bounds what all publications under way together take.
     publishing: records::Room,
 }
 
 impl Api {
-    /// An API over these, at this node, for whoever bears the admin token or one that the documents hold.
+    /// An API over these, at a node that is `alone` or one of many, for whoever bears the admin token or one that the documents hold.
     pub async fn open(
         stream: Arc<dyn RecordStream>,
         documents: Documents,
         inspector: Inspector,
         admin_token: &Secret,
-        node: String,
+        alone: Option<String>,
     ) -> Result<Self, DocumentsError> {
         let access = Access::open(&documents, admin_token).await?;
         let settings = KnownSettings::open(&documents).await?;
         let (publishing, audit) = (records::Room::default(), AuditLog::default());
-        Ok(Self { stream, documents, inspector, access, audit, node, settings, publishing })
+        Ok(Self { stream, documents, inspector, access, audit, alone, settings, publishing })
     }
 
     /// What goes on beside the requests, for as long as there are any: what other nodes write of tokens and syncs is heard

@@ -51,9 +51,9 @@ pub(super) async fn list(api: State) -> Result<Json<List<NodeView>>, Problem> {
     // One that fell silent is there until others have noticed.
     sessions.retain(|session| session.phase != Phase::Ended);
     sessions.sort_by(|a, b| a.node.cmp(&b.node));
-    let nodes: Vec<NodeView> = if sessions.is_empty() {
+    let nodes: Vec<NodeView> = if let Some(node) = &api.alone {
         let targets = targets.map(|target| OwnedView { id: target.id.0, name: target.name, epoch: 0 });
-        vec![alone(&api.node, targets.collect())]
+        vec![alone(node, targets.collect())]
     } else {
         let names = targets.map(|target| (target.id, target.name)).collect();
         let owners: Vec<Ownership> = api.documents.all().await?.into_iter().flatten().collect();
@@ -63,7 +63,7 @@ pub(super) async fn list(api: State) -> Result<Json<List<NodeView>>, Problem> {
     Ok(Json(List::page(nodes, everything, |node| node.node.clone(), |node| node)))
 }
 
-/// A node that has no session, because there is no other.
+/// A node that has no session, because there is no other, and runs everything.
 fn alone(node: &str, targets: Vec<OwnedView>) -> NodeView {
     let version = env!("CARGO_PKG_VERSION").into();
     NodeView { node: node.into(), version, state: "serving", targets, started_at: None, seen_at: Utc::now() }

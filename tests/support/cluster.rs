@@ -15,6 +15,7 @@ use std::{
 use sequin_actors::store::Keyring;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+use tokio_postgres::Client;
 
 use super::{
     api::Api,
@@ -38,6 +39,12 @@ const REST: Duration = Duration::from_secs(90);
 
 /// The sessions of a target's pool.
 const POOL_SIZE: i64 = 4;
+
+/// Now and then, two more see whether the database answers.
+const BEYOND_THE_POOL: i64 = 2;
+
+/// How often the sessions in the databases are counted.
+const COUNT_EVERY: Duration = Duration::from_millis(100);
 
 /// How long there is between two publications.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -169,6 +176,17 @@ impl Cluster {
         .await
     }
 
+    /// Waits until a node of this name has a session, and gives away nothing.
+    pub(crate) async fn lives(&self, told_by: usize, name: &str) {
+        eventually(&format!("{name} to take part"), async || {
+            let nodes = self.nodes[told_by].api.get("/v1/nodes").await.expect(200);
+            let mut data = nodes["data"].as_array().expect("a list").iter();
+            let serves = data.any(|node| node["node"] == name && node["state"] == "serving");
+            holds(serves, || format!("there are {nodes}"))
+        })
+        .await;
+    }
+
     /// The number of a node that owns a target.
     pub(crate) async fn an_owner(&self, told_by: usize) -> usize {
         let owners = self.owners_are(told_by, "all targets to be owned", |_| true).await;
@@ -266,19 +284,25 @@ impl Expected {
     }
 }
 
-/// Publishes all the time, by whichever node answers, until it is told to end; what was accepted is expected.
+/// Publishes all the time, by whichever node answers, until it is told to end; what was accepted is expected. Counts the
+/// sessions in the databases meanwhile.
 pub(crate) struct Publisher {
     nodes: Arc<Mutex<Vec<Api>>>,
     is_over: Arc<AtomicBool>,
     task: JoinHandle<Expected>,
+    counting: Vec<JoinHandle<i64>>,
 }
 
 impl Publisher {
-    pub(crate) fn start(cluster: &Cluster) -> Self {
+    pub(crate) async fn start(cluster: &Cluster) -> Self {
         let nodes = Arc::new(Mutex::new(apis(cluster)));
         let is_over = Arc::new(AtomicBool::new(false));
         let task = tokio::spawn(publish(Arc::clone(&nodes), Arc::clone(&is_over)));
-        Self { nodes, is_over, task }
+        let mut counting = Vec::new();
+        for database in &cluster.databases {
+            counting.push(tokio::spawn(most_sessions(database.connect().await, Arc::clone(&is_over))));
+        }
+        Self { nodes, is_over, task, counting }
     }
 
     /// These are the nodes now.
@@ -288,8 +312,25 @@ impl Publisher {
 
     pub(crate) async fn end(self) -> Expected {
         self.is_over.store(true, Ordering::Relaxed);
+        for counting in self.counting {
+            let most = counting.await.expect("a count");
+            assert!(most > 0 && most <= POOL_SIZE + BEYOND_THE_POOL, "an owner had {most} sessions with a target");
+        }
         self.task.await.expect("the publisher")
     }
+}
+
+/// The most sessions that one owner ever had with a database.
+async fn most_sessions(session: Client, is_over: Arc<AtomicBool>) -> i64 {
+    let count = "select coalesce(max(number), 0) from (
+        select count(*) as number from pg_stat_activity
+        where datname = current_database() and application_name like 'sequin/%/%' group by application_name) as owner";
+    let mut most = 0;
+    while !is_over.load(Ordering::Relaxed) {
+        most = most.max(session.query_one(count, &[]).await.expect("a count").get(0));
+        tokio::time::sleep(COUNT_EVERY).await;
+    }
+    most
 }
 
 fn apis(cluster: &Cluster) -> Vec<Api> {
