@@ -51,11 +51,11 @@ pub(crate) async fn measure(size: Size) -> Vec<Figure> {
     let figure = |what, ours, goal| Figure { what, unit: "s", ours, beside: None, goal };
     vec![
         figure("a node is killed, another has brought a record: median of 20", failover[0], Goal::AtMost(10.0)),
-        figure("the same: worst of 20", failover[1], Goal::AtMost(10.0)),
+        figure("a node is killed, another has brought a record: worst of 20", failover[1], Goal::AtMost(10.0)),
         figure("a node is asked to end, another has brought a record: median of 20", hand_over[0], Goal::AtMost(2.0)),
-        figure("the same: worst of 20", hand_over[1], Goal::AtMost(2.0)),
+        figure("a node is asked to end, another has brought a record: worst of 20", hand_over[1], Goal::AtMost(2.0)),
         figure("meanwhile, from acknowledged to visible, the slowest record: median of 20", late[0], Goal::AtMost(2.0)),
-        figure("the same: worst of 20", late[1], Goal::AtMost(2.0)),
+        figure("meanwhile, from acknowledged to visible, the slowest record: worst of 20", late[1], Goal::AtMost(2.0)),
     ]
 }
 
