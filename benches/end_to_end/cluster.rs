@@ -50,7 +50,7 @@ async fn backfills(Size { records, round }: Size) -> Vec<Figure> {
     eprintln!("bringing them to a table, and the same backwards");
     // Once for the server to make the files of its log, which it uses again from then on.
     bring(&server, &streams[EMBEDDED], records).await;
-    let mut order = vec![EMBEDDED, ONE_SERVER, THREE_SERVERS];
+    let mut order = [EMBEDDED, ONE_SERVER, THREE_SERVERS];
     if !round.is_multiple_of(2) {
         order.reverse();
     }

@@ -112,7 +112,7 @@ async fn at_rest(like: &Target, targets: usize, state: &str) -> Said {
     let (before, cpu) = (said(&fleet.nats).await, spent(&fleet));
     let counting = Instant::now();
     sleep(COUNTED).await;
-    let (after, cpu) = (said(&fleet.nats).await, spent(&fleet) - cpu);
+    let (after, cpu) = (said(&fleet.nats).await, spent(&fleet).saturating_sub(cpu));
     let seconds = counting.elapsed().as_secs_f64();
     let memory: Vec<String> = fleet.nodes.iter().map(|node| format!("{:.0}", node.memory_mib("VmRSS"))).collect();
     let of_a_core = 100.0 * cpu.as_secs_f64() / seconds;

@@ -115,7 +115,7 @@ async fn until_shared(fleet: &Fleet, began: Instant) -> Duration {
         let looked = began.elapsed();
         let seen = fleet.seen_by(&fleet.nodes[0]).await;
         if seen != last {
-            eprintln!("  {looked:?}: {:?}", seen.iter().map(|(_, of)| of[0].targets).collect::<Vec<_>>());
+            eprintln!("  {looked:?}: {:?}", seen.values().map(|of| of[0].targets).collect::<Vec<_>>());
             (last, changed) = (seen, looked);
         }
         let owned: Vec<usize> = last.values().flatten().map(|seen| seen.targets).collect();
