@@ -10,12 +10,23 @@ mod bare;
 mod bloat;
 #[path = "end_to_end/bulk.rs"]
 mod bulk;
+#[path = "end_to_end/cluster.rs"]
+mod cluster;
 #[path = "end_to_end/cpu.rs"]
 mod cpu;
+#[path = "end_to_end/failover.rs"]
+mod failover;
+#[path = "end_to_end/fleet.rs"]
+mod fleet;
 #[path = "end_to_end/footprint.rs"]
 mod footprint;
+#[path = "end_to_end/heartbeats.rs"]
+mod heartbeats;
 #[path = "end_to_end/latency.rs"]
 mod latency;
+#[path = "../tests/support/nats.rs"]
+#[expect(dead_code, reason = "tests also do to the servers what no bench does")]
+mod nats;
 #[path = "end_to_end/node.rs"]
 mod node;
 #[path = "end_to_end/ours.rs"]
@@ -26,6 +37,8 @@ mod peers;
 mod psql;
 #[path = "end_to_end/publishing.rs"]
 mod publishing;
+#[path = "end_to_end/rebalance.rs"]
+mod rebalance;
 #[path = "end_to_end/report.rs"]
 mod report;
 #[path = "end_to_end/rows.rs"]
@@ -61,6 +74,10 @@ const CHAPTERS: &[(&str, Chapter)] = &[
     ("footprint", |size| Box::pin(footprint::measure(size))),
     ("peers", |size| Box::pin(peers::measure(size))),
     ("scale", |size| Box::pin(scale::measure(size))),
+    ("cluster", |size| Box::pin(cluster::measure(size))),
+    ("failover", |size| Box::pin(failover::measure(size))),
+    ("heartbeats", |size| Box::pin(heartbeats::measure(size))),
+    ("rebalance", |size| Box::pin(rebalance::measure(size))),
 ];
 
 /// One round of a chapter: the same figures each time, in the same order.

@@ -148,12 +148,13 @@ async fn prepare(server: &Server, data: &Path, key: &str) -> Vec<Consumer> {
     consumers
 }
 
-fn sync(number: usize) -> SyncId {
+/// A sync, by number.
+pub(crate) fn sync(number: usize) -> SyncId {
     SyncId(Uuid::from_u128(number as u128 + 1))
 }
 
 /// A record, as it is published.
-fn line(sync_number: usize, collection: &str, number: usize) -> String {
+pub(crate) fn line(sync_number: usize, collection: &str, number: usize) -> String {
     let record = json!({
         "provider": PROVIDER,
         "sync_id": sync(sync_number).0,

@@ -44,12 +44,22 @@ impl Node {
     /// Starts it on a data directory whose secrets are sealed with `key`, and waits until it is ready. It logs beside the
     /// directory.
     pub(crate) async fn start_on(data: &Path, key: &str) -> Self {
+        let backend = format!("embedded:{}", data.display());
+        Self::launch(&[("SEQUIN_BACKEND", &backend)], key, &data.with_extension("log")).await
+    }
+
+    /// Starts one of a cluster on NATS, and waits until it is ready.
+    pub(crate) async fn join(nats: &str, key: &str, name: &str, log: &Path) -> Self {
+        Self::launch(&[("SEQUIN_BACKEND", nats), ("SEQUIN_NODE", name)], key, log).await
+    }
+
+    async fn launch(settings: &[(&str, &str)], key: &str, log: &Path) -> Self {
         // An error means that there is one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("its address").to_string();
         drop(listener);
-        let process = Process(serve(data, key, &address));
+        let process = Process(serve(settings, key, &address, log));
         let node = Self { client: Client::new(), url: format!("http://{address}"), process, _directory: None };
         node.until("ready", async || node.call(Method::GET, "/readyz", None).await.is_some()).await;
         node
@@ -121,6 +131,21 @@ impl Node {
         kib / 1024.0
     }
 
+    /// Sends it a signal: `TERM`, as a service manager does, or `KILL`.
+    pub(crate) fn signal(&self, signal: &str) {
+        let told = Command::new("kill").args(["-s", signal, &self.process.0.id().to_string()]).status();
+        assert!(told.expect("kill").success(), "the node has ended by itself");
+    }
+
+    /// Waits until it has ended.
+    pub(crate) async fn end(&mut self) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.process.0.try_wait().expect("its status").is_none() {
+            assert!(Instant::now() < deadline, "the node has not ended after {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     async fn post(&self, path: &str, body: &Value) {
         assert!(self.call(Method::POST, path, Some(body)).await.is_some(), "{path} was refused");
     }
@@ -161,17 +186,17 @@ async fn answer(request: RequestBuilder) -> Value {
     }
 }
 
-/// With the settings that a new user has, and nothing of our environment's.
-fn serve(data: &Path, key: &str, address: &str) -> Child {
+/// With the settings that a new user has, but for these, and nothing of our environment's.
+fn serve(settings: &[(&str, &str)], key: &str, address: &str, log: &Path) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sequin"));
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SEQUIN_")) {
         command.env_remove(name);
     }
-    let log = File::create(data.with_extension("log")).expect("a log");
+    let log = File::options().create(true).append(true).open(log).expect("a log");
     command
         .arg("serve")
         .env("SEQUIN_LISTEN", address)
-        .env("SEQUIN_BACKEND", format!("embedded:{}", data.display()))
+        .envs(settings.iter().copied())
         .env("SEQUIN_ADMIN_TOKEN", TOKEN)
         .env("SEQUIN_ENCRYPTION_KEY", key)
         .env_remove("RUST_LOG")

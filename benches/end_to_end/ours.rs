@@ -1,4 +1,4 @@
-//! Ours: a stream and a store as one machine has them, and an engine on top.
+//! Ours: a stream and a store as one machine has them, or NATS, and an engine on top.
 
 use std::{path::Path, sync::Arc, time::Duration};
 
@@ -6,18 +6,19 @@ use chrono::Utc;
 use sequin::demo::{crm::PROVIDER, postgres::ThrowawayPostgres};
 use sequin_actors::{
     Engine, EngineSettings,
+    jetstream::{JetStream, NatsLogin, NatsSettings},
     model::{
         Connection, Consumer, ConsumerId, ConsumerStatus, Desired, Filter, Metadata, Provider, Rewind, RunState,
         Secret, TableName, Target, TargetId, Tls, TlsMode, UnsupportedText,
     },
-    store::{Documents, Keyring, SqliteStore},
-    stream::{RecordStream, SqliteStream},
+    store::{Documents, JetStreamStore, Keyring, SqliteStore, Store},
+    stream::{JetStreamStream, RecordStream, SqliteStream},
 };
 
-use super::rows::Rows;
+use super::{nats::Nats, rows::Rows};
 
 pub(crate) struct Ours {
-    stream: Arc<SqliteStream>,
+    stream: Arc<dyn RecordStream>,
     documents: Documents,
     target: TargetId,
 }
@@ -27,8 +28,20 @@ impl Ours {
     pub(crate) async fn open(directory: &Path, server: &ThrowawayPostgres) -> Self {
         let stream = Arc::new(SqliteStream::open(&directory.join("records.db")).expect("a stream"));
         let store = SqliteStore::open(&directory.join("control.db")).await.expect("a store");
+        Self::on(stream, Arc::new(store), server).await
+    }
+
+    /// Opens what lies on NATS, with the server as its target.
+    pub(crate) async fn open_on(nats: &Nats, server: &ThrowawayPostgres) -> Self {
+        let connection = connect(nats).await;
+        let stream = JetStreamStream::open(connection.clone()).await.expect("a stream");
+        let store = JetStreamStore::open(connection).await.expect("a store");
+        Self::on(Arc::new(stream), Arc::new(store), server).await
+    }
+
+    async fn on(stream: Arc<dyn RecordStream>, store: Arc<dyn Store>, server: &ThrowawayPostgres) -> Self {
         let keyring = Keyring::from_base64(&Keyring::generate_base64()).expect("a key");
-        let documents = Documents::new(Arc::new(store), Arc::new(keyring));
+        let documents = Documents::new(store, Arc::new(keyring));
         let target = target(server);
         documents.create(&target, Utc::now()).await.expect("a target");
         Self { stream, documents, target: target.id }
@@ -51,8 +64,7 @@ impl Ours {
     pub(crate) async fn backfill_some(&self, name: &str, filter: Filter, table: &TableName) -> Duration {
         let consumer = consumer(name, self.target, filter, table);
         let revision = self.documents.create(&consumer, consumer.created_at).await.expect("a consumer");
-        let stream: Arc<dyn RecordStream> = self.stream.clone();
-        let engine = Engine::start(EngineSettings::default(), stream, self.documents.clone());
+        let engine = Engine::start(EngineSettings::default(), Arc::clone(&self.stream), self.documents.clone());
         let engine = engine.await.expect("an engine");
         let took = self.backfill_of(consumer.id).await;
         engine.stop().await;
@@ -75,6 +87,23 @@ impl Ours {
             }
         }
     }
+}
+
+/// A connection to NATS, as a node of a new cluster has it.
+pub(crate) async fn connect(nats: &Nats) -> JetStream {
+    let settings = NatsSettings {
+        servers: nats
+            .url()
+            .split(',')
+            .map(|server| format!("nats://{}", server.trim_start_matches("nats://")))
+            .collect(),
+        login: NatsLogin::Nobody,
+        ca_file: None,
+        cert_file: None,
+        key_file: None,
+        replicas: None,
+    };
+    JetStream::connect(&settings, &EngineSettings::default().cluster).await.expect("NATS")
 }
 
 /// The server as a target.

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// How many records one request has.
-const REQUEST: usize = 2500;
+pub(crate) const REQUEST: usize = 2500;
 
 /// How many requests are under way at once.
 const CONCURRENT: usize = 4;
@@ -32,7 +32,8 @@ pub(crate) async fn measure(Size { records, .. }: Size) -> Vec<Figure> {
     ]
 }
 
-async fn publish(node: &Node, requests: &[Bytes]) -> Duration {
+/// Publishes them all, some at once.
+pub(crate) async fn publish(node: &Node, requests: &[Bytes]) -> Duration {
     let began = Instant::now();
     let published = stream::iter(requests).map(|request| node.publish(request.clone())).buffer_unordered(CONCURRENT);
     published.collect::<Vec<_>>().await;
