@@ -90,7 +90,7 @@ struct Said {
 
 /// What is said in a second, on average, when so many targets of one kind are as they are to be.
 async fn at_rest(like: &Target, targets: usize, state: &str) -> Said {
-    let mut fleet = Fleet::on(Nats::start_with(NODES, MONITORING));
+    let mut fleet = Fleet::on(Nats::start_with(NODES, MONITORING, ""));
     let named = |n| Target { id: TargetId::generate(), name: format!("target-{n}"), ..like.clone() };
     fleet.provide(&(0..targets).map(named).collect::<Vec<_>>(), &[]).await;
     let began = Instant::now();

@@ -78,14 +78,11 @@ impl Ownerships {
                 // Somebody has ended this session: it is about to hear so.
                 self.actions.push(Action::Drain(target));
             }
-            match (known, known.and_then(|(ownership, _)| ownership.session)) {
-                (_, Some(owner)) if !self.ended.contains(&owner) => {
-                    if is_wanted {
-                        self.bury(owner);
-                    }
-                }
-                _ if is_wanted => self.take(target, mine, known),
-                (Some((_, revision)), _) if !self.targets.contains_key(&target) => self.forget(target, revision),
+            let owner = known.and_then(|(ownership, _)| ownership.session);
+            match (owner.filter(|owner| !self.ended.contains(owner)), known) {
+                (Some(owner), _) if is_wanted => self.bury(owner),
+                (None, _) if is_wanted => self.take(target, mine, known),
+                (None, Some((_, revision))) if !self.targets.contains_key(&target) => self.forget(target, revision),
                 _ => {}
             }
         }
