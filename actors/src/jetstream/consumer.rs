@@ -124,16 +124,11 @@ impl Consumer {
             Which::There(Some(bytes)) => write!(pull, r#","no_wait":true,"max_bytes":{bytes}}}"#),
         }
         .expect("writing to memory can't fail");
-        let to = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, self.name);
-        let client = self.connection.client();
         self.questions += 1;
         let reply = format!("{}.{}", self.inbox, self.questions);
-        let sent = timeout_at(Instant::now() + SILENCE, client.publish_with_reply(to, reply, pull.into()));
-        match sent.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(Broken(error.to_string())),
-            Err(_) => return Err(Broken("nothing can be sent".into())),
-        }
+        let what = format!("CONSUMER.MSG.NEXT.{}.{}", self.stream, self.name);
+        let asked = self.connection.ask_for_reply(&what, reply, pull.into()).await;
+        asked.map_err(|error| Broken(error.to_string()))?;
         self.question = Some(Question { left: batch, waits: which == Which::Next });
         self.silent_at = Instant::now() + SILENCE;
         Ok(())

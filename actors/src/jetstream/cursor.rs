@@ -10,7 +10,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use async_nats::{Subject, jetstream::stream};
+use async_nats::jetstream::stream;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -232,12 +232,8 @@ impl Cursor {
             return Err(JetStreamError::Replaced(message));
         }
         self.check_end(End { last: info.state.last_sequence, leader: leader(&info) })?;
-        let client = self.connection.client();
-        let inbox = Subject::from(client.new_inbox());
-        let subscriber = client
-            .subscribe(format!("{inbox}.*"))
-            .await
-            .map_err(|error| JetStreamError::unanswered("a subscription", error))?;
+        let inbox = self.connection.new_inbox();
+        let subscriber = self.connection.subscribe(format!("{inbox}.*")).await?;
         let name = inbox.rsplit('.').next().unwrap_or_default().to_owned();
         let config = json!({
             "stream_name": self.stream,

@@ -156,13 +156,9 @@ impl Bucket {
 
     /// Writes a message, and returns its sequence. With the same headers again it is known for the same message.
     pub(super) async fn publish(&self, subject: &str, headers: &HeaderMap, value: &Bytes) -> Result<u64, Failure> {
-        let publishing = async {
-            let context = self.connection.context();
-            context.publish_with_headers(subject.to_owned(), headers.clone(), value.clone()).await?.await
-        };
-        let acknowledged = publishing.await.map_err(|error| JetStreamError::unpublished(subject, error))?;
-        self.has_reached(acknowledged.sequence);
-        Ok(acknowledged.sequence)
+        let sequence = self.connection.write(subject, headers.clone(), value.clone()).await?;
+        self.has_reached(sequence);
+        Ok(sequence)
     }
 
     /// Fails if the bucket is not there any more, or is another one than was opened, or not all of it is there.

@@ -7,10 +7,10 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use async_nats::{Message, Request, StatusCode, Subscriber, jetstream};
+use async_nats::{Message, StatusCode, Subscriber, jetstream};
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::json;
 use tokio::{
     runtime::Handle,
@@ -227,18 +227,15 @@ impl Consumer {
         let with = json!({ "stream_name": bucket.stream, "config": config });
         let asked = bucket.connection.ask::<Answer>(&format!("CONSUMER.CREATE.{}", bucket.stream), &with).await;
         let Answer { name } = asked.map_err(|error| bucket.failed(error))?;
-        let client = bucket.connection.client();
-        let inbox = client.new_inbox();
-        let subscriber = client.subscribe(inbox.clone()).await.map_err(|error| Failure::Passing(error.into()))?;
+        let inbox = bucket.connection.new_inbox().to_string();
+        let subscriber = bucket.connection.subscribe(inbox.clone()).await?;
         Ok(Self { bucket: Arc::clone(bucket), name, inbox, subscriber, delivered: 0, asked_for: 0 })
     }
 
     async fn ask_for_messages(&mut self) -> Result<(), Failure> {
         let with = json!({ "batch": BATCH, "expires": nanoseconds(EXPIRES), "idle_heartbeat": nanoseconds(HEARTBEAT) });
-        let request = Request::new().payload(with.to_string().into()).inbox(self.inbox.clone());
-        let subject = format!("CONSUMER.MSG.NEXT.{}.{}", self.bucket.stream, self.name);
-        let asked = self.bucket.connection.context().send_request(subject, request).await;
-        asked.map_err(|error| Failure::Passing(error.into()))?;
+        let what = format!("CONSUMER.MSG.NEXT.{}.{}", self.bucket.stream, self.name);
+        self.bucket.connection.ask_for_reply(&what, self.inbox.clone(), with.to_string().into()).await?;
         self.asked_for = BATCH;
         Ok(())
     }
@@ -264,7 +261,7 @@ impl Consumer {
     }
 
     fn deliver(&mut self, message: Message) -> Result<Delivered, Failure> {
-        let message = Box::new(jetstream::Message { message, context: self.bucket.connection.context().clone() });
+        let message = Box::new(jetstream::Message { message, context: self.bucket.connection.context() });
         let number = message.info().map_err(Failure::Passing)?.consumer_sequence;
         if number != self.delivered + 1 {
             return Err(passing(&format!("message {number} came after message {}", self.delivered)));
@@ -280,8 +277,8 @@ impl Drop for Consumer {
     fn drop(&mut self) {
         let Ok(runtime) = Handle::try_current() else { return };
         let subject = format!("CONSUMER.DELETE.{}.{}", self.bucket.stream, self.name);
-        let context = self.bucket.connection.context().clone();
-        runtime.spawn(async move { context.send_request(subject, Request::new()).await });
+        let connection = self.bucket.connection.clone();
+        runtime.spawn(async move { connection.ask::<IgnoredAny>(&subject, &()).await });
     }
 }
 

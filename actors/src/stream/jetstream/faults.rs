@@ -10,14 +10,16 @@ use serde_json::json;
 
 use super::{names::Names, *};
 use crate::{
+    gate::Gate,
     jetstream::{
-        Arrived, Cursor,
-        tests::{Nats, connect},
+        Arrived, Cursor, NatsSettings,
+        tests::{Nats, connect, settings},
     },
-    model::decode,
+    model::{Op, decode},
+    store::{JetStreamStore, Store as _, StoreError},
     stream::{
         PageLimit,
-        contract::{publish, sync, upserts},
+        contract::{delete, publish, sync, upserts},
     },
 };
 
@@ -116,6 +118,52 @@ async fn a_server_that_stands_still_and_goes_on_loses_and_repeats_nothing() {
         _ => {}
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_while_there_was_no_connection_does_not_arrive_once_there_is_one() {
+    let nats = Nats::start_cluster_behind_gates();
+    let gates = [Gate::before(nats.port(0)).await, Gate::before(nats.port(1)).await, Gate::before(nats.port(2)).await];
+    let servers = gates.iter().map(|gate| format!("nats://127.0.0.1:{}", gate.port())).collect();
+    let through_gates = NatsSettings { servers, ..settings(&nats) };
+    let connection = JetStream::connect(&through_gates, "sequin").await.expect("a connection");
+    let cut_off = JetStreamStream::open(connection.clone()).await.expect("a stream");
+    let cut_off_store = JetStreamStore::open(connection.clone()).await.expect("a store");
+    let (other, other_store) =
+        (open(&nats).await, JetStreamStore::open(connect(&nats, "sequin").await).await.expect("a store"));
+    publish(&cut_off, "hubspot", 1, &["a"]).await;
+    for gate in &gates {
+        gate.keep_out(std::process::id());
+    }
+    let noticed = async {
+        while !connection
+            .ask::<serde::de::IgnoredAny>("INFO", &())
+            .await
+            .is_err_and(|error| error.to_string().contains("there is no connection"))
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, noticed).await.expect("it is noticed that there is no connection");
+    let (refused, refused_store) =
+        tokio::join!(cut_off.publish(upserts("hubspot", 1, &["a"])), cut_off_store.put("key", b"old".into()));
+    assert!(matches!(refused, Err(StreamError::Unavailable(_))), "{refused:?}");
+    assert!(matches!(refused_store, Err(StoreError::Unavailable(_))), "{refused_store:?}");
+    publish(&*other, "hubspot", 1, &["a"]).await;
+    delete(&*other, 1, "a").await;
+    other_store.put("key", b"new".into()).await.expect("written");
+    for gate in &gates {
+        gate.let_in(std::process::id());
+    }
+    // Behind what was refused, should that be on its way.
+    publish(&cut_off, "hubspot", 1, &["b"]).await;
+    cut_off_store.put("another key", Vec::new()).await.expect("written");
+    let page = other.reader(&Filter::Provider(hubspot()), Idx::START).read(LIMIT).await.expect("a page");
+    let records = page.entries().iter().map(|entry| decode(page.envelope(entry)).expect("an envelope"));
+    let ops: Vec<_> = records.map(|record| (record.upstream_id.to_owned(), record.op)).collect();
+    assert_eq!(ops, [("a".to_owned(), Op::Delete), ("b".to_owned(), Op::Upsert)]);
+    let entry = other_store.get("key").await.expect("an answer").expect("an entry");
+    assert_eq!(entry.value, b"new");
 }
 
 #[tokio::test]
