@@ -169,6 +169,32 @@ impl JetStream {
         self.request(&format!("DIRECT.GET.{stream}"), with).await
     }
 
+    /// Has a stream kept by as many servers as the settings say, should it be kept by fewer, as one that was made on a
+    /// single server. Never by fewer than it is: another node may see more of the servers. It is used as it is meanwhile,
+    /// and where that can't be, as when a server is down.
+    pub(crate) async fn raise_replicas(&self, stream: &str) {
+        let raised = async {
+            let mut info: serde_json::Value = self.ask(&format!("STREAM.INFO.{stream}"), &()).await?;
+            let config = &mut info["config"];
+            let replicas = config["num_replicas"].as_u64().and_then(|replicas| usize::try_from(replicas).ok());
+            if replicas.is_none_or(|replicas| replicas >= self.replicas) {
+                return Ok(());
+            }
+            config["num_replicas"] = self.replicas.into();
+            self.ask::<serde::de::IgnoredAny>(&format!("STREAM.UPDATE.{stream}"), config).await?;
+            tracing::info!(stream, replicas = self.replicas, "kept by more NATS servers from now on");
+            Ok::<_, JetStreamError>(())
+        };
+        match raised.await {
+            Ok(()) => {}
+            // It may have just been lost, which is noticed elsewhere.
+            Err(error) if error.is_no_stream() => {}
+            Err(error) => {
+                tracing::warn!(%error, stream, "a stream is not kept by as many NATS servers as it should be")
+            }
+        }
+    }
+
     /// Publishes one message, and says which position it was given.
     pub(crate) async fn publish(
         &self,

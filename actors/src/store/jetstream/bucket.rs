@@ -266,11 +266,6 @@ async fn find_or_create(connection: &JetStream, config: &Config) -> Result<Info,
         }
         Err(error) => return Err(error),
     };
-    // Never fewer: a node that sees less of the servers than another would take what the other one gave.
-    if found.config.num_replicas >= config.num_replicas {
-        return Ok(found);
-    }
-    tracing::info!(stream = config.name, replicas = config.num_replicas, "kept by more NATS servers from now on");
-    let more = Config { num_replicas: config.num_replicas, ..found.config };
-    connection.ask(&of_stream("UPDATE"), &more).await
+    connection.raise_replicas(&config.name).await;
+    Ok(found)
 }

@@ -40,6 +40,9 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// How long the server keeps a consumer that nobody asks for messages.
 const ABANDONED: Duration = Duration::from_secs(10);
 
+/// After how long without a word from the server it is told that a watch does not work.
+const UNHEARD: Duration = Duration::from_secs(10);
+
 /// How long is waited before a consumer is made again.
 const AGAIN: Duration = Duration::from_millis(250);
 
@@ -60,6 +63,8 @@ impl JetStreamWatch {
             passed: 0,
             current_at: Some(u64::MAX),
             complete_at: Instant::now(),
+            heard_at: Instant::now(),
+            is_reported: false,
             events: told,
         };
         Self { bucket, events, _reading: AbortOnDropHandle::new(tokio::spawn(reader.run())) }
@@ -88,6 +93,9 @@ struct Reader {
     current_at: Option<u64>,
     /// When there was last nothing beyond what was told.
     complete_at: Instant,
+    /// When a consumer last said anything, and whether it was told since that none does.
+    heard_at: Instant,
+    is_reported: bool,
     events: Sender<Result<Event, StoreError>>,
 }
 
@@ -97,6 +105,11 @@ impl Reader {
             let Err(failure) = self.read().await;
             match failure {
                 Failure::Lost(cause) => break StoreError::Lost(cause),
+                Failure::Refused(cause) => break StoreError::Unavailable(cause),
+                other if self.heard_at.elapsed() > UNHEARD && !self.is_reported => {
+                    self.is_reported = true;
+                    tracing::warn!(failure = ?other, prefix = self.prefix, "a watch of the store does not work at present");
+                }
                 other => tracing::debug!(failure = ?other, prefix = self.prefix, "a watch of the store begins again"),
             }
             // The marker of what was deleted meanwhile may be gone.
@@ -119,6 +132,7 @@ impl Reader {
             let passed = self.passed;
             consumer.ask_for_messages().await?;
             while let Some(delivered) = consumer.next().await? {
+                (self.heard_at, self.is_reported) = (Instant::now(), false);
                 match delivered {
                     Delivered::Message(message) => self.tell(message).await?,
                     Delivered::Nothing => self.look_whether_current().await?,
@@ -226,7 +240,10 @@ impl Consumer {
         });
         let with = json!({ "stream_name": bucket.stream, "config": config });
         let asked = bucket.connection.ask::<Answer>(&format!("CONSUMER.CREATE.{}", bucket.stream), &with).await;
-        let Answer { name } = asked.map_err(|error| bucket.failed(error))?;
+        let Answer { name } = asked.map_err(|error| match error {
+            refusal if refusal.is_refusal() => Failure::Refused(refusal.into()),
+            error => bucket.failed(error),
+        })?;
         let inbox = bucket.connection.new_inbox().to_string();
         let subscriber = bucket.connection.subscribe(inbox.clone()).await?;
         Ok(Self { bucket: Arc::clone(bucket), name, inbox, subscriber, delivered: 0, asked_for: 0 })
