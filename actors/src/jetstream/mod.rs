@@ -190,7 +190,7 @@ impl JetStream {
             // It may have just been lost, which is noticed elsewhere.
             Err(error) if error.is_no_stream() => {}
             Err(error) => {
-                tracing::warn!(%error, stream, "a stream is not kept by as many NATS servers as it should be")
+                tracing::warn!(%error, stream, "a stream is not kept by as many NATS servers as it should be");
             }
         }
     }

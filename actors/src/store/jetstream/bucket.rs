@@ -1,7 +1,8 @@
 //! The bucket on the server: the stream below it, what is asked of it, and whether it is still the one that was opened.
 //!
 //! What is read is read from the stream's leader (`STREAM.MSG.GET`, `STREAM.INFO`), never from a replica that may not know
-//! of a write yet: whoever was told that something is written finds it, by way of any node.
+//! of a write yet. A leader that was deposed and has not heard of it answers for some seconds too, with what it had, so
+//! whoever was told that something is written finds it by way of any node, but then. A write on top of it is refused.
 
 use std::{
     collections::HashMap,

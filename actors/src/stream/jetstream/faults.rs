@@ -289,16 +289,16 @@ async fn what_is_published_again_with_its_id_is_taken_once() {
     assert_eq!(stream.head(&Filter::Provider(hubspot())).await.expect("a head"), Idx(sequence));
 }
 
-#[tokio::test]
-async fn a_record_larger_than_a_page_is_read_alone_and_the_others_around_it() {
-    let nats = Nats::start();
-    let stream = open(&nats).await;
-    let large = "x".repeat(3 << 20);
-    let payload = json!(large).to_string();
+/// A payload of 3 MiB.
+fn large() -> String {
+    json!("x".repeat(3 << 20)).to_string()
+}
+
+fn with_payloads(records: &[(&str, &str)]) -> Publication {
     let mut publication = Publication::default();
-    for (id, payload) in [("a", "1"), ("large", payload.as_str()), ("b", "2")] {
+    for &(id, payload) in records {
         let fields = crate::model::RecordFields {
-            op: crate::model::Op::Upsert,
+            op: Op::Upsert,
             provider: "hubspot",
             sync_id: sync(1),
             sync_external_id: None,
@@ -313,7 +313,68 @@ async fn a_record_larger_than_a_page_is_read_alone_and_the_others_around_it() {
         let (provider, record) = fields.check(Utc::now()).expect("good fields");
         publication.push(&provider, &record).expect("a sync of one provider");
     }
-    stream.publish(publication).await.expect("accepted");
+    publication
+}
+
+#[tokio::test]
+async fn a_reader_that_waits_hears_of_a_large_record_and_holds_it_only_once_it_reads() {
+    let nats = Nats::start();
+    let stream = open(&nats).await;
+    publish(&*stream, "hubspot", 1, &["a"]).await;
+    let names = Names::of(&stream.connection, &hubspot());
+    let mut cursor = Cursor::new(stream.connection.clone(), names.stream(), names.records(), 0);
+    cursor.ready().await.expect("a message");
+    cursor.fetch(10, 1000).await.expect("a message");
+    assert!(cursor.take().is_some());
+    // It has asked for the next one when this is given up, and the question stands.
+    assert!(tokio::time::timeout(Duration::from_secs(1), cursor.ready()).await.is_err());
+    stream.publish(with_payloads(&[("large", &large())])).await.expect("accepted");
+    tokio::time::timeout(DEADLINE, cursor.ready()).await.expect("heard of in time").expect("a message");
+    assert_eq!(cursor.bytes(), 0);
+    cursor.fetch(10, 1000).await.expect("a message");
+    assert!(cursor.take().is_some_and(|arrived| arrived.payload.len() > 3 << 20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_providers_that_claim_a_sync_at_the_same_time_one_gets_it() {
+    let nats = Nats::start_cluster();
+    let (one, two) = (open(&nats).await, open(&nats).await);
+    publish(&*one, "hubspot", 1, &["a"]).await;
+    publish(&*two, "stripe", 2, &["a"]).await;
+    for number in 100..200 {
+        let claims = tokio::join!(
+            one.publish(upserts("hubspot", number, &["a"])),
+            two.publish(upserts("stripe", number, &["b"]))
+        );
+        assert!(claims.0.is_ok() != claims.1.is_ok(), "{number}: {claims:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_was_deleted_is_made_again_of_what_a_node_knows() {
+    let nats = Nats::start();
+    let stream = open(&nats).await;
+    publish(&*stream, "hubspot", 1, &["a"]).await;
+    let delete = "STREAM.DELETE.KV_sequin-registry";
+    stream.connection.ask::<serde::de::IgnoredAny>(delete, &()).await.expect("deleted");
+    let began = Instant::now();
+    while messages::last(&stream.connection, "KV_sequin-registry", "$KV.sequin-registry.sync.>")
+        .await
+        .is_ok_and(|found| found.is_none())
+    {
+        assert!(began.elapsed() < DEADLINE, "it is not made again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let another = open(&nats).await;
+    assert!(another.sync(sync(1)).await.expect("an answer").is_some());
+}
+
+#[tokio::test]
+async fn a_record_larger_than_a_page_is_read_alone_and_the_others_around_it() {
+    let nats = Nats::start();
+    let stream = open(&nats).await;
+    let large = large();
+    stream.publish(with_payloads(&[("a", "1"), ("large", &large), ("b", "2")])).await.expect("accepted");
     let mut reader = stream.reader(&Filter::Provider(hubspot()), Idx::START);
     let mut pages = Vec::new();
     while pages.iter().sum::<usize>() < 3 {
