@@ -21,5 +21,8 @@ pub use engine::{Engine, EngineError, EngineHandle, Inspector};
 pub use postgres::ViewsWanted;
 
 #[cfg(test)]
+#[path = "../../tests/support/gate.rs"]
+mod gate;
+#[cfg(test)]
 #[path = "../../tests/support/nats.rs"]
 mod nats;

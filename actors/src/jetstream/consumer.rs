@@ -16,6 +16,9 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// After how long without a word the consumer counts as gone.
 const SILENCE: Duration = Duration::from_secs(5);
 
+/// The largest message that comes unasked. All that wait hold one, beside what readers may hold.
+const SMALL: usize = 64 * 1024;
+
 /// How long one question for the next message stands.
 const WAIT: Duration = Duration::from_secs(30);
 
@@ -55,7 +58,7 @@ struct Question {
 /// Which messages are asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Which {
-    /// The next one, whenever it comes.
+    /// The next one, whenever it comes. One that is not small is only heard of.
     Next,
     /// Those that are there, as far as they fit in so many bytes, if that is given.
     There(Option<usize>),
@@ -118,22 +121,18 @@ impl Consumer {
         let mut pull = format!(r#"{{"batch":{batch}"#);
         match which {
             Which::Next => {
-                write!(pull, r#","expires":{},"idle_heartbeat":{}}}"#, nanos(WAIT), nanos(HEARTBEAT))
+                let (wait, heartbeat) = (nanos(WAIT), nanos(HEARTBEAT));
+                write!(pull, r#","expires":{wait},"idle_heartbeat":{heartbeat},"max_bytes":{SMALL}}}"#)
             }
             Which::There(None) => write!(pull, r#","no_wait":true}}"#),
             Which::There(Some(bytes)) => write!(pull, r#","no_wait":true,"max_bytes":{bytes}}}"#),
         }
         .expect("writing to memory can't fail");
-        let to = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.stream, self.name);
-        let client = self.connection.client();
         self.questions += 1;
         let reply = format!("{}.{}", self.inbox, self.questions);
-        let sent = timeout_at(Instant::now() + SILENCE, client.publish_with_reply(to, reply, pull.into()));
-        match sent.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(Broken(error.to_string())),
-            Err(_) => return Err(Broken("nothing can be sent".into())),
-        }
+        let what = format!("CONSUMER.MSG.NEXT.{}.{}", self.stream, self.name);
+        let asked = self.connection.ask_for_reply(&what, reply, pull.into()).await;
+        asked.map_err(|error| Broken(error.to_string()))?;
         self.question = Some(Question { left: batch, waits: which == Which::Next });
         self.silent_at = Instant::now() + SILENCE;
         Ok(())
@@ -167,6 +166,8 @@ impl Consumer {
             }
             Some(StatusCode::REQUEST_TERMINATED) if message.description.as_deref().is_some_and(is_of_size) => {
                 self.question = None;
+                // It is there, though it was not counted yet when the last one came.
+                self.pending = self.pending.max(1);
                 Ok(Answer::TooLarge)
             }
             Some(status) => Err(Broken(format!("{status}: {}", message.description.unwrap_or_default()))),

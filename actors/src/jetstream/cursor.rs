@@ -10,7 +10,7 @@
 
 use std::{collections::VecDeque, time::Duration};
 
-use async_nats::{Subject, jetstream::stream};
+use async_nats::jetstream::stream;
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
@@ -52,7 +52,7 @@ pub(crate) struct Cursor {
     arrived: VecDeque<Arrived>,
     /// Where the stream ended before the consumer was made.
     end: Option<End>,
-    /// Where there was more to come than the consumer knew of.
+    /// Where there was more to come than the consumer knew of, or nobody could tell. It is asked again now and then.
     doubted: Option<u64>,
     consumer: Option<Consumer>,
     failing_since: Option<Instant>,
@@ -63,6 +63,16 @@ pub(crate) struct Cursor {
 struct End {
     last: u64,
     leader: Option<String>,
+}
+
+/// What there is that matches, beyond what was taken.
+enum Beyond {
+    Nothing,
+    Something,
+    /// Nobody could tell.
+    Unknown,
+    /// Nothing, but it is another leader that says so, which may have less.
+    ByAnotherLeader,
 }
 
 #[derive(Deserialize)]
@@ -99,6 +109,8 @@ impl Cursor {
             }
             let Self { consumer: Some(consumer), arrived, .. } = self else { continue };
             match consumer.wait(arrived).await {
+                // Whatever was doubted, it did not come: it may be the end by now.
+                Ok(()) if self.arrived.is_empty() => (self.failing_since, self.doubted) = (None, None),
                 Ok(()) => self.failing_since = None,
                 Err(broken) => self.breaks(broken).await?,
             }
@@ -152,10 +164,11 @@ impl Cursor {
     /// A consumer may lie on a server that does not have all yet that the leader has, so that is asked.
     pub(crate) async fn read_to(&mut self) -> Result<u64, JetStreamError> {
         if self.is_at_end() && self.may_end() {
-            if self.is_nothing_left().await? {
-                self.taken = self.end.as_ref().map_or(self.taken, |end| end.last);
-            } else {
-                self.doubted = Some(self.taken);
+            match self.look_beyond().await? {
+                Beyond::Nothing => self.taken = self.end.as_ref().map_or(self.taken, |end| end.last),
+                Beyond::Something | Beyond::Unknown => self.doubted = Some(self.taken),
+                // Where the stream ends is asked again with the next consumer.
+                Beyond::ByAnotherLeader => self.consumer = None,
             }
         }
         Ok(self.taken)
@@ -172,21 +185,22 @@ impl Cursor {
         self.doubted != Some(self.taken) && self.end.as_ref().is_some_and(|end| end.last > self.taken)
     }
 
-    /// Whether one and the same leader that has said where the stream ends knows of nothing that matches.
-    async fn is_nothing_left(&self) -> Result<bool, JetStreamError> {
+    /// What the leader that has said where the stream ends knows of beyond what was taken.
+    async fn look_beyond(&self) -> Result<Beyond, JetStreamError> {
         let next = json!({"seq": self.taken + 1, "next_by_subj": self.filter});
         match self.connection.ask::<IgnoredAny>(&format!("STREAM.MSG.GET.{}", self.stream), &next).await {
-            Ok(_) => return Ok(false),
+            Ok(_) => return Ok(Beyond::Something),
             Err(error) if error.is_no_message() => {}
-            Err(error) if error.may_pass() => return Ok(false),
+            Err(error) if error.may_pass() => return Ok(Beyond::Unknown),
             Err(error) => return Err(error),
         }
         let leader_now = match self.info().await {
             Ok(info) => leader(&info),
-            Err(error) if error.may_pass() => return Ok(false),
+            Err(error) if error.may_pass() => return Ok(Beyond::Unknown),
             Err(error) => return Err(error),
         };
-        Ok(self.end.as_ref().is_some_and(|end| end.leader == leader_now))
+        let is_same = self.end.as_ref().is_some_and(|end| end.leader == leader_now);
+        Ok(if is_same { Beyond::Nothing } else { Beyond::ByAnotherLeader })
     }
 
     async fn info(&self) -> Result<stream::Info, JetStreamError> {
@@ -232,12 +246,8 @@ impl Cursor {
             return Err(JetStreamError::Replaced(message));
         }
         self.check_end(End { last: info.state.last_sequence, leader: leader(&info) })?;
-        let client = self.connection.client();
-        let inbox = Subject::from(client.new_inbox());
-        let subscriber = client
-            .subscribe(format!("{inbox}.*"))
-            .await
-            .map_err(|error| JetStreamError::unanswered("a subscription", error))?;
+        let inbox = self.connection.new_inbox();
+        let subscriber = self.connection.subscribe(format!("{inbox}.*")).await?;
         let name = inbox.rsplit('.').next().unwrap_or_default().to_owned();
         let config = json!({
             "stream_name": self.stream,

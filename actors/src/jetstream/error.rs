@@ -65,8 +65,12 @@ pub enum JetStreamError {
     Replaced(String),
 }
 
+/// What the server says while another message is on its way that may become the last of the subject, or may not.
+const UNDECIDED: ErrorCode = ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT;
+
 /// What the server says while it is still at work on the same, or on too much.
-const BUSY: [ErrorCode; 3] = [
+const BUSY: [ErrorCode; 4] = [
+    UNDECIDED,
     ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT,
     ErrorCode::STREAM_EXPECTED_LAST_SEQ_PER_SUBJECT_NOT_READY,
     ErrorCode::STREAM_TOO_MANY_REQUESTS,
@@ -157,8 +161,17 @@ impl JetStreamError {
 
     /// Whether the last message of a subject is another one than was expected.
     pub(crate) fn is_conflict(&self) -> bool {
-        const CONFLICT: [ErrorCode; 2] =
-            [ErrorCode::STREAM_WRONG_LAST_SEQUENCE, ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT];
-        self.code().is_some_and(|code| CONFLICT.contains(&code))
+        self.code() == Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE)
+    }
+
+    /// Whether it is not decided yet which message will be the last of a subject.
+    pub(crate) fn is_undecided(&self) -> bool {
+        self.code() == Some(UNDECIDED)
+    }
+
+    /// Whether the server has said no, and will say so again until somebody changes its settings or what is there.
+    pub(crate) fn is_refusal(&self) -> bool {
+        let is_of_question = matches!(self, Self::Refused { error, .. } if (400..500).contains(&error.code()));
+        is_of_question && !self.may_pass() && !self.is_no_stream()
     }
 }

@@ -1,8 +1,9 @@
 //! NATS JetStream, as both ports use it: the connection, and what is asked of the server.
 //!
-//! A connection that was made once is made again for ever, and every request ends within [`REQUEST`]: what may pass is
-//! tried again by whoever asked, within a time of his own.
+//! A connection that was made once is made again for ever ([`connection`]). A request ends within [`REQUEST`], whether
+//! there is a connection or not: what may pass is tried again by whoever asked, within a time of his own.
 
+mod connection;
 mod consumer;
 mod cursor;
 mod error;
@@ -13,13 +14,14 @@ mod tls;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use async_nats::{
-    Client, ConnectErrorKind, ConnectOptions, Event, HeaderMap, Message, RequestErrorKind, ServerInfo,
-    jetstream::{self, Context, message::PublishMessage, response::Response},
+    HeaderMap, Message, RequestErrorKind, ServerInfo, Subject, Subscriber,
+    jetstream::{Context, message::PublishMessage, response::Response},
 };
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
+use self::connection::Connection;
 use crate::model::Secret;
 
 pub(crate) use consumer::Arrived;
@@ -32,14 +34,8 @@ const REQUEST: Duration = Duration::from_secs(2);
 /// How long the first connection may take. Whoever starts us tries again afterwards.
 const FIRST_CONNECTION: Duration = Duration::from_secs(10);
 
-/// How often the server is asked whether it is there; it is left after three questions without an answer.
-const PING: Duration = Duration::from_secs(2);
-
 /// The oldest server that can be used: an older one takes what it does not know without a word.
 const OLDEST_SERVER: (i64, i64, i64) = (2, 11, 0);
-
-/// How many publications may be without an acknowledgement, on all of a node.
-const UNACKNOWLEDGED: usize = 4000;
 
 /// How long a cluster may take to find a new leader of a stream.
 const NEW_LEADER: Duration = Duration::from_secs(15);
@@ -91,8 +87,7 @@ pub enum NatsLogin {
 /// A connection to the JetStream of a NATS cluster. Its clones share it.
 #[derive(Clone)]
 pub struct JetStream {
-    client: Client,
-    context: Context,
+    connection: Arc<Connection>,
     cluster: Arc<str>,
     replicas: usize,
 }
@@ -102,15 +97,14 @@ impl JetStream {
     pub async fn connect(settings: &NatsSettings, cluster: &str) -> Result<Self, JetStreamError> {
         check(settings, cluster)?;
         let deadline = Instant::now() + FIRST_CONNECTION;
-        let client = first_connection(settings, deadline).await?;
+        let connection = Connection::open(settings, deadline).await?;
+        let client = connection.last().client.clone();
         let server = client.server_info();
         if !client.is_server_compatible(OLDEST_SERVER.0, OLDEST_SERVER.1, OLDEST_SERVER.2) {
             return Err(JetStreamError::OldServer { found: server.version });
         }
-        let context = jetstream::context::ContextBuilder::new().timeout(REQUEST).max_ack_inflight(UNACKNOWLEDGED);
-        let context = context.build(client.clone());
         let replicas = settings.replicas.unwrap_or_else(|| default_replicas(&server));
-        let connection = Self { client, context, cluster: cluster.into(), replicas };
+        let connection = Self { connection: Arc::new(connection), cluster: cluster.into(), replicas };
         connection.await_jetstream(deadline).await?;
         tracing::info!(version = server.version, server = server.server_name, replicas, "connected to NATS JetStream");
         Ok(connection)
@@ -146,8 +140,10 @@ impl JetStream {
         let body = serde_json::to_vec(with).expect("writing to memory can't fail");
         // What takes no details takes not even that there are none.
         let body = if body == b"null" { Bytes::new() } else { body.into() };
-        let answer = self.client.request(format!("$JS.API.{what}"), body).await;
-        answer.map_err(|error| match error.kind() {
+        let live = self.connection.live(what)?;
+        // The client's own limit begins when the request has been taken.
+        let asking = timeout(REQUEST, live.client.request(format!("$JS.API.{what}"), body)).await;
+        asking.map_err(|_| JetStreamError::took_too_long(what))?.map_err(|error| match error.kind() {
             RequestErrorKind::NoResponders => JetStreamError::nobody(what, error),
             _ => JetStreamError::unanswered(what, error),
         })
@@ -173,6 +169,32 @@ impl JetStream {
         self.request(&format!("DIRECT.GET.{stream}"), with).await
     }
 
+    /// Has a stream kept by as many servers as the settings say, should it be kept by fewer, as one that was made on a
+    /// single server. Never by fewer than it is: another node may see more of the servers. It is used as it is meanwhile,
+    /// and where that can't be, as when a server is down.
+    pub(crate) async fn raise_replicas(&self, stream: &str) {
+        let raised = async {
+            let mut info: serde_json::Value = self.ask(&format!("STREAM.INFO.{stream}"), &()).await?;
+            let config = &mut info["config"];
+            let replicas = config["num_replicas"].as_u64().and_then(|replicas| usize::try_from(replicas).ok());
+            if replicas.is_none_or(|replicas| replicas >= self.replicas) {
+                return Ok(());
+            }
+            config["num_replicas"] = self.replicas.into();
+            self.ask::<serde::de::IgnoredAny>(&format!("STREAM.UPDATE.{stream}"), config).await?;
+            tracing::info!(stream, replicas = self.replicas, "kept by more NATS servers from now on");
+            Ok::<_, JetStreamError>(())
+        };
+        match raised.await {
+            Ok(()) => {}
+            // It may have just been lost, which is noticed elsewhere.
+            Err(error) if error.is_no_stream() => {}
+            Err(error) => {
+                tracing::warn!(%error, stream, "a stream is not kept by as many NATS servers as it should be");
+            }
+        }
+    }
+
     /// Publishes one message, and says which position it was given.
     pub(crate) async fn publish(
         &self,
@@ -190,24 +212,41 @@ impl JetStream {
         headers: HeaderMap,
         payload: Bytes,
     ) -> Result<impl Future<Output = Result<u64, JetStreamError>> + use<>, JetStreamError> {
-        let message = PublishMessage::build().headers(headers).payload(payload);
-        let sent = self.context().send_publish(subject.to_owned(), message).await;
-        let acknowledged = sent.map_err(|error| JetStreamError::unpublished(subject, error))?;
-        let subject = subject.to_owned();
-        Ok(async move {
-            let outcome = acknowledged.await;
-            outcome.map(|accepted| accepted.sequence).map_err(|error| JetStreamError::unpublished(&subject, error))
-        })
+        send(&self.connection.live(subject)?.records, subject, headers, payload).await
     }
 
-    /// For what has no subject in JetStream's API.
-    pub(crate) fn client(&self) -> &Client {
-        &self.client
+    /// Publishes one message of the control store, which waits for no records.
+    pub(crate) async fn write(&self, subject: &str, headers: HeaderMap, payload: Bytes) -> Result<u64, JetStreamError> {
+        send(&self.connection.live(subject)?.store, subject, headers, payload).await?.await
     }
 
-    /// For what is published, and for key-value buckets.
-    pub(crate) fn context(&self) -> &Context {
-        &self.context
+    /// Asks for what comes to another subject.
+    pub(crate) async fn ask_for_reply(&self, what: &str, reply: String, with: Bytes) -> Result<(), JetStreamError> {
+        let client = &self.connection.live(what)?.client;
+        let asking = timeout(REQUEST, client.publish_with_reply(format!("$JS.API.{what}"), reply, with)).await;
+        asking
+            .map_err(|_| JetStreamError::took_too_long(what))?
+            .map_err(|error| JetStreamError::unanswered(what, error))
+    }
+
+    /// Subscribes to a subject. It ends with the connection.
+    pub(crate) async fn subscribe(&self, subject: String) -> Result<Subscriber, JetStreamError> {
+        const WHAT: &str = "a subscription";
+        let client = &self.connection.live(WHAT)?.client;
+        let subscribing = timeout(REQUEST, client.subscribe(subject)).await;
+        subscribing
+            .map_err(|_| JetStreamError::took_too_long(WHAT))?
+            .map_err(|error| JetStreamError::unanswered(WHAT, error))
+    }
+
+    /// A subject that nobody else has.
+    pub(crate) fn new_inbox(&self) -> Subject {
+        self.connection.last().client.new_inbox().into()
+    }
+
+    /// For what a message tells of itself.
+    pub(crate) fn context(&self) -> Context {
+        self.connection.last().store.clone()
     }
 
     /// What the names of all streams, buckets and subjects begin with.
@@ -217,7 +256,7 @@ impl JetStream {
 
     /// The largest message that the server takes, in bytes.
     pub(crate) fn max_payload(&self) -> usize {
-        self.client.server_info().max_payload
+        self.connection.last().client.server_info().max_payload
     }
 
     /// How many servers keep each message.
@@ -242,68 +281,21 @@ fn check(settings: &NatsSettings, cluster: &str) -> Result<(), JetStreamError> {
     Ok(())
 }
 
-/// Tries until the deadline, unless trying again is of no use.
-async fn first_connection(settings: &NatsSettings, deadline: Instant) -> Result<Client, JetStreamError> {
-    let mut last = None;
-    loop {
-        let connecting = options(settings).await?.connect(&settings.servers);
-        let error = match tokio::time::timeout_at(deadline, connecting).await {
-            Ok(Ok(client)) => return Ok(client),
-            Ok(Err(error)) => error,
-            // What went wrong before tells more.
-            Err(_) => last.unwrap_or_else(|| ConnectErrorKind::TimedOut.into()),
-        };
-        let is_of_no_use = matches!(
-            error.kind(),
-            ConnectErrorKind::ServerParse | ConnectErrorKind::Authentication | ConnectErrorKind::AuthorizationViolation
-        );
-        if is_of_no_use || Instant::now() >= deadline {
-            return Err(JetStreamError::Connect { servers: settings.servers.join(","), error });
-        }
-        last = Some(error);
-        sleep(Duration::from_millis(200)).await;
-    }
-}
-
-async fn options(settings: &NatsSettings) -> Result<ConnectOptions, JetStreamError> {
-    let options = ConnectOptions::new()
-        .name("sequin")
-        .connection_timeout(Duration::from_secs(3))
-        .request_timeout(Some(REQUEST))
-        .ping_interval(PING)
-        .max_reconnects(None)
-        .reconnect_delay_callback(|attempts| {
-            // All nodes lose a server at once, and should not come back at once.
-            let longest = u64::try_from(attempts.clamp(1, 10)).unwrap_or(10) * 100;
-            Duration::from_millis(fastrand::u64(longest / 2..=longest))
-        })
-        .event_callback(|event| async move { report(&event) });
-    let options = match &settings.login {
-        NatsLogin::Nobody => options,
-        NatsLogin::Password { user, password } => options.user_and_password(user.clone(), password.reveal().into()),
-        NatsLogin::CredentialsFile(path) => options.credentials_file(path).await.map_err(|error| {
-            JetStreamError::Settings(format!("the NATS credentials {} can't be used: {error}", path.display()))
-        })?,
-        NatsLogin::NkeySeed(seed) => options.nkey(seed.reveal().into()),
-    };
-    let asks_for_tls = settings.servers.iter().any(|server| server.starts_with("tls://"));
-    let has_files = settings.ca_file.is_some() || settings.cert_file.is_some();
-    // A server may ask for TLS without our having asked, so the authorities are needed in any case.
-    Ok(options.require_tls(asks_for_tls || has_files).tls_client_config(tls::client(settings)?))
-}
-
-fn report(event: &Event) {
-    match event {
-        Event::Connected => tracing::info!("connected to a NATS server"),
-        Event::Disconnected => tracing::warn!("the connection to the NATS server broke, and is made again"),
-        Event::LameDuckMode => tracing::info!("the NATS server is being stopped: another one is connected to"),
-        Event::SlowConsumer(_) => {
-            tracing::warn!("messages of NATS came faster than they were read, and are read again");
-        }
-        Event::ServerError(error) => tracing::warn!(%error, "the NATS server complains"),
-        Event::ClientError(error) => tracing::debug!(%error, "a NATS server could not be connected to"),
-        Event::Draining | Event::Closed => {}
-    }
+/// Sends one message. Its position is what the returned future waits for.
+async fn send(
+    context: &Context,
+    subject: &str,
+    headers: HeaderMap,
+    payload: Bytes,
+) -> Result<impl Future<Output = Result<u64, JetStreamError>> + use<>, JetStreamError> {
+    let message = PublishMessage::build().headers(headers).payload(payload);
+    let sent = context.send_publish(subject.to_owned(), message).await;
+    let acknowledged = sent.map_err(|error| JetStreamError::unpublished(subject, error))?;
+    let subject = subject.to_owned();
+    Ok(async move {
+        let outcome = acknowledged.await;
+        outcome.map(|accepted| accepted.sequence).map_err(|error| JetStreamError::unpublished(&subject, error))
+    })
 }
 
 /// Servers that form a cluster keep three replicas: with fewer, the loss of one server would stop everything. How many

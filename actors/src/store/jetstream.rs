@@ -106,7 +106,7 @@ impl JetStreamStore {
 
     /// What is too large for the server would break the connection.
     fn check_size(&self, key: &str, bytes: usize) -> Result<(), StoreError> {
-        let most = self.bucket.connection.client().max_payload();
+        let most = self.bucket.connection.max_payload();
         if bytes + HEADERS <= most {
             return Ok(());
         }

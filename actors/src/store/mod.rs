@@ -70,7 +70,8 @@ pub enum Event {
 
 /// Keys and values with compare-and-swap. A key's parts are parted by slashes, and a prefix is whole parts: it ends with a slash.
 ///
-/// Whoever was told that something is written finds it, on any node. Of a write that was answered by
+/// Whoever was told that something is written finds it, on any node; for some seconds after a cluster has chosen another
+/// leader, what was there before may still be read, and no write on top of that succeeds. Of a write that was answered by
 /// [`Unavailable`](StoreError::Unavailable) nobody knows whether it happened.
 #[async_trait]
 pub trait Store: Send + Sync {

@@ -51,7 +51,7 @@ pub(crate) async fn publish(stream: &dyn RecordStream, provider: &str, sync: u12
     stream.publish(upserts(provider, sync, upstream_ids)).await.expect("accepted").last
 }
 
-async fn delete(stream: &dyn RecordStream, sync: u128, upstream_id: &str) -> Idx {
+pub(crate) async fn delete(stream: &dyn RecordStream, sync: u128, upstream_id: &str) -> Idx {
     let all = vec![fields("hubspot", sync, Op::Delete, upstream_id)];
     stream.publish(publication(all)).await.expect("accepted").last
 }

@@ -28,7 +28,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 
-use self::{publish::Publisher, read::JetStreamReader, registry::Registry};
+use self::{names::Names, publish::Publisher, read::JetStreamReader, registry::Registry};
 use super::{Published, RecordReader, RecordStream, StreamError, SyncQuery, Version};
 use crate::{
     jetstream::{JetStream, JetStreamError},
@@ -53,6 +53,9 @@ impl JetStreamStream {
             return Err(JetStreamError::SmallPayload { found, needed });
         }
         let registry = Arc::new(Registry::open(connection.clone()).await?);
+        for provider in registry.providers() {
+            connection.raise_replicas(&Names::of(&connection, &provider).stream()).await;
+        }
         Ok(Self { connection, registry, publisher: Publisher::new() })
     }
 

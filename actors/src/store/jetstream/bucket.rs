@@ -1,7 +1,8 @@
 //! The bucket on the server: the stream below it, what is asked of it, and whether it is still the one that was opened.
 //!
 //! What is read is read from the stream's leader (`STREAM.MSG.GET`, `STREAM.INFO`), never from a replica that may not know
-//! of a write yet: whoever was told that something is written finds it, by way of any node.
+//! of a write yet. A leader that was deposed and has not heard of it answers for some seconds too, with what it had, so
+//! whoever was told that something is written finds it by way of any node, but then. A write on top of it is refused.
 
 use std::{
     collections::HashMap,
@@ -156,13 +157,9 @@ impl Bucket {
 
     /// Writes a message, and returns its sequence. With the same headers again it is known for the same message.
     pub(super) async fn publish(&self, subject: &str, headers: &HeaderMap, value: &Bytes) -> Result<u64, Failure> {
-        let publishing = async {
-            let context = self.connection.context();
-            context.publish_with_headers(subject.to_owned(), headers.clone(), value.clone()).await?.await
-        };
-        let acknowledged = publishing.await.map_err(|error| JetStreamError::unpublished(subject, error))?;
-        self.has_reached(acknowledged.sequence);
-        Ok(acknowledged.sequence)
+        let sequence = self.connection.write(subject, headers.clone(), value.clone()).await?;
+        self.has_reached(sequence);
+        Ok(sequence)
     }
 
     /// Fails if the bucket is not there any more, or is another one than was opened, or not all of it is there.
@@ -270,11 +267,6 @@ async fn find_or_create(connection: &JetStream, config: &Config) -> Result<Info,
         }
         Err(error) => return Err(error),
     };
-    // Never fewer: a node that sees less of the servers than another would take what the other one gave.
-    if found.config.num_replicas >= config.num_replicas {
-        return Ok(found);
-    }
-    tracing::info!(stream = config.name, replicas = config.num_replicas, "kept by more NATS servers from now on");
-    let more = Config { num_replicas: config.num_replicas, ..found.config };
-    connection.ask(&of_stream("UPDATE"), &more).await
+    connection.raise_replicas(&config.name).await;
+    Ok(found)
 }

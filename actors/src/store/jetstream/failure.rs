@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::ErrorCode;
 use tokio::time::Instant;
 
 use super::super::{Cause, StoreError};
@@ -26,6 +25,8 @@ pub(super) enum Failure {
     Full(Cause),
     /// The server says that there is no such stream.
     NoStream(Cause),
+    /// The server has said no, and will again.
+    Refused(Cause),
     /// The bucket is gone for good.
     Lost(Cause),
 }
@@ -42,8 +43,9 @@ pub(super) enum By {
 impl From<JetStreamError> for Failure {
     fn from(error: JetStreamError) -> Self {
         if error.is_conflict() {
-            let is_there = error.code() == Some(ErrorCode::STREAM_WRONG_LAST_SEQUENCE);
-            Self::Outrun(if is_there { By::Another } else { By::OneUnderWay })
+            Self::Outrun(By::Another)
+        } else if error.is_undecided() {
+            Self::Outrun(By::OneUnderWay)
         } else if error.is_full() {
             Self::Full(error.into())
         } else if error.is_no_stream() {
@@ -70,6 +72,7 @@ impl Patience {
         let cause = match failure {
             Failure::Passing(cause) | Failure::NoStream(cause) => cause,
             Failure::Outrun(_) => "other writes of the key were in the way, one after the other".into(),
+            Failure::Refused(cause) => return Err(StoreError::Unavailable(cause)),
             Failure::Full(cause) => return Err(StoreError::Full(cause)),
             Failure::Lost(cause) => return Err(StoreError::Lost(cause)),
         };

@@ -7,10 +7,10 @@
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use async_nats::{Message, Request, StatusCode, Subscriber, jetstream};
+use async_nats::{Message, StatusCode, Subscriber, jetstream};
 use async_trait::async_trait;
 use futures_util::StreamExt;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::json;
 use tokio::{
     runtime::Handle,
@@ -40,6 +40,9 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// How long the server keeps a consumer that nobody asks for messages.
 const ABANDONED: Duration = Duration::from_secs(10);
 
+/// After how long without a word from the server it is told that a watch does not work.
+const UNHEARD: Duration = Duration::from_secs(10);
+
 /// How long is waited before a consumer is made again.
 const AGAIN: Duration = Duration::from_millis(250);
 
@@ -60,6 +63,8 @@ impl JetStreamWatch {
             passed: 0,
             current_at: Some(u64::MAX),
             complete_at: Instant::now(),
+            heard_at: Instant::now(),
+            is_reported: false,
             events: told,
         };
         Self { bucket, events, _reading: AbortOnDropHandle::new(tokio::spawn(reader.run())) }
@@ -88,6 +93,9 @@ struct Reader {
     current_at: Option<u64>,
     /// When there was last nothing beyond what was told.
     complete_at: Instant,
+    /// When a consumer last said anything, and whether it was told since that none does.
+    heard_at: Instant,
+    is_reported: bool,
     events: Sender<Result<Event, StoreError>>,
 }
 
@@ -97,6 +105,11 @@ impl Reader {
             let Err(failure) = self.read().await;
             match failure {
                 Failure::Lost(cause) => break StoreError::Lost(cause),
+                Failure::Refused(cause) => break StoreError::Unavailable(cause),
+                other if self.heard_at.elapsed() > UNHEARD && !self.is_reported => {
+                    self.is_reported = true;
+                    tracing::warn!(failure = ?other, prefix = self.prefix, "a watch of the store does not work at present");
+                }
                 other => tracing::debug!(failure = ?other, prefix = self.prefix, "a watch of the store begins again"),
             }
             // The marker of what was deleted meanwhile may be gone.
@@ -119,6 +132,7 @@ impl Reader {
             let passed = self.passed;
             consumer.ask_for_messages().await?;
             while let Some(delivered) = consumer.next().await? {
+                (self.heard_at, self.is_reported) = (Instant::now(), false);
                 match delivered {
                     Delivered::Message(message) => self.tell(message).await?,
                     Delivered::Nothing => self.look_whether_current().await?,
@@ -226,19 +240,19 @@ impl Consumer {
         });
         let with = json!({ "stream_name": bucket.stream, "config": config });
         let asked = bucket.connection.ask::<Answer>(&format!("CONSUMER.CREATE.{}", bucket.stream), &with).await;
-        let Answer { name } = asked.map_err(|error| bucket.failed(error))?;
-        let client = bucket.connection.client();
-        let inbox = client.new_inbox();
-        let subscriber = client.subscribe(inbox.clone()).await.map_err(|error| Failure::Passing(error.into()))?;
+        let Answer { name } = asked.map_err(|error| match error {
+            refusal if refusal.is_refusal() => Failure::Refused(refusal.into()),
+            error => bucket.failed(error),
+        })?;
+        let inbox = bucket.connection.new_inbox().to_string();
+        let subscriber = bucket.connection.subscribe(inbox.clone()).await?;
         Ok(Self { bucket: Arc::clone(bucket), name, inbox, subscriber, delivered: 0, asked_for: 0 })
     }
 
     async fn ask_for_messages(&mut self) -> Result<(), Failure> {
         let with = json!({ "batch": BATCH, "expires": nanoseconds(EXPIRES), "idle_heartbeat": nanoseconds(HEARTBEAT) });
-        let request = Request::new().payload(with.to_string().into()).inbox(self.inbox.clone());
-        let subject = format!("CONSUMER.MSG.NEXT.{}.{}", self.bucket.stream, self.name);
-        let asked = self.bucket.connection.context().send_request(subject, request).await;
-        asked.map_err(|error| Failure::Passing(error.into()))?;
+        let what = format!("CONSUMER.MSG.NEXT.{}.{}", self.bucket.stream, self.name);
+        self.bucket.connection.ask_for_reply(&what, self.inbox.clone(), with.to_string().into()).await?;
         self.asked_for = BATCH;
         Ok(())
     }
@@ -264,7 +278,7 @@ impl Consumer {
     }
 
     fn deliver(&mut self, message: Message) -> Result<Delivered, Failure> {
-        let message = Box::new(jetstream::Message { message, context: self.bucket.connection.context().clone() });
+        let message = Box::new(jetstream::Message { message, context: self.bucket.connection.context() });
         let number = message.info().map_err(Failure::Passing)?.consumer_sequence;
         if number != self.delivered + 1 {
             return Err(passing(&format!("message {number} came after message {}", self.delivered)));
@@ -280,8 +294,8 @@ impl Drop for Consumer {
     fn drop(&mut self) {
         let Ok(runtime) = Handle::try_current() else { return };
         let subject = format!("CONSUMER.DELETE.{}.{}", self.bucket.stream, self.name);
-        let context = self.bucket.connection.context().clone();
-        runtime.spawn(async move { context.send_request(subject, Request::new()).await });
+        let connection = self.bucket.connection.clone();
+        runtime.spawn(async move { connection.ask::<IgnoredAny>(&subject, &()).await });
     }
 }
 

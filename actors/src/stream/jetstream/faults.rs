@@ -10,14 +10,16 @@ use serde_json::json;
 
 use super::{names::Names, *};
 use crate::{
+    gate::Gate,
     jetstream::{
-        Arrived, Cursor,
-        tests::{Nats, connect},
+        Arrived, Cursor, NatsSettings,
+        tests::{Nats, connect, settings},
     },
-    model::decode,
+    model::{Op, decode},
+    store::{JetStreamStore, Store as _, StoreError},
     stream::{
         PageLimit,
-        contract::{publish, sync, upserts},
+        contract::{delete, publish, sync, upserts},
     },
 };
 
@@ -116,6 +118,52 @@ async fn a_server_that_stands_still_and_goes_on_loses_and_repeats_nothing() {
         _ => {}
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_while_there_was_no_connection_does_not_arrive_once_there_is_one() {
+    let nats = Nats::start_cluster_behind_gates();
+    let gates = [Gate::before(nats.port(0)).await, Gate::before(nats.port(1)).await, Gate::before(nats.port(2)).await];
+    let servers = gates.iter().map(|gate| format!("nats://127.0.0.1:{}", gate.port())).collect();
+    let through_gates = NatsSettings { servers, ..settings(&nats) };
+    let connection = JetStream::connect(&through_gates, "sequin").await.expect("a connection");
+    let cut_off = JetStreamStream::open(connection.clone()).await.expect("a stream");
+    let cut_off_store = JetStreamStore::open(connection.clone()).await.expect("a store");
+    let (other, other_store) =
+        (open(&nats).await, JetStreamStore::open(connect(&nats, "sequin").await).await.expect("a store"));
+    publish(&cut_off, "hubspot", 1, &["a"]).await;
+    for gate in &gates {
+        gate.keep_out(std::process::id());
+    }
+    let noticed = async {
+        while !connection
+            .ask::<serde::de::IgnoredAny>("INFO", &())
+            .await
+            .is_err_and(|error| error.to_string().contains("there is no connection"))
+        {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, noticed).await.expect("it is noticed that there is no connection");
+    let (refused, refused_store) =
+        tokio::join!(cut_off.publish(upserts("hubspot", 1, &["a"])), cut_off_store.put("key", b"old".into()));
+    assert!(matches!(refused, Err(StreamError::Unavailable(_))), "{refused:?}");
+    assert!(matches!(refused_store, Err(StoreError::Unavailable(_))), "{refused_store:?}");
+    publish(&*other, "hubspot", 1, &["a"]).await;
+    delete(&*other, 1, "a").await;
+    other_store.put("key", b"new".into()).await.expect("written");
+    for gate in &gates {
+        gate.let_in(std::process::id());
+    }
+    // Behind what was refused, should that be on its way.
+    publish(&cut_off, "hubspot", 1, &["b"]).await;
+    cut_off_store.put("another key", Vec::new()).await.expect("written");
+    let page = other.reader(&Filter::Provider(hubspot()), Idx::START).read(LIMIT).await.expect("a page");
+    let records = page.entries().iter().map(|entry| decode(page.envelope(entry)).expect("an envelope"));
+    let ops: Vec<_> = records.map(|record| (record.upstream_id.to_owned(), record.op)).collect();
+    assert_eq!(ops, [("a".to_owned(), Op::Delete), ("b".to_owned(), Op::Upsert)]);
+    let entry = other_store.get("key").await.expect("an answer").expect("an entry");
+    assert_eq!(entry.value, b"new");
 }
 
 #[tokio::test]
@@ -241,16 +289,16 @@ async fn what_is_published_again_with_its_id_is_taken_once() {
     assert_eq!(stream.head(&Filter::Provider(hubspot())).await.expect("a head"), Idx(sequence));
 }
 
-#[tokio::test]
-async fn a_record_larger_than_a_page_is_read_alone_and_the_others_around_it() {
-    let nats = Nats::start();
-    let stream = open(&nats).await;
-    let large = "x".repeat(3 << 20);
-    let payload = json!(large).to_string();
+/// A payload of 3 MiB.
+fn large() -> String {
+    json!("x".repeat(3 << 20)).to_string()
+}
+
+fn with_payloads(records: &[(&str, &str)]) -> Publication {
     let mut publication = Publication::default();
-    for (id, payload) in [("a", "1"), ("large", payload.as_str()), ("b", "2")] {
+    for &(id, payload) in records {
         let fields = crate::model::RecordFields {
-            op: crate::model::Op::Upsert,
+            op: Op::Upsert,
             provider: "hubspot",
             sync_id: sync(1),
             sync_external_id: None,
@@ -265,7 +313,68 @@ async fn a_record_larger_than_a_page_is_read_alone_and_the_others_around_it() {
         let (provider, record) = fields.check(Utc::now()).expect("good fields");
         publication.push(&provider, &record).expect("a sync of one provider");
     }
-    stream.publish(publication).await.expect("accepted");
+    publication
+}
+
+#[tokio::test]
+async fn a_reader_that_waits_hears_of_a_large_record_and_holds_it_only_once_it_reads() {
+    let nats = Nats::start();
+    let stream = open(&nats).await;
+    publish(&*stream, "hubspot", 1, &["a"]).await;
+    let names = Names::of(&stream.connection, &hubspot());
+    let mut cursor = Cursor::new(stream.connection.clone(), names.stream(), names.records(), 0);
+    cursor.ready().await.expect("a message");
+    cursor.fetch(10, 1000).await.expect("a message");
+    assert!(cursor.take().is_some());
+    // It has asked for the next one when this is given up, and the question stands.
+    assert!(tokio::time::timeout(Duration::from_secs(1), cursor.ready()).await.is_err());
+    stream.publish(with_payloads(&[("large", &large())])).await.expect("accepted");
+    tokio::time::timeout(DEADLINE, cursor.ready()).await.expect("heard of in time").expect("a message");
+    assert_eq!(cursor.bytes(), 0);
+    cursor.fetch(10, 1000).await.expect("a message");
+    assert!(cursor.take().is_some_and(|arrived| arrived.payload.len() > 3 << 20));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_providers_that_claim_a_sync_at_the_same_time_one_gets_it() {
+    let nats = Nats::start_cluster();
+    let (one, two) = (open(&nats).await, open(&nats).await);
+    publish(&*one, "hubspot", 1, &["a"]).await;
+    publish(&*two, "stripe", 2, &["a"]).await;
+    for number in 100..200 {
+        let claims = tokio::join!(
+            one.publish(upserts("hubspot", number, &["a"])),
+            two.publish(upserts("stripe", number, &["b"]))
+        );
+        assert!(claims.0.is_ok() != claims.1.is_ok(), "{number}: {claims:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_was_deleted_is_made_again_of_what_a_node_knows() {
+    let nats = Nats::start();
+    let stream = open(&nats).await;
+    publish(&*stream, "hubspot", 1, &["a"]).await;
+    let delete = "STREAM.DELETE.KV_sequin-registry";
+    stream.connection.ask::<serde::de::IgnoredAny>(delete, &()).await.expect("deleted");
+    let began = Instant::now();
+    while messages::last(&stream.connection, "KV_sequin-registry", "$KV.sequin-registry.sync.>")
+        .await
+        .is_ok_and(|found| found.is_none())
+    {
+        assert!(began.elapsed() < DEADLINE, "it is not made again");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let another = open(&nats).await;
+    assert!(another.sync(sync(1)).await.expect("an answer").is_some());
+}
+
+#[tokio::test]
+async fn a_record_larger_than_a_page_is_read_alone_and_the_others_around_it() {
+    let nats = Nats::start();
+    let stream = open(&nats).await;
+    let large = large();
+    stream.publish(with_payloads(&[("a", "1"), ("large", &large), ("b", "2")])).await.expect("accepted");
     let mut reader = stream.reader(&Filter::Provider(hubspot()), Idx::START);
     let mut pages = Vec::new();
     while pages.iter().sum::<usize>() < 3 {

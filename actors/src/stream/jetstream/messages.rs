@@ -1,4 +1,5 @@
-//! Single messages of a stream, asked of its leader: what it says is never older than what was acknowledged.
+//! Single messages of a stream, asked of its leader, who knows all that was acknowledged. One that was deposed and has not
+//! heard of it yet answers for some seconds too, with what it had: what must not be of then is written with a condition.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};

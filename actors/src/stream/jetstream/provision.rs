@@ -53,7 +53,7 @@ pub(super) async fn check(
             Err(_) => break,
         }
     }
-    let lost = registry.provider(provider);
+    let lost = registry.find_provider(provider).await?;
     let first = lost.as_ref().map_or(1, |lost| beyond(lost, Utc::now()));
     tracing::error!(%provider, first, "the provider's stream is gone with its records, and is made again");
     create(connection, registry, provider, first).await.map(drop)

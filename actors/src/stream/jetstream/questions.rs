@@ -77,7 +77,7 @@ pub(super) async fn identity(
 
 async fn provider_of(registry: &Registry, filter: &Filter) -> Result<Option<Provider>, JetStreamError> {
     match filter {
-        Filter::Provider(provider) => Ok(registry.provider(provider).map(|_| provider.clone())),
+        Filter::Provider(provider) => Ok(registry.find_provider(provider).await?.map(|_| provider.clone())),
         Filter::Sync(sync) => Ok(registry.sync(*sync).await?.map(|entry| entry.provider)),
     }
 }

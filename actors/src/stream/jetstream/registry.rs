@@ -1,7 +1,8 @@
 //! What is known of providers and syncs: a key-value bucket, and a copy of it on each node.
 //!
 //! Publishing the records of a sync that is known costs no question. The copy is kept up by a watch; where it does not
-//! know a sync, the bucket is asked, so that what another node wrote a moment ago counts.
+//! know one, the bucket is asked, so that what another node wrote a moment ago counts. A bucket that is lost is made again
+//! from the copies.
 
 use std::{
     collections::BTreeMap,
@@ -15,9 +16,16 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
-use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
 
-use super::messages::{self, EXPECTED};
+use super::{
+    messages::{self, EXPECTED},
+    several::several,
+};
 use crate::{
     jetstream::{Arrived, Cursor, JetStream, JetStreamError, MOST_CONSUMERS},
     model::{Provider, StreamId, SyncDescription, SyncId, SyncSeen},
@@ -25,6 +33,16 @@ use crate::{
 
 /// How long the first copy may take.
 const FIRST_COPY: Duration = Duration::from_secs(30);
+
+/// How long it may take until it is decided which of two writes of a key counts, and how long to wait in between.
+const DECIDED: Duration = Duration::from_secs(10);
+const AGAIN: Duration = Duration::from_millis(50);
+
+/// For how long the bucket must not be there before it counts as lost.
+const LOST: Duration = Duration::from_secs(10);
+
+/// How many entries are written again at a time.
+const AT_A_TIME: usize = 64;
 
 /// A provider's stream, as it was made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -89,26 +107,8 @@ impl Drop for Registry {
 impl Registry {
     /// Makes the bucket if it is not there, and copies it.
     pub(super) async fn open(connection: JetStream) -> Result<Self, JetStreamError> {
-        let stream = stream(&connection);
-        let bucket = bucket(&connection);
-        let config = json!({
-            "name": stream,
-            "subjects": [format!("$KV.{bucket}.>")],
-            "retention": "limits",
-            "max_msgs_per_subject": 1,
-            "max_consumers": MOST_CONSUMERS,
-            "discard": "new",
-            "storage": "file",
-            "num_replicas": connection.replicas(),
-            "allow_rollup_hdrs": true,
-            "deny_delete": true,
-        });
-        match connection.ask_patiently::<serde::de::IgnoredAny>(&format!("STREAM.CREATE.{stream}"), &config).await {
-            Ok(_) => {}
-            // With other replicas, as when an operator has changed them.
-            Err(error) if error.is_name_taken() => {}
-            Err(error) => return Err(error),
-        }
+        make(&connection).await?;
+        connection.raise_replicas(&stream(&connection)).await;
         let copy = Arc::new(Watched::default());
         let mut cursor = cursor(&connection);
         let first = timeout(FIRST_COPY, copy_all(&mut cursor, &copy)).await;
@@ -168,22 +168,39 @@ impl Registry {
         if let Some(known) = self.known_sync(sync) {
             return Ok(Some(known));
         }
-        let subject = self.subject(&sync_key(sync));
-        let Some(found) = messages::last(&self.connection, &stream(&self.connection), &subject).await? else {
-            return Ok(None);
-        };
-        self.copy.remember(&sync_key(sync), found.sequence, &found.payload);
+        self.look_up(&sync_key(sync)).await?;
         Ok(self.known_sync(sync))
+    }
+
+    /// A provider, if anybody ever published of it.
+    pub(super) async fn find_provider(&self, provider: &Provider) -> Result<Option<ProviderEntry>, JetStreamError> {
+        if let Some(known) = self.provider(provider) {
+            return Ok(Some(known));
+        }
+        self.look_up(&provider_key(provider)).await?;
+        Ok(self.provider(provider))
     }
 
     /// Makes a sync unless it is there, and says what is there.
     pub(super) async fn create_sync(&self, sync: SyncId, entry: &SyncEntry) -> Result<SyncEntry, JetStreamError> {
-        let mut headers = HeaderMap::new();
-        headers.insert(EXPECTED, "0");
-        match self.put(&sync_key(sync), headers, entry).await {
-            Ok(()) => Ok(entry.clone()),
-            Err(error) if error.is_conflict() => Ok(self.sync(sync).await?.unwrap_or_else(|| entry.clone())),
-            Err(error) => Err(error),
+        let deadline = Instant::now() + DECIDED;
+        loop {
+            let error = match self.put(&sync_key(sync), to_be_first(), entry).await {
+                Ok(()) => return Ok(entry.clone()),
+                Err(error) => error,
+            };
+            if error.is_conflict() {
+                if let Some(found) = self.sync(sync).await? {
+                    return Ok(found);
+                }
+            } else if !error.is_undecided() {
+                return Err(error);
+            }
+            // Another node's write is on its way, or has come and whoever was asked does not know of it yet.
+            if Instant::now() > deadline {
+                return Err(error);
+            }
+            sleep(AGAIN).await;
         }
     }
 
@@ -197,18 +214,20 @@ impl Registry {
         if self.provider(provider).as_ref() == Some(entry) {
             return Ok(());
         }
-        self.put(&format!("provider.{provider}"), HeaderMap::new(), entry).await
+        self.put(&provider_key(provider), HeaderMap::new(), entry).await
     }
 
     async fn put(&self, key: &str, headers: HeaderMap, entry: &impl Serialize) -> Result<(), JetStreamError> {
-        let bytes: Bytes = rmp_serde::to_vec_named(entry).expect("writing to memory can't fail").into();
-        let revision = self.connection.publish(self.subject(key), headers, bytes.clone()).await?;
-        self.copy.remember(key, revision, &bytes);
-        Ok(())
+        put(&self.connection, &self.copy, key, headers, entry).await
     }
 
-    fn subject(&self, key: &str) -> String {
-        format!("$KV.{}.{key}", bucket(&self.connection))
+    /// Asks the bucket for what the copy does not know.
+    async fn look_up(&self, key: &str) -> Result<(), JetStreamError> {
+        let (stream, subject) = (stream(&self.connection), subject(&self.connection, key));
+        if let Some(found) = messages::last(&self.connection, &stream, &subject).await? {
+            self.copy.remember(key, found.sequence, &found.payload);
+        }
+        Ok(())
     }
 }
 
@@ -218,6 +237,58 @@ fn bucket(connection: &JetStream) -> String {
 
 fn stream(connection: &JetStream) -> String {
     format!("KV_{}", bucket(connection))
+}
+
+/// Makes the bucket if it is not there.
+async fn make(connection: &JetStream) -> Result<(), JetStreamError> {
+    let (stream, bucket) = (stream(connection), bucket(connection));
+    let config = json!({
+        "name": stream,
+        "subjects": [format!("$KV.{bucket}.>")],
+        "retention": "limits",
+        "max_msgs_per_subject": 1,
+        "max_consumers": MOST_CONSUMERS,
+        "discard": "new",
+        "storage": "file",
+        "num_replicas": connection.replicas(),
+        "allow_rollup_hdrs": true,
+        "deny_delete": true,
+    });
+    match connection.ask_patiently::<serde::de::IgnoredAny>(&format!("STREAM.CREATE.{stream}"), &config).await {
+        Ok(_) => Ok(()),
+        // With other replicas, as when an operator has changed them.
+        Err(error) if error.is_name_taken() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes an entry, and remembers it.
+async fn put(
+    connection: &JetStream,
+    copy: &Watched,
+    key: &str,
+    headers: HeaderMap,
+    entry: &impl Serialize,
+) -> Result<(), JetStreamError> {
+    let bytes: Bytes = rmp_serde::to_vec_named(entry).expect("writing to memory can't fail").into();
+    let revision = connection.publish(subject(connection, key), headers, bytes.clone()).await?;
+    copy.remember(key, revision, &bytes);
+    Ok(())
+}
+
+fn subject(connection: &JetStream, key: &str) -> String {
+    format!("$KV.{}.{key}", bucket(connection))
+}
+
+/// Of a write that is to be the first of its key.
+fn to_be_first() -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    headers.insert(EXPECTED, "0");
+    headers
+}
+
+fn provider_key(provider: &Provider) -> String {
+    format!("provider.{provider}")
 }
 
 fn sync_key(sync: SyncId) -> String {
@@ -231,6 +302,13 @@ fn cursor(connection: &JetStream) -> Cursor {
 impl Watched {
     fn lock(&self) -> MutexGuard<'_, Copy> {
         self.copy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is read from now on counts more than what is known, as of a bucket that counts from one again.
+    fn forget_revisions(&self) {
+        let mut copy = self.lock();
+        copy.providers.values_mut().for_each(|held| held.revision = 0);
+        copy.syncs.values_mut().for_each(|held| held.revision = 0);
     }
 
     fn remember(&self, key: &str, revision: u64, value: &[u8]) {
@@ -277,7 +355,9 @@ async fn copy_some(cursor: &mut Cursor, copy: &Watched) -> Result<(), JetStreamE
     cursor.read_to().await.map(drop)
 }
 
+/// Copies what is new, for ever.
 async fn keep_up(connection: JetStream, mut first: Cursor, copy: Arc<Watched>) {
+    let mut missing_since: Option<Instant> = None;
     loop {
         let kept_up = async {
             loop {
@@ -288,9 +368,44 @@ async fn keep_up(connection: JetStream, mut first: Cursor, copy: Arc<Watched>) {
         let outcome: Result<(), JetStreamError> = kept_up.await;
         if let Err(error) = outcome {
             tracing::warn!(%error, "what other nodes publish is not heard of at present");
+            let is_missing = error.is_no_stream();
+            missing_since = is_missing.then(|| missing_since.unwrap_or_else(Instant::now));
+            let is_lost = missing_since.is_some_and(|since| since.elapsed() > LOST);
+            if is_lost || matches!(error, JetStreamError::Replaced(_)) {
+                match make_again(&connection, &copy).await {
+                    Ok(()) => tracing::error!("the registry was lost, and was made again of what this node knew"),
+                    Err(error) => tracing::error!(%error, "the registry was lost, and is not made again yet"),
+                }
+            }
         }
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        sleep(Duration::from_secs(1)).await;
         // From the start: the bucket may be another one.
+        copy.forget_revisions();
         first = cursor(&connection);
     }
+}
+
+/// Makes the bucket again, and writes what is known and not there.
+async fn make_again(connection: &JetStream, copy: &Watched) -> Result<(), JetStreamError> {
+    make(connection).await?;
+    copy.forget_revisions();
+    let (providers, syncs) = {
+        let copy = copy.lock();
+        let providers: Vec<_> =
+            copy.providers.iter().map(|(key, held)| (provider_key(key), held.value.clone())).collect();
+        let syncs: Vec<_> = copy.syncs.iter().map(|(&key, held)| (sync_key(key), held.value.clone())).collect();
+        (providers, syncs)
+    };
+    let is_there = |outcome| match outcome {
+        // Another node was first.
+        Err(error) if JetStreamError::is_conflict(&error) => Ok(()),
+        outcome => outcome,
+    };
+    let writes =
+        providers.iter().map(async |(key, entry)| is_there(put(connection, copy, key, to_be_first(), entry).await));
+    several(writes, AT_A_TIME).await?;
+    let writes =
+        syncs.iter().map(async |(key, entry)| is_there(put(connection, copy, key, to_be_first(), entry).await));
+    several(writes, AT_A_TIME).await?;
+    Ok(())
 }

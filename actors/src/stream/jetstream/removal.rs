@@ -1,6 +1,7 @@
 //! Removal: of deleted syncs, and of tombstones that everybody has passed.
 //!
-//! Only ever up to a position that was seen: a version that is published meanwhile stays.
+//! Tombstones and collections go up to a position that was seen: a version that is published meanwhile stays. A whole
+//! sync goes with all that it has by then.
 
 use super::{
     super::passed::Passed,
