@@ -12,7 +12,7 @@ mod control;
 mod positions;
 mod records;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use sequin_actors::{
     embedded::DataDirectory,
@@ -20,6 +20,7 @@ use sequin_actors::{
     store::{DocumentsError, Store, StoreError, Unreadable},
     stream::{RecordStream, StreamError},
 };
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use self::{control::Control, positions::Positions};
@@ -33,6 +34,9 @@ use crate::config::MigrationConfig;
 /// The key of the marker. Its value says which directory is being moved, and whether the cluster was seen to be empty: what
 /// is there after that was moved there.
 pub(super) const MARKER: &str = "migration";
+
+/// For how long the counts may differ: they are of any replica, which may not have everything yet.
+const COUNTED_WITHIN: Duration = Duration::from_secs(30);
 
 /// A migration that can't be done.
 #[derive(Debug, thiserror::Error)]
@@ -205,9 +209,16 @@ impl Migration {
         for provider in providers {
             let filter = Filter::Provider(provider.clone());
             let sent = self.files.stream.lag(&filter, Idx::START).await?.records;
-            let arrived = self.cluster.stream.lag(&filter, Idx::START).await?.records;
-            if sent != arrived {
-                return Err(MigrationError::Differs { provider, sent, arrived });
+            let began = Instant::now();
+            loop {
+                let arrived = self.cluster.stream.lag(&filter, Idx::START).await?.records;
+                if sent == arrived {
+                    break;
+                }
+                if began.elapsed() >= COUNTED_WITHIN {
+                    return Err(MigrationError::Differs { provider, sent, arrived });
+                }
+                sleep(Duration::from_millis(500)).await;
             }
             records.push((provider, sent));
         }
