@@ -42,8 +42,11 @@ use crate::{
     context::Context,
     flow::{progress::Progress, restarts::Restarts, turns::Turns},
     model::{Checkpoint, Consumer, ConsumerStatus, Desired, Lag, Reason, RunState, StreamId},
-    pipeline::{BringError, LoadError, PrepareError, Prepared, Quarantine, ReadError, ReadPage, reason},
+    pipeline::{
+        BringError, LoadError, Loaded, PrepareError, Prepared, Quarantine, ReadError, ReadPage, SavedCheckpoint, reason,
+    },
     postgres::{ApplyError, Fault, Finding, Pool},
+    store::DocumentsError,
     writer::WriterReport,
 };
 use {
@@ -64,14 +67,14 @@ pub(crate) enum ConsumerMessage {
     /// Look at progress.
     Tick,
     /// The checkpoint was saved, or it is said why not.
-    Saved(Result<Box<Checkpoint>, String>),
+    Saved(Result<Box<Checkpoint>, DocumentsError>),
     /// Something happened in the attempt of this generation.
     Happened(u64, Happening),
 }
 
 /// What happens in an attempt.
 pub(crate) enum Happening {
-    Loaded(Result<(Box<Progress>, Arc<Quarantine>), LoadError>),
+    Loaded(Result<Loaded, LoadError>),
     /// The store has a checkpoint from which everything is brought again.
     StartedOver,
     Counted(Arc<Quarantine>),
@@ -144,6 +147,8 @@ pub(crate) struct ConsumerState {
     generation: u64,
     /// `None` while it is being loaded.
     progress: Option<Progress>,
+    /// Where it is saved; `None` until it is loaded, and when somebody else has written it since.
+    checkpoint: Option<Arc<SavedCheckpoint>>,
     /// As the pipeline has it, or as it was last read.
     quarantine: Option<Arc<Quarantine>>,
     /// Why the target was not available, until something is brought to it again.
@@ -201,6 +206,7 @@ impl Actor for ConsumerActor {
             mode: Mode::Loading,
             generation: 0,
             progress: None,
+            checkpoint: None,
             quarantine: None,
             outage: None,
             is_asked_to_retry: false,

@@ -33,15 +33,22 @@ pub(super) async fn open(config: &Config, nats: &NatsSettings) -> Result<Opened,
     let admin_token = config.admin_token.clone().ok_or(ServiceError::NotTold(ADMIN_TOKEN))?;
     let keyring = keyring(config.encryption_key.as_ref())?;
     let Cluster { stream, store } = Cluster::open(nats, &config.cluster).await?;
-    if store.get(MARKER).await.map_err(DocumentsError::from)?.is_some() {
-        return Err(ServiceError::Migrating(config.cluster.clone()));
-    }
-    let documents = Documents::new(store, Arc::new(keyring));
+    refuse_migrating(&*store, config).await?;
+    let documents = Documents::new(Arc::clone(&store) as Arc<dyn Store>, Arc::new(keyring));
     documents.check_key().await.map_err(|error| match error {
         DocumentsError::WrongKey => ServiceError::WrongKey(ENCRYPTION_KEY.into()),
         error => error.into(),
     })?;
+    // A migration that began meanwhile may have found nothing yet; one that begins from now on finds the key check.
+    refuse_migrating(&*store, config).await?;
     Ok(Opened { stream, documents, admin_token, directory: None })
+}
+
+async fn refuse_migrating(store: &dyn Store, config: &Config) -> Result<(), ServiceError> {
+    match store.get(MARKER).await.map_err(DocumentsError::from)? {
+        Some(_) => Err(ServiceError::Migrating(config.cluster.clone())),
+        None => Ok(()),
+    }
 }
 
 fn keyring(key: Option<&Secret>) -> Result<Keyring, ServiceError> {

@@ -5,14 +5,14 @@
 //! Then the documents, with those in place of theirs: consumers go on where they were.
 //!
 //! A marker in the store says that this is going on, and keeps nodes from starting; it goes last. A migration that broke
-//! off is run again, from the beginning: the stream keeps the last version of each record, so whatever was moved already
-//! is replaced by itself, in order.
+//! off is run again, from the beginning, with nothing of what it has moved: the directory may have got further since, and
+//! what was moved lies short of that.
 
 mod control;
 mod positions;
 mod records;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use sequin_actors::{
     embedded::DataDirectory,
@@ -20,6 +20,7 @@ use sequin_actors::{
     store::{DocumentsError, Store, StoreError, Unreadable},
     stream::{RecordStream, StreamError},
 };
+use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use self::{control::Control, positions::Positions};
@@ -30,8 +31,12 @@ use super::{
 };
 use crate::config::MigrationConfig;
 
-/// The key of the marker. Its value says which directory is being moved.
+/// The key of the marker. Its value says which directory is being moved, and whether the cluster was seen to be empty: what
+/// is there after that was moved there.
 pub(super) const MARKER: &str = "migration";
+
+/// For how long the counts may differ: they are of any replica, which may not have everything yet.
+const COUNTED_WITHIN: Duration = Duration::from_secs(30);
 
 /// A migration that can't be done.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +64,11 @@ pub enum MigrationError {
          cluster, under another SEQUIN_CLUSTER"
     )]
     OfAnother(String),
+    /// Somebody uses the cluster meanwhile.
+    #[error(
+        "somebody else has made a record stream of provider {0} in NATS: stop the nodes of the cluster, and migrate again"
+    )]
+    Overtaken(Provider),
     /// A document can't be read, and it may hold positions.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
@@ -163,32 +173,33 @@ impl Migration {
         Ok(Moved { records, documents })
     }
 
-    /// Takes hold of a cluster that is empty, or that holds a part of the same directory.
+    /// Takes hold of a cluster that is empty, or that an earlier attempt has left with a part of the same directory, which is
+    /// removed.
     async fn mark(&self, providers: &[Provider]) -> Result<(), MigrationError> {
         let Self { files, cluster: Cluster { stream, store }, cluster_name, .. } = self;
         let of = match providers.first() {
             Some(provider) => files.stream.identity(&Filter::Provider(provider.clone())).await?,
             None => None,
         };
-        let of = of.unwrap_or(StreamId(Uuid::nil())).to_string().into_bytes();
-        match store.create(MARKER, of.clone()).await {
-            Ok(_) => {}
-            Err(StoreError::Conflict { .. }) => {
-                let found = store.get(MARKER).await?;
-                if found.is_some_and(|found| found.value == of) {
-                    return Ok(());
-                }
-                return Err(MigrationError::OfAnother(cluster_name.clone()));
-            }
+        let of = of.unwrap_or(StreamId(Uuid::nil()));
+        let (looking, moving) = (format!("looking {of}").into_bytes(), format!("moving {of}").into_bytes());
+        let marked = match store.create(MARKER, looking.clone()).await {
+            Ok(revision) => revision,
+            Err(StoreError::Conflict { .. }) => match store.get(MARKER).await? {
+                Some(found) if found.value == moving => return Ok(stream.clear().await.map_err(StreamError::from)?),
+                Some(found) if found.value == looking => found.revision,
+                _ => return Err(MigrationError::OfAnother(cluster_name.clone())),
+            },
             Err(error) => return Err(error.into()),
-        }
+        };
         // A node that starts from now on sees the marker.
         let mut what: Vec<String> = stream.providers().await?.iter().map(|name| format!("provider {name}")).collect();
         what.extend(store.list("", None, 2).await?.into_iter().map(|entry| entry.key).find(|key| key != MARKER));
         if what.is_empty() {
+            store.update(MARKER, moving, marked).await?;
             return Ok(());
         }
-        store.delete(MARKER, None).await?;
+        store.delete(MARKER, Some(marked)).await?;
         Err(MigrationError::NotEmpty { cluster: cluster_name.clone(), what: what.join(" and ") })
     }
 
@@ -198,9 +209,16 @@ impl Migration {
         for provider in providers {
             let filter = Filter::Provider(provider.clone());
             let sent = self.files.stream.lag(&filter, Idx::START).await?.records;
-            let arrived = self.cluster.stream.lag(&filter, Idx::START).await?.records;
-            if sent != arrived {
-                return Err(MigrationError::Differs { provider, sent, arrived });
+            let began = Instant::now();
+            loop {
+                let arrived = self.cluster.stream.lag(&filter, Idx::START).await?.records;
+                if sent == arrived {
+                    break;
+                }
+                if began.elapsed() >= COUNTED_WITHIN {
+                    return Err(MigrationError::Differs { provider, sent, arrived });
+                }
+                sleep(Duration::from_millis(500)).await;
             }
             records.push((provider, sent));
         }

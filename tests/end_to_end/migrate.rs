@@ -149,6 +149,16 @@ fn settings(nats: &Nats) -> NatsSettings {
     NatsSettings { servers, login: NatsLogin::Nobody, ca_file, cert_file, key_file, replicas: None }
 }
 
+/// Publishes to the directory of a node that does not run, and returns where its stream ends then.
+async fn publish_offline(node: &Node, versions: &[Version]) -> Idx {
+    let stream = SqliteStream::open(&node.data().join("records.db")).expect("the stream");
+    let mut end = Idx::START;
+    for some in versions.chunks(10_000) {
+        end = stream.publish(publication(some)).await.expect("published").last;
+    }
+    end
+}
+
 #[tokio::test]
 async fn a_migration_that_was_killed_keeps_nodes_from_starting_and_is_run_again() {
     const RECORDS: u128 = 60_000;
@@ -156,12 +166,7 @@ async fn a_migration_that_was_killed_keeps_nodes_from_starting_and_is_run_again(
     let of_hubspot = Filter::Provider(provider(HUBSPOT));
     assert_eq!(node.sigterm().await.code(), Some(0));
     let all = contacts(0..RECORDS, 30);
-    {
-        let stream = SqliteStream::open(&node.data().join("records.db")).expect("the stream");
-        for some in all.chunks(10_000) {
-            stream.publish(publication(some)).await.expect("published");
-        }
-    }
+    publish_offline(&node, &all).await;
     let migration = Running::start(node.api.url(), &arguments(&node, &nats));
     let cluster = JetStream::connect(&settings(&nats), "sequin").await.expect("a connection");
     let stream = JetStreamStream::open(cluster).await.expect("the stream");
@@ -178,8 +183,14 @@ async fn a_migration_that_was_killed_keeps_nodes_from_starting_and_is_run_again(
     let refusal = refuse_to_start(elsewhere.path(), &borrowed(&settings)).await;
     assert_eq!(refusal.status, Some(1), "{refusal:?}");
     assert!(refusal.lines.concat().contains("run it again"), "{refusal:?}");
+    // The former node was started again, and went further than the migration had come.
+    let former = stream.identity(&of_hubspot).await.expect("an answer");
+    let end = publish_offline(&node, &contacts(0..RECORDS, 31)).await;
     let moved = migrate(&node, &nats).await.expect_json();
     assert_eq!(moved["records"], json!({HUBSPOT: all.len()}));
+    let beyond = stream.lag(&of_hubspot, end).await.expect("a lag").records;
+    assert_eq!(beyond, all.len() as u64, "no record lies where the directory had one");
+    assert_ne!(stream.identity(&of_hubspot).await.expect("an answer"), former);
 
     let node = Node::start_with(elsewhere, &borrowed(&settings)).await;
     let setup = Setup::with(node, Database::create().await).await;

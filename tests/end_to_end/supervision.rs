@@ -8,7 +8,7 @@ use std::{
 use chrono::Utc;
 use sequin_actors::{
     Engine, EngineHandle, EngineSettings,
-    model::{Consumer, ConsumerStatus, RunState, Severity},
+    model::{Checkpoint, Consumer, ConsumerStatus, Idx, RunState, Severity},
     store::{Documents, Keyring, SqliteStore},
     stream::{RecordStream, SqliteStream},
 };
@@ -111,6 +111,17 @@ impl Scripted {
         .await;
     }
 
+    /// Waits until the checkpoint of `whole` is where the stream ends.
+    async fn is_saved_at_the_end(&self) {
+        let end = self.model.last_idx(HUBSPOT);
+        eventually("the checkpoint to be at the end", async || {
+            let saved = self.documents.get::<Checkpoint>(self.whole.id).await.expect("read");
+            let idx = saved.map(|saved| saved.value.idx.as_bigint());
+            holds(idx == Some(end), || format!("it is at {idx:?}, and not at {end}"))
+        })
+        .await;
+    }
+
     async fn is_live_and_well(&self, consumer: &Consumer) {
         let is = |status: &ConsumerStatus| status.state == RunState::Live && status.reasons.is_empty();
         self.status_is(consumer, "live and well", is).await;
@@ -208,6 +219,67 @@ async fn a_checkpoint_that_can_not_be_written_is_said_and_written_later_and_noth
     scripted.publish(&contacts(350..450, "after")).await;
     scripted.both_are_as_they_must_be().await;
     scripted.is_live_and_well(&scripted.whole).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_that_was_written_though_nobody_could_say_so_is_loaded_again_and_goes_on() {
+    let mut scripted = Scripted::new(EngineSettings::default()).await;
+    scripted.publish(&contacts(0..300, "before")).await;
+    scripted.both_are_as_they_must_be().await;
+    scripted.is_live_and_well(&scripted.whole).await;
+    scripted.of_store.is_written.store(true, Ordering::SeqCst);
+    scripted.of_store.refuse(Some("checkpoint/"));
+    scripted.publish(&contacts(100..400, "meanwhile")).await;
+    eventually("a write whose outcome is unknown", async || {
+        let refusals = scripted.of_store.refusals.load(Ordering::SeqCst);
+        holds(refusals > 0, || "there was none".into())
+    })
+    .await;
+    scripted.of_store.refuse(None);
+    scripted.publish(&contacts(350..450, "after")).await;
+    scripted.both_are_as_they_must_be().await;
+    scripted.is_saved_at_the_end().await;
+    scripted.is_live_and_well(&scripted.whole).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_that_a_successor_has_written_is_not_written_over() {
+    let mut scripted = Scripted::new(EngineSettings::default()).await;
+    scripted.publish(&contacts(0..300, "before")).await;
+    scripted.both_are_as_they_must_be().await;
+    scripted.is_saved_at_the_end().await;
+    // As if another node had brought it to an empty table, and were at the start.
+    let id = scripted.whole.id;
+    let saved = scripted.documents.get::<Checkpoint>(id).await.expect("read").expect("a checkpoint").value;
+    scripted.database.run("truncate sequin.whole").await;
+    let of_successor = Checkpoint { idx: Idx::START, backfill: None, ..saved };
+    scripted.documents.put(id, &of_successor).await.expect("written");
+    scripted.publish(&contacts(300..310, "after")).await;
+    scripted.both_are_as_they_must_be().await;
+    scripted.is_saved_at_the_end().await;
+    scripted.is_live_and_well(&scripted.whole).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_is_once_told_to_end_short_of_the_checkpoint_is_asked_again_and_read_on() {
+    let mut scripted = Scripted::new(EngineSettings::default()).await;
+    scripted.publish(&contacts(0..300, "before")).await;
+    scripted.both_are_as_they_must_be().await;
+    scripted.stop().await;
+    scripted.of_stream.old_heads.store(5, Ordering::SeqCst);
+    scripted.start().await;
+    eventually("old answers to be given", async || {
+        let left = scripted.of_stream.old_heads.load(Ordering::SeqCst);
+        holds(left == 0, || format!("{left} are left"))
+    })
+    .await;
+    scripted.publish(&contacts(200..400, "after")).await;
+    scripted.both_are_as_they_must_be().await;
+    for consumer in [&scripted.whole, &scripted.broken] {
+        scripted.is_live_and_well(consumer).await;
+        let saved = scripted.documents.get::<Checkpoint>(consumer.id).await.expect("read").expect("a checkpoint");
+        assert_eq!(saved.value.went_back_to, None);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

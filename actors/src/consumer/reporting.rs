@@ -3,13 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::Utc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::{ConsumerMessage, ConsumerState, Happening, Mode, tell};
 use crate::{
     flow::progress::Progress,
     model::{Checkpoint, ConsumerStatus, Reason, RunState},
-    pipeline::{Quarantine, reason},
+    pipeline::{Quarantine, SavedCheckpoint, reason},
+    store::{DocumentsError, StoreError},
 };
 
 /// How often progress is looked at: the checkpoint saved, the lag measured, the status written if it changed.
@@ -25,6 +26,9 @@ const DEAF: Duration = Duration::from_secs(5);
 /// A status that does not change is written this often all the same, to show that somebody watches. While a pipeline runs
 /// the target does that: it tells of all its consumers at once.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+
+/// How long who ends waits for what is being saved already.
+const LAST_SAVE: Duration = Duration::from_secs(5);
 
 impl ConsumerState {
     pub(super) fn tick(&mut self) {
@@ -92,31 +96,53 @@ impl ConsumerState {
     /// Saves the checkpoint, if it has moved and is not being saved.
     pub(super) fn save(&mut self) {
         while self.saving.try_join_next().is_some() {}
-        let Some(checkpoint) = self.progress.as_ref().and_then(Progress::unsaved) else { return };
-        if !self.saving.is_empty() {
+        // The last words are saved by who says them.
+        if !self.saving.is_empty() || matches!(self.mode, Mode::Finishing) {
             return;
         }
-        let (context, id) = (Arc::clone(&self.arguments.context), self.arguments.consumer.id);
+        let Some((checkpoint, in_store)) = self.to_save() else { return };
         let myself = self.myself.clone();
         self.saving.spawn(async move {
-            let saved = context.documents.put(id, &checkpoint).await;
-            let saved = saved.map(|_| Box::new(checkpoint)).map_err(|error| error.to_string());
+            let saved = in_store.write(&checkpoint).await.map(|()| Box::new(checkpoint));
             let _ = myself.cast(ConsumerMessage::Saved(saved));
         });
     }
 
-    pub(super) fn saved(&mut self, saved: Result<Box<Checkpoint>, String>) {
+    /// What is not saved yet, and where to.
+    fn to_save(&self) -> Option<(Checkpoint, Arc<SavedCheckpoint>)> {
+        self.progress.as_ref().and_then(Progress::unsaved).zip(self.checkpoint.clone())
+    }
+
+    /// Waits until what is being saved is. Nobody else does from then on, and losing the future ends it.
+    pub(super) fn saves(&mut self) -> impl Future<Output = ()> + use<> {
+        let mut saving = std::mem::take(&mut self.saving);
+        async move { while saving.join_next().await.is_some() {} }
+    }
+
+    pub(super) fn saved(&mut self, saved: Result<Box<Checkpoint>, DocumentsError>) {
         match (saved, &mut self.progress) {
             (Ok(checkpoint), Some(progress)) => {
                 progress.saved(*checkpoint);
                 self.unsaved = None;
             }
             (Ok(_), None) => {}
+            (Err(DocumentsError::Store(StoreError::Conflict { .. })), _) => self.outrun(),
             (Err(error), _) => {
+                let error = error.to_string();
                 tracing::warn!(consumer = %self.arguments.consumer.name, error, "the checkpoint was not saved");
                 self.unsaved.get_or_insert_with(|| reason::checkpoint_not_saved(&error));
             }
         }
+    }
+
+    /// Somebody else has written the checkpoint, or an earlier write was done after all: what the store holds is what counts.
+    fn outrun(&mut self) {
+        // Who loads reads it in any case, and whoever ends has no use for it.
+        if matches!(self.mode, Mode::Loading | Mode::Finishing) {
+            return;
+        }
+        self.checkpoint = None;
+        self.fail(reason::trying_again("the checkpoint was written by somebody else, and is loaded again".into()));
     }
 
     /// Writes the status, if it says something new or has not been written for a while.
@@ -194,15 +220,16 @@ impl ConsumerState {
     pub(super) fn finish(&mut self) {
         let status = self.status();
         self.tear_down(Mode::Finishing);
-        self.saving.abort_all();
         self.writing.abort_all();
         let (context, id) = (Arc::clone(&self.arguments.context), self.arguments.consumer.id);
-        let unsaved = self.progress.as_ref().and_then(Progress::unsaved);
+        let (saves, last) = (self.saves(), self.to_save());
         let (myself, generation) = (self.myself.clone(), self.generation);
         self.saving.spawn(async move {
+            // One that takes longer is given up, and may be in the way of this one.
+            let _ = timeout(LAST_SAVE, saves).await;
             let write = async {
-                if let Some(checkpoint) = unsaved {
-                    context.documents.put(id, &checkpoint).await?;
+                if let Some((checkpoint, in_store)) = last {
+                    in_store.write(&checkpoint).await?;
                 }
                 context.documents.put(id, &status).await
             };

@@ -1,35 +1,53 @@
 //! The way to a running pipeline: where to go on, whether the table is as it should be, what is in quarantine.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ractor::SpawnErr;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep};
 
 use super::{ConsumerArguments, ConsumerState, Happening, Mode, pipeline::Pipeline, tell};
 use crate::{
     context::Context,
-    flow::progress::Progress,
     model::{Checkpoint, Severity},
-    pipeline::{LoadError, Preparation, PrepareError, Prepared, Quarantine, load, reason},
+    pipeline::{LoadError, Loaded, Preparation, PrepareError, Prepared, Quarantine, load, reason},
     postgres::Finding,
 };
+
+/// For how long a stream must end short of the checkpoint, whenever it is asked, before it counts as gone back.
+const SURE_AFTER: Duration = Duration::from_secs(10);
+
+/// How long to wait before it is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl ConsumerState {
     pub(super) fn load(&mut self) {
         let (context, consumer) = (Arc::clone(&self.arguments.context), Arc::clone(&self.arguments.consumer));
-        let earlier = self.arguments.transactions.clone();
+        let (earlier, saves) = (self.arguments.transactions.clone(), self.saves());
         self.attempt(async move {
+            saves.await;
             let Context { documents, stream, settings, turns, .. } = &*context;
-            let load = Box::pin(load(&consumer, documents, &**stream, settings.refusal_limit, &earlier));
-            Happening::Loaded(turns.take(load).await)
+            let began = Instant::now();
+            loop {
+                let is_sure = began.elapsed() >= SURE_AFTER;
+                let load = load(&consumer, documents, &**stream, settings.refusal_limit, &earlier, is_sure);
+                match turns.take(Box::pin(load)).await {
+                    Err(error @ LoadError::WentBack { .. }) => {
+                        tracing::info!(consumer = %consumer.name, %error, "and is asked again");
+                        sleep(ASK_AGAIN).await;
+                    }
+                    loaded => return Happening::Loaded(loaded),
+                }
+            }
         });
     }
 
-    pub(super) fn loaded(&mut self, loaded: Result<(Box<Progress>, Arc<Quarantine>), LoadError>) {
+    pub(super) fn loaded(&mut self, loaded: Result<Loaded, LoadError>) {
         match loaded {
-            Ok((progress, quarantine)) => {
+            Ok(Loaded { progress, checkpoint, quarantine }) => {
                 let astray = progress.astray();
                 self.progress = Some(*progress);
+                self.checkpoint = Some(checkpoint);
+                self.unsaved = None;
                 self.quarantine = Some(quarantine);
                 match astray {
                     Some(astray) => self.halt(vec![reason::astray(astray, &self.arguments.consumer)]),
@@ -43,7 +61,8 @@ impl ConsumerState {
     /// Begins an attempt, with what there is to begin with.
     pub(super) fn begin(&mut self) {
         // One that is astray looks whether it has been helped.
-        if self.progress.as_ref().is_none_or(|progress| progress.astray().is_some()) {
+        let is_astray = self.progress.as_ref().is_none_or(|progress| progress.astray().is_some());
+        if is_astray || self.checkpoint.is_none() {
             self.tear_down(Mode::Loading);
             return self.load();
         }
@@ -99,7 +118,6 @@ impl ConsumerState {
     /// Ends the attempt, and saves no more of where that was.
     fn forget_progress(&mut self) {
         self.progress = None;
-        self.saving.abort_all();
         self.tear_down(Mode::Loading);
     }
 
@@ -109,10 +127,12 @@ impl ConsumerState {
         // What the former one refused is passed over by the backfill.
         self.is_asked_to_retry = true;
         self.forget_progress();
-        let (context, consumer) = (Arc::clone(&self.arguments.context), self.arguments.consumer.id);
+        let Some(checkpoint) = self.checkpoint.clone() else { return self.load() };
+        let saves = self.saves();
         self.attempt(async move {
-            match context.documents.put(consumer, &from_the_start).await {
-                Ok(_) => Happening::StartedOver,
+            saves.await;
+            match checkpoint.write(&from_the_start).await {
+                Ok(()) => Happening::StartedOver,
                 Err(error) => Happening::Loaded(Err(error.into())),
             }
         });

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use chrono::Utc;
 use tokio_util::task::TaskTracker;
 
-use super::Quarantine;
+use super::{Quarantine, SavedCheckpoint};
 use crate::{
     flow::{progress::Progress, refusals::RefusalLimit},
-    model::{Backfill, Checkpoint, Consumer, Filter, Idx, Quarantined},
+    model::{Backfill, Consumer, Filter, Idx, Quarantined},
     store::{Documents, DocumentsError},
     stream::{RecordStream, StreamError},
 };
@@ -20,30 +20,53 @@ pub(crate) enum LoadError {
     Documents(#[from] DocumentsError),
     #[error(transparent)]
     Stream(#[from] StreamError),
+    /// It seems so. A server of a cluster may not know all that there is, while another begins to lead.
+    #[error("the record stream ends at {head}, but was read up to {checkpoint}")]
+    WentBack { checkpoint: Idx, head: Idx },
+    #[error("the consumer is deleted")]
+    Deleted,
+}
+
+/// Where a consumer goes on.
+pub(crate) struct Loaded {
+    pub(crate) progress: Box<Progress>,
+    pub(crate) checkpoint: Arc<SavedCheckpoint>,
+    pub(crate) quarantine: Arc<Quarantine>,
 }
 
 /// Loads where the consumer goes on, and the quarantine; one that has not begun, or begins again, begins a backfill. One whose
 /// checkpoint says nothing of the stream that is there is astray, and is to read nothing.
 ///
-/// `earlier` are the transactions of the pipelines before.
+/// `earlier` are the transactions of the pipelines before. That the stream went back is believed if that `is_sure`: it stays
+/// written down.
 pub(crate) async fn load(
     consumer: &Consumer,
     documents: &Documents,
     stream: &dyn RecordStream,
     refusal_limit: RefusalLimit,
     earlier: &TaskTracker,
-) -> Result<(Box<Progress>, Arc<Quarantine>), LoadError> {
-    let saved = documents.get::<Checkpoint>(consumer.id).await?.map(|saved| saved.value).unwrap_or_default();
+    is_sure: bool,
+) -> Result<Loaded, LoadError> {
+    let (in_store, saved) = SavedCheckpoint::read(consumer.id, documents).await?;
+    // Its owner may be another node by now, and have removed what there was of it.
+    if saved.is_none() && documents.get::<Consumer>(consumer.id).await?.is_none() {
+        return Err(LoadError::Deleted);
+    }
+    let saved = saved.unwrap_or_default();
     let mut checkpoint = saved.clone().going_on_for(consumer);
     let is_rewound = checkpoint.rewinds != saved.rewinds;
     let present = stream.identity(&consumer.filter).await?;
+    let (idx, went_back_to) = (checkpoint.idx, checkpoint.went_back_to);
     checkpoint = checkpoint.going_on_in(present, stream.head(&consumer.filter).await?, is_rewound);
+    if let Some(head) = checkpoint.went_back_to.filter(|_| went_back_to.is_none() && !is_sure) {
+        return Err(LoadError::WentBack { checkpoint: idx, head });
+    }
     let astray = checkpoint.astray_in(present);
     if checkpoint.backfill.is_none() && astray.is_none() {
         checkpoint.backfill = Some(begin_backfill(&consumer.filter, checkpoint.idx, stream).await?);
     }
     if checkpoint != saved {
-        documents.put(consumer.id, &checkpoint).await?;
+        in_store.write(&checkpoint).await?;
     }
     if checkpoint.clears_quarantine {
         // Only once it is written that everything is read again: what is refused then is set aside then. What an earlier
@@ -51,14 +74,14 @@ pub(crate) async fn load(
         earlier.wait().await;
         documents.delete_all_of::<Quarantined>(consumer.id).await?;
         checkpoint.clears_quarantine = false;
-        documents.put(consumer.id, &checkpoint).await?;
+        in_store.write(&checkpoint).await?;
     }
     let quarantine = Quarantine::load(consumer.id, documents, refusal_limit).await?;
     let mut progress = Progress::resume(checkpoint);
     if let Some(astray) = astray {
         progress.is_astray(astray);
     }
-    Ok((Box::new(progress), quarantine))
+    Ok(Loaded { progress: Box::new(progress), checkpoint: Arc::new(in_store), quarantine })
 }
 
 /// The backfill is what the stream holds beyond `from` now.

@@ -2,6 +2,7 @@
 //! status says when one of them fails.
 
 mod apply;
+mod checkpoint;
 mod load;
 mod prepare;
 mod quarantine;
@@ -9,7 +10,8 @@ mod read;
 pub(crate) mod reason;
 
 pub(crate) use apply::{BringError, Bringing};
-pub(crate) use load::{LoadError, load};
+pub(crate) use checkpoint::SavedCheckpoint;
+pub(crate) use load::{LoadError, Loaded, load};
 pub(crate) use prepare::{Preparation, PrepareError, Prepared, verify_again};
 pub(crate) use quarantine::Quarantine;
 pub(crate) use read::{ReadError, ReadPage, Reading};

@@ -147,10 +147,19 @@ impl Documents {
         Ok(self.store.delete(&key::<T>(id), revision).await?)
     }
 
-    /// Deletes all documents that belong to `owner`, whether they can be read or not.
+    /// Deletes all documents that belong to `owner`, whether they can be read or not. What somebody writes meanwhile stays:
+    /// it is none of those that were to go.
     pub async fn delete_all_of<T: Document>(&self, owner: impl Display) -> Result<(), DocumentsError> {
-        for entry in self.entries_under(&prefix_of::<T>(owner)).await? {
-            self.store.delete(&entry.key, None).await?;
+        let entries = self.entries_under(&prefix_of::<T>(owner)).await?;
+        self.delete_as_they_were(entries).await
+    }
+
+    async fn delete_as_they_were(&self, entries: Vec<Entry>) -> Result<(), DocumentsError> {
+        for Entry { key, revision, .. } in entries {
+            match self.store.delete(&key, Some(revision)).await {
+                Ok(()) | Err(StoreError::Conflict { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }
@@ -254,11 +263,14 @@ fn id_of<T: Document>(key: &str) -> Result<T::Id, Unreadable> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use chrono::{TimeDelta, Utc};
+    use uuid::Uuid;
 
     use super::*;
     use crate::{
-        model::{Connection, Metadata, Secret, Target, TargetId, Tls},
+        model::{CollectionKey, CollectionVersion, Connection, Idx, Metadata, Secret, SyncId, Target, TargetId, Tls},
         store::SqliteStore,
     };
 
@@ -348,6 +360,33 @@ mod tests {
             documents.delete::<Target>(died.id, Some(revision)).await.expect("as if it had not been written");
             documents.create(&second, Utc::now()).await.expect("created");
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_written_while_everything_is_deleted_is_left_alone() {
+        let (_directory, documents) = documents().await;
+        let sync = SyncId(Uuid::from_u128(1));
+        let id = |collection: &str| CollectionKey::of(sync, collection);
+        let write = async |collection: &str| {
+            let version = CollectionVersion::beginning(collection, 1, Idx(1));
+            documents.put(id(collection), &version).await.expect("written");
+        };
+        let delete = async |collection: &str| {
+            documents.delete::<CollectionVersion>(id(collection), None).await.expect("deleted");
+        };
+        let prefix = prefix_of::<CollectionVersion>(sync);
+        for collection in ["stays", "goes", "went", "comes back"] {
+            write(collection).await;
+        }
+        let listed = documents.entries_under(&prefix).await.expect("a list");
+        write("stays").await;
+        delete("went").await;
+        delete("comes back").await;
+        write("comes back").await;
+        documents.delete_as_they_were(listed).await.expect("deleted");
+        let left = documents.entries_under(&prefix).await.expect("a list");
+        let left: HashSet<_> = left.into_iter().map(|entry| entry.key).collect();
+        assert_eq!(left, ["stays", "comes back"].map(|collection| key::<CollectionVersion>(id(collection))).into());
     }
 
     #[tokio::test]

@@ -64,6 +64,13 @@ impl JetStreamStream {
     pub async fn create_from(&self, provider: &Provider, first: Idx) -> Result<bool, JetStreamError> {
         provision::create(&self.connection, &self.registry, provider, first.0).await
     }
+
+    /// Removes the streams of all providers, and what is written down of them and of their syncs: for whoever begins again
+    /// to move something here. No node may run on the cluster.
+    pub async fn clear(&self) -> Result<(), JetStreamError> {
+        removal::remove_all(&self.connection).await?;
+        self.registry.clear().await
+    }
 }
 
 #[async_trait]

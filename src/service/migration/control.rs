@@ -1,12 +1,12 @@
 //! The documents of the control store: as they are, but for the positions in some and for what says how a run is going.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use sequin_actors::{
     model::{
         Checkpoint, CollectionVersion, Consumer, ConsumerId, ConsumerStatus, Filter, Idx, Ownership, Provider,
-        Quarantined, Session, SyncId, TargetStatus,
+        QuarantineKey, Quarantined, Session, SyncId, TargetStatus,
     },
     store::{Document, DocumentEvent, Documents, Entry, Keyring, Store, StoreError},
     stream::RecordStream,
@@ -34,6 +34,8 @@ pub(super) struct Control {
     consumers: Vec<Placed<Consumer>>,
     checkpoints: Vec<Placed<Checkpoint>>,
     quarantined: Vec<Placed<Quarantined>>,
+    /// Those in quarantine that are the last versions of their records.
+    refused_last: HashSet<QuarantineKey>,
     versions: Vec<Placed<CollectionVersion>>,
 }
 
@@ -63,7 +65,12 @@ impl Control {
             }
         }
         let of_sync = async |sync: SyncId| provider_of(&Filter::Sync(sync), stream).await;
+        let mut refused_last = HashSet::new();
         for (id, document) in all::<Quarantined>(documents).await? {
+            let last = stream.latest(document.sync_id, id.record).await?;
+            if last.is_some_and(|last| last.idx == document.idx) {
+                refused_last.insert(id);
+            }
             quarantined.push(Placed { id, provider: of_sync(document.sync_id).await?, document });
         }
         for (id, document) in all::<CollectionVersion>(documents).await? {
@@ -73,7 +80,7 @@ impl Control {
         note(&mut checkpoints, positions);
         note(&mut quarantined, positions);
         note(&mut versions, positions);
-        Ok(Self { consumers, checkpoints, quarantined, versions })
+        Ok(Self { consumers, checkpoints, quarantined, refused_last, versions })
     }
 
     /// Writes all documents of `from` to the cluster, these with the positions that there are now. Returns how many.
@@ -100,6 +107,14 @@ impl Control {
         for checkpoint in &mut self.checkpoints {
             if let Some(provider) = &checkpoint.provider {
                 checkpoint.document.stream = cluster.stream.identity(&Filter::Provider(provider.clone())).await?;
+            }
+        }
+        for Placed { id, document, provider } in &mut self.quarantined {
+            // Exactly, or it would not be known for the version that was refused.
+            if self.refused_last.contains(id)
+                && let Some(last) = cluster.stream.latest(document.sync_id, id.record).await?
+            {
+                (document.idx, *provider) = (last.idx, None);
             }
         }
         let documents = Documents::new(cluster.store.clone(), Arc::clone(keyring));

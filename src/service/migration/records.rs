@@ -29,8 +29,9 @@ pub(super) async fn copy(
 ) -> Result<(), MigrationError> {
     let filter = Filter::Provider(provider.clone());
     let end = from.head(&filter).await?;
-    // An earlier attempt may have made it already.
-    to.create_from(provider, Idx(end.0 + 1)).await.map_err(StreamError::from)?;
+    if !to.create_from(provider, Idx(end.0 + 1)).await.map_err(StreamError::from)? {
+        return Err(MigrationError::Overtaken(provider.clone()));
+    }
     let mut copying = Copying { to, publication: Publication::default(), landed: end, moved };
     let mut landmarks = positions.of(provider).into_iter().peekable();
     let mut reader = from.reader(&filter, Idx::START);

@@ -21,6 +21,12 @@ impl Names {
         Self { cluster: connection.cluster().to_owned(), provider: provider.clone() }
     }
 
+    /// What the streams of all providers are found by: how their names begin, and a filter of their subjects.
+    pub(super) fn of_all(connection: &JetStream) -> (String, String) {
+        let cluster = connection.cluster();
+        (format!("{cluster}-records-"), format!("{cluster}.records.>"))
+    }
+
     /// The stream.
     pub(super) fn stream(&self) -> String {
         format!("{}-records-{}", self.cluster, self.provider)

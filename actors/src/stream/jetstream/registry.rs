@@ -217,6 +217,14 @@ impl Registry {
         self.put(&provider_key(provider), HeaderMap::new(), entry).await
     }
 
+    /// Forgets everything, here and in the bucket. The copies on other nodes do not hear of it.
+    pub(super) async fn clear(&self) -> Result<(), JetStreamError> {
+        let purge = format!("STREAM.PURGE.{}", stream(&self.connection));
+        self.connection.ask_patiently::<serde::de::IgnoredAny>(&purge, &()).await?;
+        *self.copy.lock() = Copy::default();
+        Ok(())
+    }
+
     async fn put(&self, key: &str, headers: HeaderMap, entry: &impl Serialize) -> Result<(), JetStreamError> {
         put(&self.connection, &self.copy, key, headers, entry).await
     }

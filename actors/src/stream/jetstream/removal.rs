@@ -15,12 +15,37 @@ use crate::{
     model::{Filter, Idx, Provider, SyncId, decode},
 };
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, de::IgnoredAny};
+use serde_json::json;
 
 /// How many records are removed at a time.
 const AT_A_TIME: usize = 64;
 
 /// How much of a stream is looked through at a time.
 const SOME: (usize, usize) = (1000, 1 << 20);
+
+/// Deletes the streams of all providers, those that the registry does not know included.
+pub(super) async fn remove_all(connection: &JetStream) -> Result<(), JetStreamError> {
+    #[derive(Deserialize)]
+    struct Answer {
+        streams: Option<Vec<String>>,
+    }
+    let (prefix, subject) = Names::of_all(connection);
+    loop {
+        // The first of them that are left.
+        let names: Answer = connection.ask_patiently("STREAM.NAMES", &json!({ "subject": subject })).await?;
+        let ours: Vec<_> = names.streams.into_iter().flatten().filter(|name| name.starts_with(&prefix)).collect();
+        if ours.is_empty() {
+            return Ok(());
+        }
+        for stream in ours {
+            match connection.ask_patiently::<IgnoredAny>(&format!("STREAM.DELETE.{stream}"), &()).await {
+                Err(error) if !error.is_no_stream() => return Err(error),
+                _ => {}
+            }
+        }
+    }
+}
 
 pub(super) async fn purge_sync(
     connection: &JetStream,
