@@ -43,7 +43,8 @@ use crate::{
     flow::{progress::Progress, restarts::Restarts, turns::Turns},
     model::{Checkpoint, Consumer, ConsumerStatus, Desired, Lag, Reason, RunState, StreamId},
     pipeline::{
-        BringError, LoadError, Loaded, PrepareError, Prepared, Quarantine, ReadError, ReadPage, SavedCheckpoint, reason,
+        BringError, LoadError, Loaded, PrepareError, Prepared, Quarantine, ReadError, ReadPage, SavedCheckpoint,
+        WrittenStatus, reason,
     },
     postgres::{ApplyError, Fault, Finding, Pool},
     store::DocumentsError,
@@ -149,6 +150,7 @@ pub(crate) struct ConsumerState {
     progress: Option<Progress>,
     /// Where it is saved; `None` until it is loaded, and when somebody else has written it since.
     checkpoint: Option<Arc<SavedCheckpoint>>,
+    status: Arc<WrittenStatus>,
     /// As the pipeline has it, or as it was last read.
     quarantine: Option<Arc<Quarantine>>,
     /// Why the target was not available, until something is brought to it again.
@@ -200,6 +202,7 @@ impl Actor for ConsumerActor {
         arguments: ConsumerArguments,
     ) -> Result<ConsumerState, ActorProcessingErr> {
         let now = Instant::now();
+        let status = WrittenStatus::new(arguments.consumer.id, &arguments.context.documents);
         let mut state = ConsumerState {
             myself,
             arguments,
@@ -207,6 +210,7 @@ impl Actor for ConsumerActor {
             generation: 0,
             progress: None,
             checkpoint: None,
+            status: Arc::new(status),
             quarantine: None,
             outage: None,
             is_asked_to_retry: false,

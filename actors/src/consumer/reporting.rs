@@ -163,9 +163,9 @@ impl ConsumerState {
             return;
         }
         self.written = Some((status.clone(), now));
-        let (context, id) = (Arc::clone(&self.arguments.context), self.arguments.consumer.id);
+        let (in_store, id) = (Arc::clone(&self.status), self.arguments.consumer.id);
         self.writing.spawn(async move {
-            if let Err(error) = context.documents.put(id, &status).await {
+            if let Err(error) = in_store.write(&status).await {
                 tracing::warn!(consumer = %id, %error, "the status was not written");
             }
         });
@@ -221,7 +221,7 @@ impl ConsumerState {
         let status = self.status();
         self.tear_down(Mode::Finishing);
         self.writing.abort_all();
-        let (context, id) = (Arc::clone(&self.arguments.context), self.arguments.consumer.id);
+        let (status_in_store, id) = (Arc::clone(&self.status), self.arguments.consumer.id);
         let (saves, last) = (self.saves(), self.to_save());
         let (myself, generation) = (self.myself.clone(), self.generation);
         self.saving.spawn(async move {
@@ -231,7 +231,7 @@ impl ConsumerState {
                 if let Some((checkpoint, in_store)) = last {
                     in_store.write(&checkpoint).await?;
                 }
-                context.documents.put(id, &status).await
+                status_in_store.write(&status).await
             };
             if let Err(error) = write.await {
                 tracing::warn!(consumer = %id, %error, "the last checkpoint was not saved; what came since is read again");

@@ -8,6 +8,7 @@ mod prepare;
 mod quarantine;
 mod read;
 pub(crate) mod reason;
+mod status;
 
 pub(crate) use apply::{BringError, Bringing};
 pub(crate) use checkpoint::SavedCheckpoint;
@@ -15,3 +16,4 @@ pub(crate) use load::{LoadError, Loaded, load};
 pub(crate) use prepare::{Preparation, PrepareError, Prepared, verify_again};
 pub(crate) use quarantine::Quarantine;
 pub(crate) use read::{ReadError, ReadPage, Reading};
+pub(crate) use status::WrittenStatus;

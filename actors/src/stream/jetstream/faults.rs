@@ -122,7 +122,7 @@ async fn a_server_that_stands_still_and_goes_on_loses_and_repeats_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_refused_while_there_was_no_connection_does_not_arrive_once_there_is_one() {
-    let nats = Nats::start_cluster_behind_gates();
+    let nats = Nats::start_with(3, "", "no_advertise: true, ");
     let gates = [Gate::before(nats.port(0)).await, Gate::before(nats.port(1)).await, Gate::before(nats.port(2)).await];
     let servers = gates.iter().map(|gate| format!("nats://127.0.0.1:{}", gate.port())).collect();
     let through_gates = NatsSettings { servers, ..settings(&nats) };
