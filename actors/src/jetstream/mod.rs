@@ -307,7 +307,7 @@ fn default_replicas(server: &ServerInfo) -> usize {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    pub(crate) use crate::nats::Nats;
+    pub(crate) use crate::{gate::Gate, nats::Nats};
 
     pub(crate) fn settings(nats: &Nats) -> NatsSettings {
         NatsSettings {

@@ -10,13 +10,11 @@ use serde_json::json;
 
 use super::{names::Names, *};
 use crate::{
-    gate::Gate,
     jetstream::{
         Arrived, Cursor, NatsSettings,
-        tests::{Nats, connect, settings},
+        tests::{Gate, Nats, connect, settings},
     },
     model::{Op, decode},
-    store::{JetStreamStore, Store as _, StoreError},
     stream::{
         PageLimit,
         contract::{delete, publish, sync, upserts},
@@ -128,9 +126,12 @@ async fn what_was_refused_while_there_was_no_connection_does_not_arrive_once_the
     let through_gates = NatsSettings { servers, ..settings(&nats) };
     let connection = JetStream::connect(&through_gates, "sequin").await.expect("a connection");
     let cut_off = JetStreamStream::open(connection.clone()).await.expect("a stream");
-    let cut_off_store = JetStreamStore::open(connection.clone()).await.expect("a store");
-    let (other, other_store) =
-        (open(&nats).await, JetStreamStore::open(connect(&nats, "sequin").await).await.expect("a store"));
+    let other = open(&nats).await;
+    // As the control store writes.
+    let note = "$KV.sequin-registry.note";
+    let write = async |connection: &JetStream, text: &'static [u8]| {
+        connection.write(note, async_nats::HeaderMap::new(), text.into()).await
+    };
     publish(&cut_off, "hubspot", 1, &["a"]).await;
     for gate in &gates {
         gate.keep_out(std::process::id());
@@ -145,25 +146,23 @@ async fn what_was_refused_while_there_was_no_connection_does_not_arrive_once_the
         }
     };
     tokio::time::timeout(DEADLINE, noticed).await.expect("it is noticed that there is no connection");
-    let (refused, refused_store) =
-        tokio::join!(cut_off.publish(upserts("hubspot", 1, &["a"])), cut_off_store.put("key", b"old".into()));
+    let (refused, unwritten) = tokio::join!(cut_off.publish(upserts("hubspot", 1, &["a"])), write(&connection, b"old"));
     assert!(matches!(refused, Err(StreamError::Unavailable(_))), "{refused:?}");
-    assert!(matches!(refused_store, Err(StoreError::Unavailable(_))), "{refused_store:?}");
+    assert!(matches!(unwritten, Err(JetStreamError::Unanswered { .. })), "{unwritten:?}");
     publish(&*other, "hubspot", 1, &["a"]).await;
     delete(&*other, 1, "a").await;
-    other_store.put("key", b"new".into()).await.expect("written");
+    write(&other.connection, b"new").await.expect("written");
     for gate in &gates {
         gate.let_in(std::process::id());
     }
     // Behind what was refused, should that be on its way.
     publish(&cut_off, "hubspot", 1, &["b"]).await;
-    cut_off_store.put("another key", Vec::new()).await.expect("written");
     let page = other.reader(&Filter::Provider(hubspot()), Idx::START).read(LIMIT).await.expect("a page");
     let records = page.entries().iter().map(|entry| decode(page.envelope(entry)).expect("an envelope"));
     let ops: Vec<_> = records.map(|record| (record.upstream_id.to_owned(), record.op)).collect();
     assert_eq!(ops, [("a".to_owned(), Op::Delete), ("b".to_owned(), Op::Upsert)]);
-    let entry = other_store.get("key").await.expect("an answer").expect("an entry");
-    assert_eq!(entry.value, b"new");
+    let last = messages::last(&other.connection, "KV_sequin-registry", note).await.expect("an answer");
+    assert_eq!(last.expect("a note").payload, b"new");
 }
 
 #[tokio::test]
