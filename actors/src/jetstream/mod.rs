@@ -1,6 +1,6 @@
 //! NATS JetStream, as both ports use it: the connection, and what is asked of the server.
 //!
-//! A connection that was made once is made again for ever ([`connection`]). A request ends within [`REQUEST`], whether
+//! A connection that was made once is made again for ever (`connection.rs`). A request ends within two seconds, whether
 //! there is a connection or not: what may pass is tried again by whoever asked, within a time of his own.
 
 mod connection;
