@@ -200,11 +200,6 @@ impl Ownerships {
         }
     }
 
-    /// The targets that the node runs.
-    pub fn held(&self) -> impl Iterator<Item = TargetId> {
-        self.held.keys().copied()
-    }
-
     /// What an event leads to.
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
