@@ -7,6 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     flow::{budget::NodeBudget, refusals::RefusalLimit, turns::Turns},
+    notify::Notifier,
     store::Documents,
     stream::RecordStream,
 };
@@ -47,6 +48,8 @@ pub struct EngineSettings {
     /// How long a pipeline that has work may make no progress before it is started again. Longer than any one thing
     /// that it does may take.
     pub stall_limit: Duration,
+    /// How people are told of incidents.
+    pub notifier: Notifier,
 }
 
 impl Default for EngineSettings {
@@ -64,6 +67,7 @@ impl Default for EngineSettings {
             halt_recheck: Duration::from_secs(30),
             drift_check: Duration::from_mins(5),
             stall_limit: Duration::from_mins(4),
+            notifier: Notifier::default(),
         }
     }
 }

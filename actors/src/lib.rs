@@ -8,6 +8,7 @@ mod engine;
 pub mod flow;
 pub mod jetstream;
 pub mod model;
+pub mod notify;
 mod pipeline;
 pub mod postgres;
 pub mod store;

@@ -65,6 +65,14 @@ uuid_id!(
     /// An entry of the audit log. Their order is from the newest to the oldest.
     AuditId
 );
+uuid_id!(
+    /// An incident.
+    IncidentId
+);
+uuid_id!(
+    /// A notice.
+    NoticeId
+);
 
 impl TargetId {
     /// A new id, in order of time.
@@ -81,6 +89,13 @@ impl ConsumerId {
 }
 
 impl TokenId {
+    /// A new id, in order of time.
+    pub fn generate() -> Self {
+        Self(Uuid::now_v7())
+    }
+}
+
+impl NoticeId {
     /// A new id, in order of time.
     pub fn generate() -> Self {
         Self(Uuid::now_v7())

@@ -1,5 +1,6 @@
 //! The plain types that everything else speaks in: no I/O, no actors, no database.
 
+mod alerting;
 mod audit;
 mod checkpoint;
 mod collection;
@@ -7,6 +8,8 @@ mod consumer;
 mod envelope;
 mod idempotency;
 mod ids;
+mod incident;
+mod notice;
 mod ownership;
 mod page;
 mod publication;
@@ -18,13 +21,18 @@ mod sync;
 mod target;
 mod token;
 
+pub use alerting::{AlertingSettings, Webhook, WebhookFormat};
 pub use audit::{AuditEntry, AuditedToken};
 pub use checkpoint::{Astray, Backfill, Checkpoint, RowAhead, TableId};
 pub use collection::{CollectionKey, CollectionVersion};
 pub use consumer::{Consumer, Desired, Filter, Rewind, TableName, UnsupportedText};
 pub use envelope::{EnvelopeError, Routing, decode, decode_routing, encode};
 pub use idempotency::IdempotencyKey;
-pub use ids::{AuditId, ConsumerId, Idx, Provider, SequinId, SessionId, StreamId, SyncId, TargetId, TokenId};
+pub use ids::{
+    AuditId, ConsumerId, Idx, IncidentId, NoticeId, Provider, SequinId, SessionId, StreamId, SyncId, TargetId, TokenId,
+};
+pub use incident::{Behind, Incident, IncidentKind, Subject};
+pub use notice::{Delivery, Destination, Notice, NoticeEvent};
 pub use ownership::{Epoch, Ownership, Phase, Revision, Session};
 pub use page::{Entry, Page};
 pub use publication::{Envelopes, Outgoing, Publication, SyncDescription, SyncSeen};

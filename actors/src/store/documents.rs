@@ -12,7 +12,12 @@ mod rotation;
 mod skew;
 mod wire;
 
-use std::{fmt::Display, marker::PhantomData, str::FromStr, sync::Arc};
+use std::{
+    fmt::{self, Display},
+    marker::PhantomData,
+    str::FromStr,
+    sync::Arc,
+};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -58,6 +63,24 @@ pub trait Document: Sized + Send + Sync {
     fn to_stored(&self, keyring: &Keyring) -> Self::Stored;
     /// As it was before it was written down.
     fn from_stored(stored: Self::Stored, keyring: &Keyring) -> Result<Self, KeyringError>;
+}
+
+/// What a document is known by of which there is one, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OnlyOne;
+
+impl Display for OnlyOne {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("settings")
+    }
+}
+
+impl FromStr for OnlyOne {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == Self.to_string() { Ok(Self) } else { Err(format!("there is only one, which is not called {text}")) }
+    }
 }
 
 /// A document, and the revision that a change to it has to name.

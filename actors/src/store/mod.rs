@@ -14,8 +14,8 @@ use async_trait::async_trait;
 
 pub use crate::model::Revision;
 pub use documents::{
-    Document, DocumentEvent, DocumentWatch, Documents, DocumentsError, Named, Resealed, Unreadable, UnreadableCause,
-    Versioned,
+    Document, DocumentEvent, DocumentWatch, Documents, DocumentsError, Named, OnlyOne, Resealed, Unreadable,
+    UnreadableCause, Versioned,
 };
 pub use jetstream::JetStreamStore;
 pub use seal::{Keyring, KeyringError};

@@ -6,12 +6,13 @@ use uuid::Uuid;
 
 use super::{
     super::{Keyring, KeyringError},
-    Document, Named,
+    Document, Named, OnlyOne,
 };
 use crate::model::{
-    AuditEntry, AuditId, Checkpoint, CollectionKey, CollectionVersion, Connection, Consumer, ConsumerId,
-    ConsumerStatus, IdempotencyKey, Metadata, Ownership, QuarantineKey, Quarantined, Session, SessionId, SyncId,
-    SyncSettings, Target, TargetId, TargetStatus, Tls, Token, TokenId,
+    AlertingSettings, AuditEntry, AuditId, Checkpoint, CollectionKey, CollectionVersion, Connection, Consumer,
+    ConsumerId, ConsumerStatus, IdempotencyKey, Incident, IncidentId, Metadata, Notice, NoticeId, Ownership,
+    QuarantineKey, Quarantined, Session, SessionId, SyncId, SyncSettings, Target, TargetId, TargetStatus, Tls, Token,
+    TokenId, Webhook, WebhookFormat,
 };
 
 /// A document that is written down as it is. One that holds secrets is none, and is named in `rotation.rs`.
@@ -44,6 +45,8 @@ plain_document!(Token, "token", TokenId);
 plain_document!(AuditEntry, "audit", AuditId);
 plain_document!(Session, "session", SessionId);
 plain_document!(Ownership, "ownership", TargetId);
+plain_document!(Incident, "incident", IncidentId);
+plain_document!(Notice, "notice", NoticeId);
 
 impl Named for Consumer {
     fn id(&self) -> ConsumerId {
@@ -160,5 +163,57 @@ impl Document for Target {
             created_at: stored.created_at,
             updated_at: stored.updated_at,
         })
+    }
+}
+
+/// Whom to tell as it is written down: where to call, and with which key, sealed.
+#[derive(Serialize, Deserialize)]
+pub struct StoredAlertingSettings {
+    recipients: Vec<String>,
+    webhooks: Vec<StoredWebhook>,
+    reminder_minutes: u32,
+    updated_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredWebhook {
+    name: String,
+    format: WebhookFormat,
+    sealed_url: Vec<u8>,
+    sealed_secret: Option<Vec<u8>>,
+}
+
+/// What a webhook's secrets are sealed for.
+fn of_webhook(name: &str) -> String {
+    format!("webhook {name}")
+}
+
+impl Document for AlertingSettings {
+    const KIND: &'static str = "alerting";
+    type Id = OnlyOne;
+    type Stored = StoredAlertingSettings;
+
+    fn to_stored(&self, keyring: &Keyring) -> StoredAlertingSettings {
+        let Self { recipients, webhooks, reminder_minutes, updated_at } = self.clone();
+        let stored = |Webhook { name, url, format, secret }| StoredWebhook {
+            sealed_url: keyring.seal(&url, &of_webhook(&name)),
+            sealed_secret: secret.map(|secret| keyring.seal(&secret, &of_webhook(&name))),
+            name,
+            format,
+        };
+        let webhooks = webhooks.into_iter().map(stored).collect();
+        StoredAlertingSettings { recipients, webhooks, reminder_minutes, updated_at }
+    }
+
+    fn from_stored(stored: StoredAlertingSettings, keyring: &Keyring) -> Result<Self, KeyringError> {
+        let StoredAlertingSettings { recipients, webhooks, reminder_minutes, updated_at } = stored;
+        let open = |StoredWebhook { name, format, sealed_url, sealed_secret }| {
+            let owner = of_webhook(&name);
+            let url = keyring.open(&sealed_url, &owner)?;
+            let secret = sealed_secret.map(|sealed| keyring.open(&sealed, &owner)).transpose()?;
+            Ok(Webhook { name, url, format, secret })
+        };
+        let webhooks = webhooks.into_iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Self { recipients, webhooks, reminder_minutes, updated_at })
     }
 }

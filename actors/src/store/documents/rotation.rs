@@ -4,7 +4,7 @@
 //! only if another key than the first sealed it.
 
 use super::{Document, Documents, DocumentsError, Entry, StoreError, Unreadable, decode, prefix};
-use crate::model::{IdempotencyKey, Target};
+use crate::model::{AlertingSettings, IdempotencyKey, Target};
 
 /// How often a document is read that somebody else changes at the same moment.
 pub(super) const READ_AT_MOST: usize = 10;
@@ -25,6 +25,7 @@ impl Documents {
         // Every kind that seals something.
         self.reseal_all::<Target>(&mut resealed).await?;
         self.reseal_all::<IdempotencyKey>(&mut resealed).await?;
+        self.reseal_all::<AlertingSettings>(&mut resealed).await?;
         // Last: while anything needs another key, the node is not to start without it.
         if resealed.unreadable.is_empty() {
             self.reseal_key_check().await?;
