@@ -48,6 +48,8 @@ pub struct EngineSettings {
     /// How long a pipeline that has work may make no progress before it is started again. Longer than any one thing
     /// that it does may take.
     pub stall_limit: Duration,
+    /// How long something must be wrong before people are told. It is over when it has not been for twice that.
+    pub alert_after: Duration,
     /// How people are told of incidents.
     pub notifier: Notifier,
 }
@@ -67,6 +69,7 @@ impl Default for EngineSettings {
             halt_recheck: Duration::from_secs(30),
             drift_check: Duration::from_mins(5),
             stall_limit: Duration::from_mins(4),
+            alert_after: Duration::from_secs(30),
             notifier: Notifier::default(),
         }
     }

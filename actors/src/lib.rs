@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod alerting;
 mod cluster;
 mod consumer;
 mod context;

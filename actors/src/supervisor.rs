@@ -2,9 +2,11 @@
 //!
 //! It watches targets and consumers in the store, keeps an actor for each target that this node owns, and tells each of them
 //! what it should be. A target whose actor ends otherwise than by draining is started again, with backoff: nothing that
-//! happens to one takes the node along. Now and then it lets the stream drop the tombstones that nobody needs any more.
+//! happens to one takes the node along. On one node of all it has the duties of the cluster done too: people are told of
+//! incidents, and the stream drops the tombstones that nobody needs any more.
 
-mod owning;
+mod duties;
+pub(crate) mod owning;
 mod tombstones;
 pub(crate) mod watching;
 
@@ -17,7 +19,7 @@ use std::{
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::task::JoinSet;
 
-use self::{owning::Owning, tombstones::drop_tombstones, watching::watch};
+use self::{duties::Duties, owning::Owning, tombstones::drop_tombstones, watching::watch};
 use crate::{
     context::Context,
     flow::restarts::Restarts,
@@ -63,6 +65,7 @@ pub(crate) struct SupervisorState {
     knows_targets: bool,
     targets: HashMap<TargetId, Child>,
     owning: Owning,
+    duties: Duties,
     is_draining: bool,
     tasks: JoinSet<()>,
 }
@@ -103,6 +106,7 @@ impl Actor for Supervisor {
             knows_targets: false,
             targets: HashMap::new(),
             owning,
+            duties: Duties::new(Instant::now()),
             is_draining: false,
             tasks,
         })
@@ -203,6 +207,8 @@ impl SupervisorState {
             self.reconcile(target).await;
         }
         if self.knows_targets && self.knows_consumers {
+            self.owning.weighs(TargetId::DUTIES, 0);
+            self.reconcile(TargetId::DUTIES).await;
             self.owning.knows_targets();
         }
     }
@@ -212,6 +218,9 @@ impl SupervisorState {
         // A target that was told of some of its consumers would take the others for deleted.
         if !(self.knows_targets && self.knows_consumers) || self.is_draining {
             return;
+        }
+        if id == TargetId::DUTIES {
+            return self.do_duties().await;
         }
         let consumers: Vec<_> = self.consumers.get(&id).into_iter().flat_map(HashMap::values).cloned().collect();
         let Some(child) = self.targets.get_mut(&id) else { return };
@@ -242,6 +251,9 @@ impl SupervisorState {
         if self.owning.is_by(actor) {
             return self.left_out(why);
         }
+        if self.duties.are_of(actor) {
+            return self.duties_ended(why).await;
+        }
         let is_it = |child: &Child| child.actor.as_ref().is_some_and(|ours| ours.get_id() == actor.get_id());
         let Some((&id, child)) = self.targets.iter_mut().find(|(_, child)| is_it(child)) else { return };
         child.actor = None;
@@ -269,7 +281,7 @@ impl SupervisorState {
     fn drop_tombstones(&mut self) {
         self.myself.send_after(TOMBSTONES_INTERVAL, || SupervisorMessage::TombstonesDue);
         while self.tasks.try_join_next().is_some() {}
-        if !self.is_chosen() {
+        if self.owning.epoch(TargetId::DUTIES).is_none() {
             return;
         }
         let context = Arc::clone(&self.context);
@@ -282,11 +294,6 @@ impl SupervisorState {
         });
     }
 
-    /// Whether this node is the one, of all, that does what has to be done once: it owns the first of the targets.
-    fn is_chosen(&self) -> bool {
-        self.targets.keys().min().is_none_or(|first| self.owning.epoch(*first).is_some())
-    }
-
     fn drain(&mut self) {
         self.is_draining = true;
         if self.owning.leave() {
@@ -295,11 +302,13 @@ impl SupervisorState {
         for actor in self.targets.values().filter_map(|child| child.actor.as_ref()) {
             let _ = actor.cast(TargetMessage::Drain);
         }
+        self.duties.drain();
         self.stop_if_drained();
     }
 
     fn stop_if_drained(&self) {
-        if self.is_draining && self.owning.is_alone() && self.targets.values().all(|child| child.actor.is_none()) {
+        let has_ended = self.targets.values().all(|child| child.actor.is_none()) && self.duties.have_ended();
+        if self.is_draining && self.owning.is_alone() && has_ended {
             self.myself.stop(None);
         }
     }

@@ -9,7 +9,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use sequin_actors::{
     model::{
         Consumer, ConsumerId, ConsumerStatus, Desired, FieldError, Filter, Metadata, Provider, Rewind, SyncId,
@@ -184,19 +184,16 @@ async fn view(api: &Api, consumer: Consumer) -> Result<ConsumerView, Problem> {
     let mut status: Option<ConsumerStatus> =
         beside_if_readable(&api.documents, consumer.id, &mut unreadable, now).await?;
     if let Some(status) = &mut status
-        && let Some(seen) = seen_by_target(api, &consumer).await?
-        // The one that is nearer: if the clock was set back, that is not the later one.
-        && (now - seen).abs() < (now - status.checked_at).abs()
+        && let Some(of_target) = status_of_target(api, &consumer).await?
     {
-        status.checked_at = seen;
+        status.seen_by(&of_target, &consumer, now);
     }
     Ok(ConsumerView::of(consumer, target, status, unreadable, now))
 }
 
-/// When the target's actor last saw the consumer, which says nothing while there is nothing new.
-async fn seen_by_target(api: &Api, consumer: &Consumer) -> Result<Option<DateTime<Utc>>, Problem> {
+async fn status_of_target(api: &Api, consumer: &Consumer) -> Result<Option<TargetStatus>, Problem> {
     match api.documents.get::<TargetStatus>(consumer.target).await {
-        Ok(status) => Ok(status.and_then(|status| status.value.consumers_seen.get(&consumer.id).copied())),
+        Ok(status) => Ok(status.map(|status| status.value)),
         // What the target's own view says.
         Err(DocumentsError::Unreadable(_)) => Ok(None),
         Err(error) => Err(error.into()),

@@ -1,6 +1,6 @@
 //! Whether all is well with a resource, and if not, why: as it is shown.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use sequin_actors::model::{Reason, Severity};
 use serde::Serialize;
 use utoipa::{ToSchema, openapi::Object};
@@ -56,29 +56,4 @@ impl From<Reason> for ReasonView {
         let Reason { code, severity, summary, since, cause, target, fix } = reason;
         Self { code, severity, summary, since, cause, target, fix }
     }
-}
-
-/// What is to be said of a resource when nobody has reported on it for longer than `stale`: the dead-man's switch.
-///
-/// A report from so far in the future was written before the clock was set back: whoever is alive would have written
-/// another since.
-pub(super) fn silence(
-    reported_at: DateTime<Utc>,
-    stale: TimeDelta,
-    node: Option<&str>,
-    now: DateTime<Utc>,
-) -> Option<Reason> {
-    let node = node.map_or_else(|| "a node".into(), |node| format!("node {node}"));
-    let unheard = format!("nobody has reported on it since {reported_at}");
-    let age = now - reported_at;
-    let (summary, since, fix) = if age > stale {
-        (unheard, reported_at + stale, format!("look whether {node} is alive, and at its log"))
-    } else if age < -stale {
-        let summary = format!("{unheard}, which is in the future: the clock was set back");
-        (summary, now, format!("set the clocks right; look whether {node} is alive, and at its log"))
-    } else {
-        return None;
-    };
-    let cause = Some("its node is down, or can't write to the control store".into());
-    Some(Reason { code: "status_stale".into(), severity: Severity::Error, summary, since, cause, target: None, fix })
 }

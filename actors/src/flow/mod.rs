@@ -1,5 +1,6 @@
 //! The logic of the flow, without I/O: time, randomness and sizes are passed in.
 
+pub mod alerts;
 pub mod backoff;
 pub mod breaker;
 pub mod budget;

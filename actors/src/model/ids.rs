@@ -75,6 +75,9 @@ uuid_id!(
 );
 
 impl TargetId {
+    /// What stands among the targets for the duties of the cluster, which one node at a time has, as it has a target.
+    pub const DUTIES: Self = Self(Uuid::max());
+
     /// A new id, in order of time.
     pub fn generate() -> Self {
         Self(Uuid::now_v7())

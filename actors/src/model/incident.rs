@@ -74,6 +74,18 @@ pub enum Subject {
     },
 }
 
+/// How it came to an end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Resolution {
+    /// Nothing is wrong any more.
+    Recovered,
+    /// Somebody paused the consumer.
+    Paused,
+    /// Somebody deleted what it was about.
+    Deleted,
+}
+
 /// How far behind a consumer is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Behind {
@@ -108,4 +120,6 @@ pub struct Incident {
     pub cleared_at: Option<DateTime<Utc>>,
     /// When that had lasted.
     pub resolved_at: Option<DateTime<Utc>>,
+    /// How it came to an end, once it has.
+    pub resolution: Option<Resolution>,
 }

@@ -16,6 +16,7 @@ mod publication;
 mod quarantine;
 mod record;
 mod secret;
+mod silence;
 mod status;
 mod sync;
 mod target;
@@ -31,7 +32,7 @@ pub use idempotency::IdempotencyKey;
 pub use ids::{
     AuditId, ConsumerId, Idx, IncidentId, NoticeId, Provider, SequinId, SessionId, StreamId, SyncId, TargetId, TokenId,
 };
-pub use incident::{Behind, Incident, IncidentKind, Subject};
+pub use incident::{Behind, Incident, IncidentKind, Resolution, Subject};
 pub use notice::{Delivery, Destination, Notice, NoticeEvent};
 pub use ownership::{Epoch, Ownership, Phase, Revision, Session};
 pub use page::{Entry, Page};
@@ -40,6 +41,7 @@ pub use quarantine::{QuarantineKey, Quarantined};
 pub(crate) use record::MAX_ENVELOPE_BYTES;
 pub use record::{Op, Record, RecordFields};
 pub use secret::Secret;
+pub use silence::{CONSUMER_SILENT, TARGET_SILENT, silence_on_consumer, silence_on_target};
 pub use status::{Applied, ConsumerStatus, Lag, Reason, RunState, Severity, TargetState, TargetStatus};
 pub use sync::{Sync, SyncSettings};
 pub use target::{Connection, Target, Tls, TlsMode};

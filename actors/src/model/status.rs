@@ -81,6 +81,9 @@ pub struct ConsumerStatus {
     pub checkpoint: Idx,
     /// What lies beyond.
     pub lag: Lag,
+    /// In how many seconds nothing will lie beyond any more, at the pace at which that becomes less; `None` if it does not.
+    #[serde(default)]
+    pub eta_seconds: Option<u64>,
     /// Records applied a second, over the last seconds.
     pub records_per_second: f64,
     /// What was applied since the first start.

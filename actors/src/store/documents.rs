@@ -132,8 +132,14 @@ impl Documents {
 
     /// Reads all documents of a kind, those that can't be read included.
     pub async fn all<T: Document>(&self) -> Result<Vec<Result<T, Unreadable>>, DocumentsError> {
+        let found = self.all_versioned::<T>().await?.into_iter();
+        Ok(found.map(|found| found.map(|found| found.value)).collect())
+    }
+
+    /// Reads all documents of a kind with their revisions, those that can't be read included.
+    pub async fn all_versioned<T: Document>(&self) -> Result<Vec<Result<Versioned<T>, Unreadable>>, DocumentsError> {
         let entries = self.entries_under(&prefix::<T>()).await?;
-        Ok(entries.iter().map(|entry| self.read(entry).map(|found| found.value)).collect())
+        Ok(entries.iter().map(|entry| self.read(entry)).collect())
     }
 
     /// Reads all documents that belong to `owner`, those that can't be read included.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::BoxFuture};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use tokio::sync::oneshot;
 
@@ -22,6 +22,9 @@ use crate::{
 
 /// How long a node that has fallen out of the cluster by a fault of its own waits before it takes part again.
 const JOIN_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// Finds out, by a write to the store that begins when it is called, that nobody has taken something over until then.
+pub(crate) type IsOurs = Arc<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
 
 /// By what a node knows that a target is its own.
 pub(super) enum Owning {
@@ -63,16 +66,21 @@ impl Owning {
 
     /// That by which it does, for the database to see.
     pub(super) fn lease(&self, context: &Context, target: TargetId) -> Option<(Epoch, Lease)> {
+        let (epoch, is_ours) = self.claim(target)?;
+        Some((epoch, Lease::new(&context.settings.cluster, target, epoch, is_ours)))
+    }
+
+    /// The epoch in which it does, and the question whether it still does.
+    pub(super) fn claim(&self, target: TargetId) -> Option<(Epoch, IsOurs)> {
         let epoch = self.epoch(target)?;
-        let lease = match self {
-            Self::Alone => Lease::new(&context.settings.cluster, target, epoch, Arc::new(|| async { true }.boxed())),
+        let is_ours: IsOurs = match self {
+            Self::Alone => Arc::new(|| async { true }.boxed()),
             Self::Shared(Shared { cluster, .. }) => {
                 let cluster = cluster.clone();
-                let is_ours = move || is_ours(cluster.clone(), target, epoch).boxed();
-                Lease::new(&context.settings.cluster, target, epoch, Arc::new(is_ours))
+                Arc::new(move || is_ours(cluster.clone(), target, epoch).boxed())
             }
         };
-        Some((epoch, lease))
+        Some((epoch, is_ours))
     }
 
     /// Whether this actor is the one by which the node takes part.
@@ -135,6 +143,7 @@ impl SupervisorState {
         shared.epochs.remove(&target);
         shared.letting_go.insert(target);
         match self.targets.get(&target).and_then(|child| child.actor.as_ref()) {
+            _ if target == TargetId::DUTIES => self.let_duties_go(),
             Some(actor) => drop(actor.cast(TargetMessage::Drain)),
             None => self.owning.drained(target),
         }
@@ -148,6 +157,7 @@ impl SupervisorState {
         for actor in self.targets.values().filter_map(|child| child.actor.as_ref()) {
             actor.kill();
         }
+        self.duties.kill();
     }
 
     /// The node's part in the cluster has ended by a fault.

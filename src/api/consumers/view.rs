@@ -1,23 +1,18 @@
 //! A consumer, as it is shown: what it should be, and what its actor observed.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use sequin_actors::model::{
     Backfill, Consumer, ConsumerStatus, Desired, Filter, Metadata, Reason, RunState, Severity, Target, UnsupportedText,
+    silence_on_consumer,
 };
 use serde::Serialize;
 use utoipa::{ToSchema, openapi::Object};
 use uuid::Uuid;
 
 use super::{
-    super::{
-        openapi::words,
-        reasons::{HealthView, silence},
-    },
+    super::{openapi::words, reasons::HealthView},
     unsupported_text_words,
 };
-
-/// A status that is older than this has nobody who writes it any more.
-const STALE: TimeDelta = TimeDelta::seconds(60);
 
 /// A consumer, as it is shown.
 #[derive(Serialize, ToSchema)]
@@ -187,10 +182,9 @@ fn health(
         _ => Vec::new(),
     };
     let checked_at = status.map(|status| status.checked_at);
-    let node = status.map(|status| status.node.as_str());
     // A report that can't be read is no silence.
     if status.is_some() || unreadable.is_empty() {
-        reasons.extend(silence(checked_at.unwrap_or(consumer.updated_at), STALE, node, now));
+        reasons.extend(silence_on_consumer(consumer, status, now));
     }
     reasons.extend(unreadable);
     let is_starting = match status.map(|status| status.state) {
@@ -226,7 +220,8 @@ impl BackfillView {
 
 #[cfg(test)]
 mod tests {
-    use sequin_actors::model::{Applied, ConsumerId, Idx, Lag, Rewind, SyncId, TableName, TargetId};
+    use chrono::TimeDelta;
+    use sequin_actors::model::{Applied, CONSUMER_SILENT, ConsumerId, Idx, Lag, Rewind, SyncId, TableName, TargetId};
 
     use super::*;
 
@@ -286,7 +281,7 @@ mod tests {
     #[test]
     fn a_consumer_that_nobody_reports_on_is_unhealthy_unless_it_is_a_draft() {
         let now = Utc::now();
-        let long_ago = now - STALE - TimeDelta::seconds(1);
+        let long_ago = now - CONSUMER_SILENT - TimeDelta::seconds(1);
         for (desired, expected) in
             [(Desired::Running, "unhealthy"), (Desired::Paused, "unhealthy"), (Desired::Draft, "initializing")]
         {

@@ -1,19 +1,15 @@
 //! A target, as it is shown: what it should be, and what its actor observed.
 
-use chrono::{DateTime, TimeDelta, Utc};
-use sequin_actors::model::{Connection, Metadata, Reason, Target, TargetState, TargetStatus};
+use chrono::{DateTime, Utc};
+use sequin_actors::model::{Connection, Metadata, Reason, Target, TargetState, TargetStatus, silence_on_target};
 use serde::Serialize;
 use utoipa::{ToSchema, openapi::Object};
 use uuid::Uuid;
 
 use super::super::{
     openapi::{null, words},
-    reasons::{HealthView, silence},
+    reasons::HealthView,
 };
-
-/// A status that is older than this has nobody who writes it any more. One is written at the end of each probe, and the
-/// next takes 30 s of waiting and 10 s of probing at most: one that can't be written is no alarm yet.
-pub(in super::super) const STALE: TimeDelta = TimeDelta::seconds(90);
 
 /// A target, as it is shown.
 #[derive(Serialize, ToSchema)]
@@ -118,10 +114,9 @@ impl TargetView {
 
 fn health(target: &Target, status: Option<&TargetStatus>, unreadable: Vec<Reason>, now: DateTime<Utc>) -> HealthView {
     let checked_at = status.map(|status| status.checked_at);
-    let node = status.map(|status| status.node.as_str());
     // A report that can't be read is no silence.
     let is_to_be_heard = status.is_some() || unreadable.is_empty();
-    let silence = silence(checked_at.unwrap_or(target.created_at), STALE, node, now).filter(|_| is_to_be_heard);
+    let silence = silence_on_target(target, status, now).filter(|_| is_to_be_heard);
     let mut reasons = unreadable;
     reasons.extend(silence);
     for reason in &mut reasons {
@@ -163,7 +158,7 @@ mod tests {
             consumers_seen: HashMap::default(),
             node: "n1".into(),
         };
-        let (longest_silence, too_long) = (TimeDelta::seconds(40), STALE + TimeDelta::seconds(1));
+        let (longest_silence, too_long) = (TimeDelta::seconds(40), TARGET_SILENT + TimeDelta::seconds(1));
         for state in [TargetState::Connecting, TargetState::Healthy, TargetState::Unhealthy] {
             for age in [too_long, -too_long] {
                 let health = health(&target(now), Some(&status(state, age)), Vec::new(), now);
@@ -183,7 +178,7 @@ mod tests {
     fn a_target_that_nobody_has_ever_reported_on_is_given_the_same_time() {
         let now = Utc::now();
         let after = |age| health(&target(now - age), None, Vec::new(), now).status;
-        assert_eq!([after(STALE), after(STALE + TimeDelta::seconds(1))], ["initializing", "unhealthy"]);
+        assert_eq!([after(TARGET_SILENT), after(TARGET_SILENT + TimeDelta::seconds(1))], ["initializing", "unhealthy"]);
     }
 
     #[test]
@@ -198,7 +193,7 @@ mod tests {
             target: None,
             fix: String::new(),
         };
-        let health = health(&target(now - STALE * 2), None, vec![reason], now);
+        let health = health(&target(now - TARGET_SILENT * 2), None, vec![reason], now);
         let codes: Vec<_> = health.reasons.iter().map(|reason| reason.code.as_str()).collect();
         assert_eq!((health.status, codes), ("unhealthy", vec!["unreadable"]));
     }

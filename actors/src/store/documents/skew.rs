@@ -12,10 +12,11 @@ use uuid::Uuid;
 
 use super::{tests::target, *};
 use crate::model::{
-    Applied, AuditEntry, AuditId, Backfill, Checkpoint, CollectionVersion, Consumer, ConsumerId, ConsumerStatus,
-    Desired, Filter, IdempotencyKey, Idx, Lag, Metadata, Provider, QuarantineKey, Quarantined, Reason, Rewind, Role,
-    RunState, Secret, SequinId, Severity, SyncId, SyncSettings, TableId, TableName, TargetState, TargetStatus, Token,
-    TokenHash, TokenId, UnsupportedText,
+    AlertingSettings, Applied, AuditEntry, AuditId, Backfill, Behind, Checkpoint, CollectionVersion, Consumer,
+    ConsumerId, ConsumerStatus, Delivery, Desired, Destination, Filter, IdempotencyKey, Idx, Incident, IncidentId,
+    IncidentKind, Lag, Metadata, Notice, NoticeEvent, NoticeId, Provider, QuarantineKey, Quarantined, Reason,
+    Resolution, Rewind, Role, RunState, Secret, SequinId, Severity, Subject, SyncId, SyncSettings, TableId, TableName,
+    TargetState, TargetStatus, Token, TokenHash, TokenId, UnsupportedText, Webhook, WebhookFormat,
 };
 
 type Fields = Vec<(String, Vec<u8>)>;
@@ -155,12 +156,17 @@ fn what_the_actors_write() {
         backfill: Some(backfill()),
         checkpoint: Idx(7),
         lag: Lag { records: 1, oldest_published_at: Some(at()) },
+        eta_seconds: None,
         records_per_second: 1.5,
         applied: Applied::default(),
         quarantined: 0,
         node: "n1".into(),
     };
-    is_read_across_releases(&status, &["quarantined", "applied.replaced_text"], &["lag", "applied", "backfill"]);
+    is_read_across_releases(
+        &status,
+        &["quarantined", "eta_seconds", "applied.replaced_text"],
+        &["lag", "applied", "backfill"],
+    );
     let status = TargetStatus {
         state: TargetState::Unhealthy,
         reason: Some(reason()),
@@ -227,4 +233,40 @@ fn what_the_api_writes_beside_them() {
     let id = Uuid::from_u128(5);
     let key = IdempotencyKey { id, resource: "/v1/targets".into(), fingerprint, is_made: true, used_at: at() };
     is_read_across_releases(&key, &[], &[]);
+}
+
+#[test]
+fn what_people_are_told_of() {
+    let incident = Incident {
+        id: IncidentId(Uuid::from_u128(4)),
+        kind: IncidentKind::ConsumerBehind,
+        subject: Subject::Consumer { id: ConsumerId::generate(), name: "all".into(), target: "app".into() },
+        consumers: 1,
+        records: Some(3),
+        behind: Some(Behind { records: 5, oldest_published_at: Some(at()), eta_seconds: Some(9) }),
+        reason: reason(),
+        opened_at: at(),
+        cleared_at: None,
+        resolved_at: Some(at()),
+        resolution: Some(Resolution::Recovered),
+    };
+    is_read_across_releases(&incident, &[], &["behind", "reason"]);
+    let to = |delivery| (Destination::Email("ops@example.com".into()), delivery);
+    let notice = Notice {
+        id: NoticeId(Uuid::from_u128(5)),
+        event: NoticeEvent::Opened,
+        incidents: vec![incident.id],
+        shown: vec![incident],
+        counts: Vec::new(),
+        made_at: at(),
+        deliveries: vec![
+            to(Delivery::Pending { attempts: 1, next_at: at(), error: Some("451".into()) }),
+            to(Delivery::Delivered { at: at() }),
+        ],
+    };
+    is_read_across_releases(&notice, &["counts"], &[]);
+    let url = Secret::new("https://hooks.example.com/secret");
+    let webhook = Webhook { name: "ops".into(), url, format: WebhookFormat::Slack, secret: None };
+    let settings = AlertingSettings { webhooks: vec![webhook], ..AlertingSettings::default() };
+    is_read_across_releases(&settings, &[], &[]);
 }

@@ -1,0 +1,51 @@
+//! Delivering what is to be said: one notice at a time to each destination.
+
+use std::{panic::AssertUnwindSafe, sync::Arc};
+
+use chrono::Utc;
+use futures_util::FutureExt;
+
+use super::{AlertingMessage, AlertingState};
+use crate::{
+    flow::alerts::Due,
+    model::{Destination, NoticeId},
+    notify::DeliveryError,
+};
+
+impl AlertingState {
+    /// Delivers what is due. Everything that was decided is saved by now.
+    pub(super) fn deliver(&mut self) {
+        while self.delivering.try_join_next().is_some() {}
+        if self.is_draining {
+            return;
+        }
+        let Some(known) = &self.known else { return };
+        for Due { notice, destination } in known.notices.due(&self.busy, Utc::now()) {
+            self.busy.insert(destination.clone());
+            let (myself, is_ours) = (self.myself.clone(), Arc::clone(&self.arguments.is_ours));
+            let (notifier, settings) = (self.arguments.context.settings.notifier.clone(), self.settings());
+            self.delivering.spawn(async move {
+                // A node that was taken for dead is not to say what another has said since.
+                if !is_ours().await {
+                    return;
+                }
+                let delivery = AssertUnwindSafe(notifier.deliver(&notice, &destination, &settings));
+                let panicked = |_| DeliveryError { message: "the delivery panicked".into(), is_permanent: false };
+                let outcome = delivery.catch_unwind().await.map_err(panicked).flatten();
+                let _ = myself.cast(AlertingMessage::Tried(notice.id, destination, outcome));
+            });
+        }
+    }
+
+    pub(super) fn tried(&mut self, id: NoticeId, destination: Destination, outcome: Result<(), DeliveryError>) {
+        let Some(known) = &mut self.known else { return };
+        match &outcome {
+            Ok(()) => tracing::info!(notice = %id, ?destination, "people were told"),
+            Err(error) => tracing::warn!(notice = %id, ?destination, %error, "a notice was not delivered"),
+        }
+        let failed = outcome.err().map(|error| (error.message, error.is_permanent));
+        known.notices.tried(id, &destination, failed, Utc::now(), fastrand::f64());
+        self.tried.insert(destination, id);
+        self.look();
+    }
+}
