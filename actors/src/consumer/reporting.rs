@@ -7,7 +7,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{ConsumerMessage, ConsumerState, Happening, Mode, tell};
 use crate::{
-    flow::progress::Progress,
+    flow::progress::{LagLimit, Progress},
     model::{Checkpoint, ConsumerStatus, Reason, RunState},
     pipeline::{Quarantine, SavedCheckpoint, reason},
     store::{DocumentsError, StoreError},
@@ -35,6 +35,14 @@ impl ConsumerState {
         let now = Instant::now();
         if let Some(progress) = &mut self.progress {
             progress.tick(now - self.ticked_at);
+            let is_for_others = match &self.mode {
+                Mode::Paused | Mode::Halted(_) => true,
+                Mode::Waiting(reason) => reason.target.is_some(),
+                _ => false,
+            };
+            if is_for_others {
+                progress.is_excused(Utc::now());
+            }
         }
         self.ticked_at = now;
         self.arguments.seen.now();
@@ -174,11 +182,13 @@ impl ConsumerState {
     fn status(&self) -> ConsumerStatus {
         let now = Utc::now();
         let (state, mut reasons) = self.observe();
+        let is_running = matches!(self.mode, Mode::Running(_));
         let nothing_yet = Progress::resume(Checkpoint::default());
         let progress = self.progress.as_ref().unwrap_or(&nothing_yet);
-        let threshold = Duration::from_secs(self.arguments.consumer.lag_threshold_seconds.into());
+        let limit = LagLimit::of(&self.arguments.consumer);
         if state != RunState::Paused {
-            reasons.extend(progress.behind(threshold, now));
+            reasons.extend(progress.behind(limit, now));
+            reasons.extend(is_running.then(|| progress.stalled_backfill(limit, now)).flatten());
             reasons.extend(self.quarantine.iter().flat_map(|quarantine| quarantine.reasons()));
             reasons.extend(self.warnings.iter().chain(&self.unsaved).cloned());
         }

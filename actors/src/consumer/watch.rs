@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use chrono::Utc;
 use tokio::time::Instant;
 
 use super::{ConsumerState, Happening, Mode, reporting::TICK};
@@ -114,7 +115,7 @@ impl ConsumerState {
 
     pub(super) fn measured(&mut self, lag: Lag, beyond_backfill: u64, stream: Option<StreamId>, took: Duration) {
         if let Some(progress) = &mut self.progress {
-            progress.measured(lag, beyond_backfill);
+            progress.measured(lag, beyond_backfill, Utc::now());
             progress.reads(stream);
         }
         // The next tick is soon enough, unless measuring is expensive.

@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 
 use super::rate::Rate;
 use crate::model::{
-    Applied, Astray, Backfill, Checkpoint, ConsumerStatus, Idx, Lag, Reason, RowAhead, RunState, Severity, StreamId,
-    TableId,
+    Applied, Astray, Backfill, Checkpoint, Consumer, ConsumerStatus, Idx, Lag, Reason, RowAhead, RunState, Severity,
+    StreamId, TableId,
 };
 
 /// How far a consumer is, across all its pipelines.
@@ -16,6 +16,10 @@ pub struct Progress {
     checkpoint: Checkpoint,
     saved: Checkpoint,
     lag: Lag,
+    /// How fast that becomes less.
+    shrinking: Shrinking,
+    /// When it last got on, or was not to.
+    got_on_at: Option<DateTime<Utc>>,
     rate: Rate,
     /// Records brought since the rate was last observed.
     recently: u64,
@@ -23,11 +27,74 @@ pub struct Progress {
     astray: Option<Astray>,
 }
 
+/// How much may lie beyond a checkpoint before a consumer counts as behind.
+#[derive(Clone, Copy, Debug)]
+pub struct LagLimit {
+    /// How old the oldest record may be.
+    pub age: Duration,
+    /// How many records there may be, if that matters.
+    pub records: Option<u64>,
+}
+
+impl LagLimit {
+    /// What a consumer allows.
+    pub fn of(consumer: &Consumer) -> Self {
+        Self {
+            age: Duration::from_secs(consumer.lag_threshold_seconds.into()),
+            records: consumer.lag_threshold_records,
+        }
+    }
+}
+
+/// How fast records that wait become fewer, while as many come as come.
+#[derive(Debug, Default)]
+struct Shrinking {
+    last: Option<(u64, DateTime<Utc>)>,
+    /// Records a second, averaged with weights that fall off with age; negative while there are ever more.
+    per_second: Option<f64>,
+}
+
+impl Shrinking {
+    /// How much of what the average shows is older than this: about a third.
+    const WINDOW: f64 = 20.0;
+
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    fn observe(&mut self, records: u64, now: DateTime<Utc>) {
+        let Some((before, at)) = self.last.replace((records, now)) else { return };
+        let seconds = (now - at).to_std().unwrap_or_default().as_secs_f64();
+        if seconds > 0.0 {
+            let rate = (before as f64 - records as f64) / seconds;
+            let averaged = self.per_second.unwrap_or(rate);
+            self.per_second = Some(averaged + (1.0 - (-seconds / Self::WINDOW).exp()) * (rate - averaged));
+        }
+    }
+
+    /// In how many seconds none of `records` will be left.
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "an estimate, of a positive number of seconds"
+    )]
+    fn eta(&self, records: u64) -> Option<u64> {
+        let per_second = self.per_second.filter(|rate| *rate > 0.0)?;
+        (records > 0).then(|| (records as f64 / per_second).ceil() as u64)
+    }
+}
+
 impl Progress {
     /// Goes on from what the store holds.
     pub fn resume(checkpoint: Checkpoint) -> Self {
-        let (lag, rate) = (Lag::default(), Rate::default());
-        Self { saved: checkpoint.clone(), checkpoint, lag, rate, recently: 0, astray: None }
+        Self {
+            saved: checkpoint.clone(),
+            checkpoint,
+            lag: Lag::default(),
+            shrinking: Shrinking::default(),
+            got_on_at: None,
+            rate: Rate::default(),
+            recently: 0,
+            astray: None,
+        }
     }
 
     /// The checkpoint does not say where to go on in the stream that is there.
@@ -72,6 +139,9 @@ impl Progress {
 
     /// Everything up to `idx` is in the table.
     pub fn reached(&mut self, idx: Idx, now: DateTime<Utc>) {
+        if idx != self.checkpoint.idx {
+            self.got_on_at = Some(now);
+        }
         self.checkpoint.idx = idx;
         if let Some(backfill) = &mut self.checkpoint.backfill
             && backfill.finished_at.is_none()
@@ -83,7 +153,11 @@ impl Progress {
     }
 
     /// The stream was asked what lies beyond the checkpoint, and how much of that lies beyond the backfill too.
-    pub fn measured(&mut self, lag: Lag, beyond_backfill: u64) {
+    pub fn measured(&mut self, lag: Lag, beyond_backfill: u64, now: DateTime<Utc>) {
+        if lag.records == 0 {
+            self.is_excused(now);
+        }
+        self.shrinking.observe(lag.records, now);
         self.lag = lag;
         if let Some(backfill) = &mut self.checkpoint.backfill
             && backfill.finished_at.is_none()
@@ -137,20 +211,45 @@ impl Progress {
         if self.unfinished_backfill().is_some() { RunState::Backfilling } else { RunState::Live }
     }
 
-    /// Says that the consumer is behind, if it is: its oldest unapplied record is older than `threshold`.
+    /// It is not its fault that it does not get on now.
+    pub fn is_excused(&mut self, now: DateTime<Utc>) {
+        self.got_on_at = Some(now);
+    }
+
+    /// Says that the consumer is behind, if it is: more records wait than `limit` allows, or for longer.
     ///
     /// A backfill is not behind.
-    pub fn behind(&self, threshold: Duration, now: DateTime<Utc>) -> Option<Reason> {
+    pub fn behind(&self, limit: LagLimit, now: DateTime<Utc>) -> Option<Reason> {
         let oldest = self.lag.oldest_published_at.filter(|_| self.unfinished_backfill().is_none())?;
         let age = (now - oldest).to_std().unwrap_or_default();
-        (age > threshold).then(|| Reason {
+        let is_late = age > limit.age;
+        let are_many = limit.records.is_some_and(|most| self.lag.records > most);
+        let reason = Reason {
             code: "behind".into(),
             severity: Severity::Error,
             summary: format!("{} records wait, the oldest for {} s", self.lag.records, age.as_secs()),
-            since: oldest + threshold,
+            since: if is_late { oldest + limit.age } else { oldest },
             cause: Some("records come faster than the table takes them, or something holds the table up".into()),
             target: None,
-            fix: "look at the target's load and locks; raise lag_threshold_seconds if this is as it should be".into(),
+            fix: "look at the target's load and locks; raise lag_threshold_seconds or lag_threshold_records if this is as it \
+                  should be"
+                .into(),
+        };
+        (is_late || are_many).then_some(reason)
+    }
+
+    /// Says that the backfill, which is under way, does not get on, if it has not for longer than `limit` allows.
+    pub fn stalled_backfill(&self, limit: LagLimit, now: DateTime<Utc>) -> Option<Reason> {
+        let since = self.got_on_at.filter(|_| self.unfinished_backfill().is_some() && self.has_lag())?;
+        let still = (now - since).to_std().unwrap_or_default();
+        (still > limit.age).then(|| Reason {
+            code: "backfill_stalled".into(),
+            severity: Severity::Error,
+            summary: format!("the backfill has made no progress for {} s", still.as_secs()),
+            since: since + limit.age,
+            cause: Some("the table takes nothing, though its database answers: something holds it up".into()),
+            target: None,
+            fix: "look for locks on the table and for what the database waits for; look at this node's log".into(),
         })
     }
 
@@ -170,7 +269,7 @@ impl Progress {
             backfill: self.checkpoint.backfill.clone(),
             checkpoint: self.checkpoint.idx,
             lag: self.lag,
-            eta_seconds: None,
+            eta_seconds: self.shrinking.eta(self.lag.records),
             records_per_second: self.rate.per_second(),
             applied: self.checkpoint.applied,
             quarantined,
@@ -193,10 +292,14 @@ mod tests {
         Lag { records, oldest_published_at: Some(DateTime::UNIX_EPOCH) }
     }
 
+    fn limit(seconds: u64) -> LagLimit {
+        LagLimit { age: Duration::from_secs(seconds), records: None }
+    }
+
     #[test]
     fn a_backfill_counts_what_was_brought_and_what_moved_on_and_ends_at_its_end() {
         let mut progress = backfilling(100, 100);
-        progress.measured(lag(130), 70);
+        progress.measured(lag(130), 70, Utc::now());
         let done = |progress: &Progress| progress.checkpoint.backfill.as_ref().expect("a backfill").done;
         assert_eq!((done(&progress), progress.run_state()), (40, RunState::Backfilling));
         progress.reached(Idx(99), Utc::now());
@@ -209,12 +312,12 @@ mod tests {
     fn a_consumer_is_behind_when_its_oldest_record_is_old_but_not_in_a_backfill() {
         let now = DateTime::UNIX_EPOCH + Duration::from_secs(400);
         let mut progress = backfilling(100, 100);
-        progress.measured(lag(5), 5);
-        assert_eq!(progress.behind(Duration::from_secs(300), now), None);
+        progress.measured(lag(5), 5, now);
+        assert_eq!(progress.behind(limit(300), now), None);
         progress.reached(Idx(100), now);
-        let reason = progress.behind(Duration::from_secs(300), now).expect("behind");
+        let reason = progress.behind(limit(300), now).expect("behind");
         assert_eq!(reason.since, DateTime::UNIX_EPOCH + Duration::from_secs(300));
-        assert_eq!(progress.behind(Duration::from_secs(500), now), None);
+        assert_eq!(progress.behind(limit(500), now), None);
     }
 
     #[test]
@@ -223,11 +326,11 @@ mod tests {
         let (before, long_after) =
             (published - Duration::from_secs(1_000_000), published + Duration::from_secs(1 << 40));
         let mut progress = Progress::resume(Checkpoint::default());
-        progress.measured(lag(5), 0);
-        assert_eq!(progress.behind(Duration::ZERO, before), None);
-        assert!(progress.behind(Duration::from_secs(u32::MAX.into()), long_after).is_some());
-        progress.measured(Lag::default(), 0);
-        assert_eq!(progress.behind(Duration::ZERO, long_after), None);
+        progress.measured(lag(5), 0, before);
+        assert_eq!(progress.behind(limit(0), before), None);
+        assert!(progress.behind(limit(u32::MAX.into()), long_after).is_some());
+        progress.measured(Lag::default(), 0, before);
+        assert_eq!(progress.behind(limit(0), long_after), None);
     }
 
     #[test]
@@ -253,5 +356,46 @@ mod tests {
         let unsaved = progress.unsaved().expect("moved");
         progress.saved(unsaved);
         assert_eq!(progress.unsaved(), None);
+    }
+
+    #[test]
+    fn so_many_records_can_be_too_many_however_young_they_are() {
+        let mut progress = Progress::resume(Checkpoint::default());
+        let now = DateTime::UNIX_EPOCH + Duration::from_secs(10);
+        progress.measured(lag(1001), 0, now);
+        let most = |records| LagLimit { records: Some(records), ..limit(300) };
+        assert_eq!(progress.behind(most(1001), now), None);
+        assert_eq!(progress.behind(most(1000), now).expect("behind").since, DateTime::UNIX_EPOCH);
+    }
+
+    #[test]
+    fn a_backfill_that_makes_no_progress_is_told_for_that_unless_it_could_not() {
+        let at = |seconds| DateTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        let mut progress = backfilling(100, 100);
+        progress.reached(Idx(1), at(0));
+        progress.measured(lag(99), 0, at(0));
+        assert_eq!(progress.stalled_backfill(limit(300), at(300)), None);
+        let reason = progress.stalled_backfill(limit(300), at(301)).expect("stalled");
+        assert_eq!((reason.code.as_str(), reason.since), ("backfill_stalled", at(300)));
+        progress.is_excused(at(301));
+        assert_eq!(progress.stalled_backfill(limit(300), at(600)), None);
+        progress.reached(Idx(100), at(700));
+        assert_eq!(progress.stalled_backfill(limit(300), at(5000)), None, "it is over");
+    }
+
+    #[test]
+    fn it_is_estimated_when_none_will_be_left_from_how_fast_they_become_fewer() {
+        let mut shrinking = Shrinking::default();
+        let at = |seconds| DateTime::UNIX_EPOCH + Duration::from_secs(seconds);
+        assert_eq!(shrinking.eta(1000), None);
+        for second in 0..100 {
+            shrinking.observe(10_000 - second * 50, at(second));
+        }
+        assert_eq!(shrinking.eta(5000), Some(100));
+        assert_eq!(shrinking.eta(0), None);
+        for second in 100..300 {
+            shrinking.observe(5000 + second, at(second));
+        }
+        assert_eq!(shrinking.eta(5300), None, "there are ever more");
     }
 }

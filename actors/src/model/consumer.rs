@@ -24,6 +24,9 @@ pub struct Consumer {
     pub unsupported_text: UnsupportedText,
     /// How old the oldest unapplied record may be before the consumer counts as behind, in seconds.
     pub lag_threshold_seconds: u32,
+    /// How many records may wait before it does, if that matters.
+    #[serde(default)]
+    pub lag_threshold_records: Option<u64>,
     /// The customer's notes.
     pub metadata: Metadata,
     /// What it should be doing.

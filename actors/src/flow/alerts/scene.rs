@@ -193,6 +193,7 @@ fn consumer(number: u128, target: TargetId, now: DateTime<Utc>) -> Consumer {
         table: TableName { schema: "sequin".into(), table: "all".into() },
         unsupported_text: UnsupportedText::default(),
         lag_threshold_seconds: 300,
+        lag_threshold_records: None,
         metadata: Metadata::new(),
         desired: Desired::Running,
         attempt: 1,

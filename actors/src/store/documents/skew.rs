@@ -126,6 +126,7 @@ fn targets_and_consumers() {
         table: TableName { schema: "sequin".into(), table: "all".into() },
         unsupported_text: UnsupportedText::default(),
         lag_threshold_seconds: 300,
+        lag_threshold_records: None,
         metadata: Metadata::new(),
         desired: Desired::Running,
         attempt: 3,
