@@ -158,6 +158,7 @@ pub(super) struct Backfill {
 pub(super) struct Lag {
     pub(super) records: u64,
     pub(super) seconds: Option<f64>,
+    pub(super) eta_seconds: Option<f64>,
 }
 
 #[derive(Clone, Copy, Deserialize)]

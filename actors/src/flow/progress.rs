@@ -170,6 +170,7 @@ impl Progress {
             backfill: self.checkpoint.backfill.clone(),
             checkpoint: self.checkpoint.idx,
             lag: self.lag,
+            eta_seconds: None,
             records_per_second: self.rate.per_second(),
             applied: self.checkpoint.applied,
             quarantined,

@@ -177,6 +177,7 @@ mod tests {
             table: TableName { schema: "s".into(), table: "t".into() },
             unsupported_text: UnsupportedText::default(),
             lag_threshold_seconds: 300,
+            lag_threshold_records: None,
             metadata: Metadata::new(),
             desired: Desired::Running,
             attempt: 0,

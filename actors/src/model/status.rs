@@ -81,6 +81,9 @@ pub struct ConsumerStatus {
     pub checkpoint: Idx,
     /// What lies beyond.
     pub lag: Lag,
+    /// In how many seconds nothing will, at the pace at which it becomes less; `None` if that is not known.
+    #[serde(default)]
+    pub eta_seconds: Option<u64>,
     /// Records applied a second, over the last seconds.
     pub records_per_second: f64,
     /// What was applied since the first start.

@@ -125,6 +125,7 @@ fn targets_and_consumers() {
         table: TableName { schema: "sequin".into(), table: "all".into() },
         unsupported_text: UnsupportedText::default(),
         lag_threshold_seconds: 300,
+        lag_threshold_records: None,
         metadata: Metadata::new(),
         desired: Desired::Running,
         attempt: 3,
@@ -132,7 +133,7 @@ fn targets_and_consumers() {
         created_at: at(),
         updated_at: at(),
     };
-    is_read_across_releases(&consumer, &["rewind"], &["table", "rewind"]);
+    is_read_across_releases(&consumer, &["rewind", "lag_threshold_records"], &["table", "rewind"]);
 }
 
 #[test]
@@ -155,12 +156,14 @@ fn what_the_actors_write() {
         backfill: Some(backfill()),
         checkpoint: Idx(7),
         lag: Lag { records: 1, oldest_published_at: Some(at()) },
+        eta_seconds: None,
         records_per_second: 1.5,
         applied: Applied::default(),
         quarantined: 0,
         node: "n1".into(),
     };
-    is_read_across_releases(&status, &["quarantined", "applied.replaced_text"], &["lag", "applied", "backfill"]);
+    let since = ["quarantined", "applied.replaced_text", "eta_seconds"];
+    is_read_across_releases(&status, &since, &["lag", "applied", "backfill"]);
     let status = TargetStatus {
         state: TargetState::Unhealthy,
         reason: Some(reason()),
