@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use axum::Json;
+use axum::{
+    Json,
+    http::{HeaderMap, header},
+};
 use chrono::Utc;
 use futures_util::future::join_all;
 use sequin_actors::model::{AlertingSettings, Destination, Notice, NoticeEvent, NoticeId};
@@ -20,7 +23,7 @@ use crate::api::{
 /// How long a delivery may take: shorter than a request.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// Whom to tell: everybody, unless one is named. No body is as good as an empty object.
+/// Whom to tell: everybody, unless one is named. No body at all is as good as an empty object.
 #[derive(Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(as = AlertingTestRequest, example = json!({}))]
@@ -72,10 +75,11 @@ pub(in crate::api) fn channel(destination: &Destination) -> (&'static str, &str)
     responses((status = 200, description = "What came of it", body = TestedView), Conflict))]
 pub(in crate::api) async fn test(
     api: State,
+    headers: HeaderMap,
     LimitedBytes(bytes): LimitedBytes<JSON_LIMIT>,
 ) -> Result<Json<TestedView>, Problem> {
-    let request: TestRequest =
-        if bytes.trim_ascii().is_empty() { TestRequest::default() } else { parse_object(&bytes)? };
+    let has_body = !bytes.is_empty() || headers.contains_key(header::CONTENT_TYPE);
+    let request: TestRequest = if has_body { parse_object(&bytes)? } else { TestRequest::default() };
     let settings = current(&api).await?.value;
     let destinations = request.destinations(&settings)?;
     let (id, event, made_at) = (NoticeId::generate(), NoticeEvent::Test, Utc::now());
