@@ -139,6 +139,7 @@ pub(crate) fn consumer(name: &str, target: TargetId, filter: Filter, table: &Tab
         table: table.clone(),
         unsupported_text: UnsupportedText::default(),
         lag_threshold_seconds: 300,
+        lag_threshold_records: None,
         metadata: Metadata::new(),
         desired: Desired::Running,
         attempt: 0,

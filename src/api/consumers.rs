@@ -63,6 +63,9 @@ pub(super) struct ConsumerRequest {
     #[serde(default = "default_lag_threshold")]
     #[schema(minimum = 1, default = default_lag_threshold)]
     lag_threshold_seconds: u32,
+    /// How many unapplied records there may be before the consumer counts as behind too; without it, any number.
+    #[schema(minimum = 1)]
+    lag_threshold_records: Option<u64>,
 }
 
 /// Which records it forwards: those of a provider, or of a sync.
@@ -118,6 +121,7 @@ impl ConsumerRequest {
             table: TableName { schema: self.schema, table: self.table },
             unsupported_text: self.unsupported_text,
             lag_threshold_seconds: self.lag_threshold_seconds,
+            lag_threshold_records: self.lag_threshold_records,
             metadata: self.metadata,
             desired: Desired::Draft,
             attempt: 0,

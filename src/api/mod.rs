@@ -3,6 +3,7 @@
 //! It writes desired state and reads status. What acts on it are the actors, on whatever node.
 
 mod access;
+mod alerting;
 mod audit;
 mod body;
 mod change;
@@ -12,6 +13,7 @@ mod docs;
 mod encryption_keys;
 mod health;
 mod idempotency;
+mod incidents;
 mod nodes;
 mod openapi;
 mod problem;
@@ -20,6 +22,7 @@ mod reasons;
 mod records;
 mod request_id;
 mod resources;
+mod secret;
 mod syncs;
 mod targets;
 mod tokens;
@@ -49,6 +52,8 @@ pub use openapi::openapi_json;
 use problem::Problem;
 use syncs::settings::KnownSettings;
 
+use crate::config::AlertingConfig;
+
 /// How long a request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -57,6 +62,7 @@ pub struct Api {
     stream: Arc<dyn RecordStream>,
     documents: Documents,
     inspector: Inspector,
+    telling: AlertingConfig,
     access: Access,
     audit: AuditLog,
     /// The name of the node where there is no other.
@@ -67,18 +73,19 @@ pub struct Api {
 }
 
 impl Api {
-    /// An API over these, at a node that is `alone` or one of many, for whoever bears the admin token or one that the documents hold.
+    /// An API over these, at a node that is told how to tell people, and is `alone` or one of many, for whoever bears the admin token or one that the documents hold.
     pub async fn open(
         stream: Arc<dyn RecordStream>,
         documents: Documents,
         inspector: Inspector,
+        telling: AlertingConfig,
         admin_token: &Secret,
         alone: Option<String>,
     ) -> Result<Self, DocumentsError> {
         let access = Access::open(&documents, admin_token).await?;
         let settings = KnownSettings::open(&documents).await?;
         let (publishing, audit) = (records::Room::default(), AuditLog::default());
-        Ok(Self { stream, documents, inspector, access, audit, alone, settings, publishing })
+        Ok(Self { stream, documents, inspector, telling, access, audit, alone, settings, publishing })
     }
 
     /// What goes on beside the requests, for as long as there are any: what other nodes write of tokens and syncs is heard
@@ -125,6 +132,11 @@ fn protected() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(collections::begin_version))
         .routes(routes!(collections::activate_version))
         .routes(routes!(nodes::list))
+        .routes(routes!(incidents::list))
+        .routes(routes!(incidents::read))
+        .routes(routes!(alerting::read, alerting::write::put))
+        .routes(routes!(alerting::test::test))
+        .routes(routes!(alerting::compare::compare_secrets))
         .routes(routes!(tokens::list, tokens::create))
         .routes(routes!(tokens::read, tokens::delete))
         .routes(routes!(audit::list))

@@ -56,6 +56,7 @@ use super::{Problem, access::needed};
         (name = "consumers", description = "What is forwarded, and to which table."),
         (name = "quarantine", description = "The records that a consumer's database refused."),
         (name = "syncs", description = "Providers and syncs, as the stream knows them."),
+        (name = "alerting", description = "What is wrong for long enough that somebody should know, and whom to tell."),
         (name = "access", description = "Who may do what: tokens, the audit log, and encryption keys."),
         (name = "node", description = "Whether the node lives and is ready, and what it can do."),
     ),
@@ -125,13 +126,14 @@ impl IntoParams for IfMatch {
 }
 
 /// What the parameters of paths are.
-const PATH_PARAMETERS: [(&str, &str); 6] = [
+const PATH_PARAMETERS: [(&str, &str); 7] = [
     ("target", "The target's id or name."),
     ("consumer", "The consumer's id or name."),
     ("sync", "The sync's id."),
     ("collection", "The collection's id, as it was published."),
     ("record", "The record's `sequin_id`."),
     ("token", "The token's id or name."),
+    ("incident", "The incident's id."),
 ];
 
 /// Adds to the calls what follows from their shape.

@@ -106,13 +106,17 @@ impl<T> List<T> {
         for found in page.data {
             match found {
                 Ok((_, view)) => list.data.push(view),
-                Err(unreadable) => {
-                    tracing::error!(%unreadable, "left out of a list, which says so");
-                    list.unreadable.push(UnreadableView::of(&unreadable));
-                }
+                Err(unreadable) => list = list.without(&unreadable),
             }
         }
         list
+    }
+
+    /// Says that something is there too that can't be read.
+    pub(super) fn without(mut self, unreadable: &Unreadable) -> Self {
+        tracing::error!(%unreadable, "left out of a list, which says so");
+        self.unreadable.push(UnreadableView::of(unreadable));
+        self
     }
 }
 

@@ -2,7 +2,6 @@
 
 pub(super) mod compare;
 pub(super) mod patch;
-mod secret;
 mod view;
 
 use std::collections::HashMap;
@@ -21,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema, openapi::Object};
 
-use self::{secret::SecretText, view::TargetView};
+use self::view::TargetView;
 use super::{
     Api, State,
     body::{Params, Path},
@@ -30,6 +29,7 @@ use super::{
     problem::Problem,
     reasons::severity_words,
     resources::{List, PageParams, SqlView, beside_if_readable, check_if_match, find, with_etag},
+    secret::SecretText,
 };
 
 /// A target, as it is asked for.

@@ -158,6 +158,7 @@ pub(super) struct Backfill {
 pub(super) struct Lag {
     pub(super) records: u64,
     pub(super) seconds: Option<f64>,
+    pub(super) eta_seconds: Option<f64>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -309,6 +310,76 @@ pub(super) struct Node {
     pub(super) name: String,
     pub(super) targets: Vec<Named>,
     pub(super) seen_at: DateTime<Utc>,
+}
+
+/// Something that is or was wrong.
+#[derive(Deserialize)]
+pub(super) struct Incident {
+    pub(super) id: String,
+    pub(super) kind: String,
+    pub(super) status: String,
+    pub(super) title: String,
+    pub(super) consumers: u64,
+    pub(super) reason: Reason,
+    pub(super) opened_at: DateTime<Utc>,
+    pub(super) resolved_at: Option<DateTime<Utc>>,
+    pub(super) notices: Vec<Notice>,
+    pub(super) url: Option<String>,
+}
+
+/// What was said of it.
+#[derive(Deserialize)]
+pub(super) struct Notice {
+    pub(super) event: String,
+    pub(super) at: DateTime<Utc>,
+    pub(super) deliveries: Vec<Delivery>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Delivery {
+    pub(super) channel: String,
+    pub(super) destination: String,
+    pub(super) state: String,
+    pub(super) error: Option<String>,
+}
+
+/// Whom to tell.
+#[derive(Deserialize)]
+pub(super) struct Alerting {
+    pub(super) recipients: Vec<String>,
+    pub(super) webhooks: Vec<Webhook>,
+    pub(super) reminder_minutes: u32,
+    pub(super) email: Email,
+    pub(super) pending: u64,
+    pub(super) health: Health,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Webhook {
+    pub(super) name: String,
+    pub(super) host: Option<String>,
+    pub(super) format: String,
+    pub(super) secret_set: bool,
+}
+
+/// Who writes, if mail can be sent.
+#[derive(Deserialize)]
+pub(super) struct Email {
+    pub(super) from: Option<String>,
+}
+
+/// What came of telling everybody something.
+#[derive(Deserialize)]
+pub(super) struct Told {
+    pub(super) ok: bool,
+    pub(super) deliveries: Vec<Tried>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct Tried {
+    pub(super) channel: String,
+    pub(super) destination: String,
+    pub(super) error: Option<String>,
 }
 
 /// What became of the wish for a table.

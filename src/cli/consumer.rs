@@ -78,6 +78,9 @@ pub(super) struct AddArguments {
     /// How old the oldest record that is not in the table may be before the consumer counts as unhealthy.
     #[arg(long, value_name = "N")]
     lag_threshold_seconds: Option<u32>,
+    /// How many records may wait before the consumer counts as unhealthy too; any number, when it is not said.
+    #[arg(long, value_name = "N")]
+    lag_threshold_records: Option<u64>,
 }
 
 #[derive(Args)]
@@ -175,6 +178,9 @@ fn request(arguments: &AddArguments) -> Value {
     }
     if let Some(seconds) = arguments.lag_threshold_seconds {
         request["lag_threshold_seconds"] = seconds.into();
+    }
+    if let Some(records) = arguments.lag_threshold_records {
+        request["lag_threshold_records"] = records.into();
     }
     request
 }
@@ -300,7 +306,9 @@ fn page(consumer: &Consumer) -> String {
     if let Some(lag) = consumer.lag {
         let age = lag.seconds.filter(|_| lag.records > 0);
         let age = age.map(|age| format!(", the oldest {} old", figures::seconds(age))).unwrap_or_default();
-        facts.fact("lag", format_args!("{}{age}", figures::counted(lag.records, "record")));
+        let left = lag.eta_seconds.filter(|_| lag.records > 0);
+        let left = left.map(|eta| format!(", none in about {}", figures::seconds(eta))).unwrap_or_default();
+        facts.fact("lag", format_args!("{}{age}{left}", figures::counted(lag.records, "record")));
     }
     if let Some(rate) = consumer.rate {
         facts.fact("rate", figures::rate(rate.records_per_second));

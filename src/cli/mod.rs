@@ -3,6 +3,7 @@
 //! Results go to standard output; progress and notes to standard error. The exit status is 0, 1 for what failed and 2
 //! for wrong usage.
 
+mod alerting;
 mod answers;
 mod audit;
 mod client;
@@ -11,6 +12,7 @@ mod consumer;
 mod declare;
 mod demo;
 mod figures;
+mod incident;
 mod manual;
 mod migrate;
 mod node;
@@ -79,6 +81,12 @@ enum Command {
     /// The syncs whose records are in the stream.
     #[command(subcommand)]
     Sync(sync::SyncCommand),
+    /// What is or was wrong for long enough that somebody should know.
+    #[command(subcommand)]
+    Incident(incident::IncidentCommand),
+    /// Whom to tell of incidents.
+    #[command(subcommand)]
+    Alerting(alerting::AlertingCommand),
     /// Who may call the API, and what for.
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -92,11 +100,11 @@ enum Command {
     /// The nodes that run consumers.
     #[command(subcommand)]
     Node(node::NodeCommand),
-    /// Show what `apply` would change to make targets and consumers what a file says.
+    /// Show what `apply` would change to make targets, consumers and alerting what a file says.
     Plan(declare::FileArguments),
-    /// Make targets and consumers what a file says.
+    /// Make targets, consumers and alerting what a file says.
     Apply(declare::FileArguments),
-    /// Print the targets and consumers that are there as a file for `apply`; secrets are left to the environment.
+    /// Print the targets, the consumers and the alerting that are there as a file for `apply`; secrets are left to the environment.
     Export,
     /// Print what makes a shell complete this program's arguments.
     Completions(manual::CompletionsArguments),
@@ -147,6 +155,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Consumer(command) => consumer::run(&server.client()?, output, command).await,
         Command::Quarantine(command) => quarantine::run(&server.client()?, output, command).await,
         Command::Sync(command) => sync::run(&server.client()?, output, command).await,
+        Command::Incident(command) => incident::run(&server.client()?, output, &command).await,
+        Command::Alerting(command) => alerting::run(&server.client()?, output, command).await,
         Command::Token(command) => token::run(&server.client()?, output, command).await,
         Command::Audit(arguments) => audit::run(&server.client()?, output, &arguments).await,
         Command::RotateKeys => rotate_keys::run(&server.client()?, output).await,

@@ -7,9 +7,9 @@ use serde_json::{json, value::RawValue};
 
 use super::{
     FAILED,
-    answers::{Consumer, List, Reason, Target},
+    answers::{Alerting, Consumer, Incident, List, Reason, Target},
     client::Client,
-    consumer,
+    consumer, incident,
     output::{Output, print},
     problem::indented,
     target,
@@ -32,13 +32,21 @@ pub(super) async fn run(client: &Client, output: Output, arguments: &StatusArgum
         Output::Json => print(seen.to_json()?)?,
         Output::Table => print(seen.page())?,
     }
-    Ok(ExitCode::from(if matches!(seen, Seen::Ready { .. }) { 0 } else { FAILED }))
+    Ok(ExitCode::from(if matches!(seen, Seen::Ready(_)) { 0 } else { FAILED }))
 }
 
 /// What one look at everything shows.
 enum Seen {
     NotReady { problem: String, detail: String },
-    Ready { targets: Vec<Shown<Target>>, consumers: Vec<Shown<Consumer>> },
+    Ready(Box<Ready>),
+}
+
+struct Ready {
+    targets: Vec<Shown<Target>>,
+    consumers: Vec<Shown<Consumer>>,
+    /// Those that are not over.
+    incidents: Vec<Shown<Incident>>,
+    alerting: Shown<Alerting>,
 }
 
 async fn look(client: &Client) -> anyhow::Result<Seen> {
@@ -47,7 +55,9 @@ async fn look(client: &Client) -> anyhow::Result<Seen> {
     }
     let targets = client.list(&["targets"], &[]).await?.read::<List<_>>()?.data;
     let consumers = client.list(&["consumers"], &[]).await?.read::<List<_>>()?.data;
-    Ok(Seen::Ready { targets, consumers })
+    let incidents = client.list(&["incidents"], &[("open", "true")]).await?.read::<List<_>>()?.data;
+    let alerting = client.get(&["alerting"]).await?.read()?;
+    Ok(Seen::Ready(Box::new(Ready { targets, consumers, incidents, alerting })))
 }
 
 #[derive(serde::Serialize)]
@@ -55,51 +65,67 @@ struct Everything<'a> {
     ready: bool,
     targets: Vec<&'a RawValue>,
     consumers: Vec<&'a RawValue>,
+    incidents: Vec<&'a RawValue>,
+    alerting: &'a RawValue,
 }
 
 impl Seen {
     fn to_json(&self) -> anyhow::Result<String> {
-        let (targets, consumers) = match self {
+        let Ready { targets, consumers, incidents, alerting } = match self {
             Self::NotReady { detail, .. } => return Ok(json!({"ready": false, "detail": detail}).to_string()),
-            Self::Ready { targets, consumers } => (targets, consumers),
+            Self::Ready(ready) => &**ready,
         };
         Ok(serde_json::to_string(&Everything {
             ready: true,
             targets: targets.iter().map(|target| &*target.json).collect(),
             consumers: consumers.iter().map(|consumer| &*consumer.json).collect(),
+            incidents: incidents.iter().map(|incident| &*incident.json).collect(),
+            alerting: &alerting.json,
         })?)
     }
 
     fn page(&self) -> String {
         match self {
             Self::NotReady { problem, .. } => format!("not ready: {problem}"),
-            Self::Ready { targets, consumers } => page(targets, consumers),
+            Self::Ready(ready) => page(ready),
         }
     }
 
     fn into_look(self) -> Look {
         let page = self.page();
-        let is_all = matches!(self, Self::Ready { .. });
+        let is_all = matches!(self, Self::Ready(_));
         let things = match self {
             Self::NotReady { problem, detail } => {
                 let json = json!({"ready": false, "detail": detail}).to_string();
                 vec![Thing { name: "the server".into(), state: format!("not ready: {problem}"), json }]
             }
-            Self::Ready { targets, consumers } => {
+            Self::Ready(seen) => {
                 let ready = Thing {
                     name: "the server".into(),
                     state: "ready".into(),
                     json: json!({"ready": true}).to_string(),
                 };
-                let targets = targets.iter().map(target::thing);
-                std::iter::once(ready).chain(targets).chain(consumers.iter().map(consumer::thing)).collect()
+                let targets = seen.targets.iter().map(target::thing);
+                let consumers = seen.consumers.iter().map(consumer::thing);
+                let incidents = seen.incidents.iter().map(incident::thing);
+                let alerting = alerting_thing(&seen.alerting);
+                std::iter::once(ready).chain(targets).chain(consumers).chain(incidents).chain([alerting]).collect()
             }
         };
         Look { page, things, is_all }
     }
 }
 
-fn page(targets: &[Shown<Target>], consumers: &[Shown<Consumer>]) -> String {
+/// Whether what people are told arrives, to be watched.
+fn alerting_thing(shown: &Shown<Alerting>) -> Thing {
+    let health = &shown.resource.health;
+    let facts = std::iter::once(&health.status).chain(health.reasons.iter().map(|reason| &reason.summary));
+    // Not as it came: it tells when it was looked at, which is no news.
+    let json = json!({"alerting": {"status": health.status}}).to_string();
+    Thing { name: "alerting".into(), state: facts.cloned().collect::<Vec<_>>().join(", "), json }
+}
+
+fn page(Ready { targets, consumers, incidents, alerting }: &Ready) -> String {
     let targets: Vec<&Target> = targets.iter().map(|target| &target.resource).collect();
     let consumers: Vec<&Consumer> = consumers.iter().map(|consumer| &consumer.resource).collect();
     let mut sections = vec!["ready\n".to_owned()];
@@ -111,14 +137,18 @@ fn page(targets: &[Shown<Target>], consumers: &[Shown<Consumer>]) -> String {
         [] => sections.push("no consumers yet: `sequin consumer add` adds one\n".into()),
         _ => sections.push(consumer::table(consumers.iter().copied()).to_string()),
     }
+    if !incidents.is_empty() {
+        sections.push(incident::table(incidents.iter().map(|incident| &incident.resource)).to_string());
+    }
     let of_targets = targets.iter().map(|target| ("target", &target.name, &target.health.reasons));
     let of_consumers = consumers.iter().map(|consumer| ("consumer", &consumer.name, &consumer.health.reasons));
     for (kind, name, reasons) in of_targets.chain(of_consumers) {
-        sections.extend(reasons.iter().map(|reason| about(kind, name, reason)));
+        sections.extend(reasons.iter().map(|reason| about(&format!("{kind} {name}"), reason)));
     }
+    sections.extend(alerting.resource.health.reasons.iter().map(|reason| about("alerting", reason)));
     sections.join("\n")
 }
 
-fn about(kind: &str, name: &str, reason: &Reason) -> String {
-    format!("{kind} {name}:\n{}\n", indented(reason))
+fn about(what: &str, reason: &Reason) -> String {
+    format!("{what}:\n{}\n", indented(reason))
 }

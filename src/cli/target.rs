@@ -175,7 +175,7 @@ fn connection(arguments: AddArguments) -> anyhow::Result<Connection> {
 }
 
 /// The password in a file, without the end of its line.
-fn read_password(path: &Path) -> anyhow::Result<Secret> {
+pub(super) fn read_password(path: &Path) -> anyhow::Result<Secret> {
     let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
     Ok(Secret::new(text.trim_end_matches(['\r', '\n'])))
 }

@@ -1,6 +1,7 @@
 //! The settings of `sequin serve`: read from the environment, or from a TOML file with the same names, and checked
 //! before anything starts.
 
+mod alerting;
 mod nats;
 mod settings;
 
@@ -17,6 +18,7 @@ use sequin_actors::{
     store::{Keyring, KeyringError},
 };
 
+pub use alerting::AlertingConfig;
 use settings::Settings;
 
 /// Everything that can be set.
@@ -37,6 +39,8 @@ pub struct Config {
     pub encryption_key: Option<Secret>,
     /// How long the others wait for a node that is not heard of; `None` where there are no others.
     pub session_ttl: Option<Duration>,
+    /// How people are told when something is wrong.
+    pub alerting: AlertingConfig,
 }
 
 /// Where records and state are kept.
@@ -105,7 +109,18 @@ const OF_CLUSTERS: [&str; 9] = [
 ];
 
 /// What every node has.
-const OF_ALL: [&str; 6] = [LISTEN, BACKEND, CLUSTER, NODE, ADMIN_TOKEN, ENCRYPTION_KEY];
+const OF_ALL: [&str; 10] = [
+    LISTEN,
+    BACKEND,
+    CLUSTER,
+    NODE,
+    ADMIN_TOKEN,
+    ENCRYPTION_KEY,
+    alerting::SMTP_URL,
+    alerting::SMTP_CA,
+    alerting::FROM,
+    alerting::CONSOLE_URL,
+];
 
 /// The shortest admin token: what a guesser can't reach.
 pub(crate) const SHORTEST_TOKEN: usize = 16;
@@ -127,11 +142,13 @@ impl Config {
         }
         let backend = parse_backend(settings)?;
         let session_ttl = Duration::from_secs(settings.number(SESSION_TTL, 2..=60)?.unwrap_or(6));
+        let cluster = parse_name(CLUSTER, settings.get(CLUSTER).unwrap_or("sequin"))?;
         let config = Self {
             listen,
             session_ttl: matches!(backend, Backend::Nats(_)).then_some(session_ttl),
             backend,
-            cluster: parse_name(CLUSTER, settings.get(CLUSTER).unwrap_or("sequin"))?,
+            alerting: AlertingConfig::parse(settings, &cluster)?,
+            cluster,
             node: settings.get(NODE).map_or_else(host_name, Into::into),
             admin_token,
             encryption_key: parse_key(settings)?,

@@ -50,6 +50,7 @@ pub(crate) fn forwarding(table: &str, filter: Filter) -> Consumer {
         table: TableName { schema: SCHEMA.into(), table: table.into() },
         unsupported_text: UnsupportedText::default(),
         lag_threshold_seconds: 300,
+        lag_threshold_records: None,
         metadata: Metadata::new(),
         desired: Desired::Running,
         attempt: 0,

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::Secret;
+use super::{FieldError, Secret, check_name};
 
 /// What a webhook is sent.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +14,19 @@ pub enum WebhookFormat {
     CloudEvents,
     /// A text as Slack's incoming webhooks take it, and Mattermost's.
     Slack,
+}
+
+impl WebhookFormat {
+    /// Every format.
+    pub const ALL: [Self; 2] = [Self::CloudEvents, Self::Slack];
+
+    /// As programs see it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::CloudEvents => "cloud_events",
+            Self::Slack => "slack",
+        }
+    }
 }
 
 /// An address that is called by HTTP.
@@ -45,5 +58,129 @@ pub struct AlertingSettings {
 impl Default for AlertingSettings {
     fn default() -> Self {
         Self { recipients: Vec::new(), webhooks: Vec::new(), reminder_minutes: 24 * 60, updated_at: None }
+    }
+}
+
+/// The longest time between two reminders, in minutes: 31 days.
+const LONGEST_REMINDER: u32 = 31 * 24 * 60;
+
+impl AlertingSettings {
+    /// How many addresses for mail there may be.
+    pub const MAX_RECIPIENTS: usize = 50;
+    /// How many webhooks there may be.
+    pub const MAX_WEBHOOKS: usize = 20;
+
+    /// Everything that is wrong with the settings as they stand, but for what only the URL of a webhook tells.
+    pub fn check(&self) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        for (field, is, most) in [
+            ("recipients", self.recipients.len(), Self::MAX_RECIPIENTS),
+            ("webhooks", self.webhooks.len(), Self::MAX_WEBHOOKS),
+        ] {
+            if is > most {
+                errors.push(FieldError::new(field, format!("takes at most {most}, not {is}")));
+            }
+        }
+        for (number, recipient) in self.recipients.iter().enumerate() {
+            let refuse = |message| FieldError::new(format!("recipients[{number}]"), message);
+            if !is_address(recipient) {
+                errors.push(refuse("takes an address such as ops@example.com"));
+            } else if self.recipients[..number].iter().any(|other| other.eq_ignore_ascii_case(recipient)) {
+                errors.push(refuse("is there already"));
+            }
+        }
+        for (number, Webhook { name, .. }) in self.webhooks.iter().enumerate() {
+            let field = format!("webhooks[{number}].name");
+            errors.extend(check_name(&field, name).err());
+            if self.webhooks[..number].iter().any(|other| other.name == *name) {
+                errors.push(FieldError::new(field, format!("{name} is there already")));
+            }
+        }
+        if self.reminder_minutes > LONGEST_REMINDER {
+            errors.push(FieldError::new("reminder_minutes", format!("takes 0 for never, or up to {LONGEST_REMINDER}")));
+        }
+        errors
+    }
+}
+
+/// Whether it is an address as mail servers write them (RFC 5321), without what hardly any has: quotes, comments, and
+/// what is not ASCII. So nothing in it can be taken for anything else in a header or a command.
+fn is_address(text: &str) -> bool {
+    let is_atom = |text: &str| {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b);
+        !text.is_empty() && text.bytes().all(allowed)
+    };
+    let is_label = |text: &str| {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        (1..=63).contains(&text.len()) && text.bytes().all(allowed) && !text.starts_with('-') && !text.ends_with('-')
+    };
+    text.len() <= 254
+        && text.split_once('@').is_some_and(|(user, domain)| {
+            user.len() <= 64 && user.split('.').all(is_atom) && domain.split('.').all(is_label)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(settings: &AlertingSettings) -> Vec<String> {
+        settings.check().into_iter().map(|error| error.field).collect()
+    }
+
+    #[test]
+    fn an_address_is_one_that_mail_servers_take_and_nothing_hides_in_it() {
+        let long = "x".repeat(64);
+        for address in ["ops@example.com", "a.b+c@mail.example.co.uk", "root@localhost", &format!("{long}@example.com")]
+        {
+            assert!(is_address(address), "{address}");
+            assert!(address.parse::<lettre::Address>().is_ok(), "{address} is no address to who sends the mail");
+        }
+        let (too_long, domain) = (format!("x{long}@example.com"), format!("a@{}com", "x.".repeat(130)));
+        for text in [
+            "",
+            "ops",
+            "@example.com",
+            "ops@",
+            "a@b@c",
+            "a..b@example.com",
+            ".a@example.com",
+            "a b@example.com",
+            "ops@example.com\r\nBcc: all@example.com",
+            "ops@exa\nmple.com",
+            "Ops <ops@example.com>",
+            "ops@example.com, other@example.com",
+            "\"a b\"@example.com",
+            "ops@-example.com",
+            "ops@example.com.",
+            "öps@example.com",
+            &too_long,
+            &domain,
+        ] {
+            assert!(!is_address(text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_twice_or_too_often_is_named() {
+        let webhook = |name: &str| Webhook {
+            name: name.into(),
+            url: Secret::new("https://example.com"),
+            format: WebhookFormat::default(),
+            secret: None,
+        };
+        let settings = AlertingSettings {
+            recipients: vec!["a@example.com".into(), "nobody".into(), "A@Example.com".into()],
+            webhooks: vec![webhook("ops"), webhook("no name"), webhook("ops")],
+            reminder_minutes: LONGEST_REMINDER + 1,
+            updated_at: None,
+        };
+        let expected = ["recipients[1]", "recipients[2]", "webhooks[1].name", "webhooks[2].name", "reminder_minutes"];
+        assert_eq!(fields(&settings), expected);
+        let recipients = (0..=50).map(|number| format!("a{number}@example.com")).collect();
+        let webhooks = (0..=20).map(|number| webhook(&format!("w{number}"))).collect();
+        let too_many = AlertingSettings { recipients, webhooks, ..AlertingSettings::default() };
+        assert_eq!(fields(&too_many), ["recipients", "webhooks"]);
+        assert_eq!(fields(&AlertingSettings::default()), [""; 0]);
     }
 }

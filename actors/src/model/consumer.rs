@@ -24,7 +24,7 @@ pub struct Consumer {
     pub unsupported_text: UnsupportedText,
     /// How old the oldest unapplied record may be before the consumer counts as behind, in seconds.
     pub lag_threshold_seconds: u32,
-    /// How many records may wait before it does, if that matters.
+    /// How many unapplied records there may be before it counts as behind too; `None` for any number.
     #[serde(default)]
     pub lag_threshold_records: Option<u64>,
     /// The customer's notes.
@@ -121,6 +121,9 @@ impl Consumer {
         }
         if self.lag_threshold_seconds == 0 {
             errors.push(FieldError::new("lag_threshold_seconds", "takes 1 or more"));
+        }
+        if self.lag_threshold_records == Some(0) {
+            errors.push(FieldError::new("lag_threshold_records", "takes 1 or more, or null for none"));
         }
         errors
     }

@@ -81,7 +81,7 @@ pub struct ConsumerStatus {
     pub checkpoint: Idx,
     /// What lies beyond.
     pub lag: Lag,
-    /// In how many seconds nothing will lie beyond any more, at the pace at which that becomes less; `None` if it does not.
+    /// In how many seconds nothing will, at the pace at which it becomes less; `None` if that is not known.
     #[serde(default)]
     pub eta_seconds: Option<u64>,
     /// Records applied a second, over the last seconds.

@@ -1,8 +1,12 @@
 //! Telling people and programs of incidents: by mail, and by calling webhooks.
 
+mod wording;
+
 use std::sync::Arc;
 
 use crate::model::{AlertingSettings, Destination, Notice, Secret};
+
+pub use wording::headline;
 
 /// How people are told, as the operator of the cluster set it.
 #[derive(Clone, Debug, Default)]

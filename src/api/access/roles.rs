@@ -4,7 +4,7 @@ use axum::http::Method;
 use sequin_actors::model::Role::{self, Admin, Publish, Read};
 
 /// The calls that need less than `admin`. What is not here needs that.
-const LESS_THAN_ADMIN: [(Method, &str, Role); 19] = [
+const LESS_THAN_ADMIN: [(Method, &str, Role); 22] = [
     (Method::POST, "/v1/records", Publish),
     (Method::PUT, "/v1/syncs/{sync}/collections/{collection}/version", Publish),
     (Method::POST, "/v1/syncs/{sync}/collections/{collection}/version/activate", Publish),
@@ -22,6 +22,9 @@ const LESS_THAN_ADMIN: [(Method, &str, Role); 19] = [
     (Method::GET, "/v1/syncs", Read),
     (Method::GET, "/v1/syncs/{sync}", Read),
     (Method::GET, "/v1/nodes", Read),
+    (Method::GET, "/v1/incidents", Read),
+    (Method::GET, "/v1/incidents/{incident}", Read),
+    (Method::GET, "/v1/alerting", Read),
     (Method::GET, "/v1/tokens", Read),
     (Method::GET, "/v1/tokens/{token}", Read),
 ];
@@ -36,7 +39,7 @@ pub(in crate::api) fn needed(method: &Method, path: &str) -> Role {
 
 /// Whether a call may change what is set up, which the audit log tells. Publishing is not that.
 pub(in crate::api) fn changes_something(method: &Method, path: &str) -> bool {
-    !method.is_safe() && needed(method, path) == Admin && path != "/v1/targets/{target}/compare-secrets"
+    !method.is_safe() && needed(method, path) == Admin && !path.ends_with("/compare-secrets")
 }
 
 #[cfg(test)]

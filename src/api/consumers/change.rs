@@ -56,6 +56,10 @@ pub(in crate::api) struct ConsumerPatch {
     #[schema(value_type = Option<u32>, minimum = 1)]
     #[serde(default)]
     lag_threshold_seconds: Change<u32>,
+    /// Null for any number.
+    #[schema(value_type = Option<u64>, minimum = 1)]
+    #[serde(default)]
+    lag_threshold_records: Change<u64>,
 }
 
 /// Where to read again from.
@@ -157,6 +161,7 @@ impl ConsumerPatch {
         self.metadata.or(Metadata::new(), &mut consumer.metadata);
         self.unsupported_text.or(UnsupportedText::default(), &mut consumer.unsupported_text);
         self.lag_threshold_seconds.or(default_lag_threshold(), &mut consumer.lag_threshold_seconds);
+        self.lag_threshold_records.optional(&mut consumer.lag_threshold_records);
         match self.filter {
             Change::Keep => {}
             Change::Reset => errors.push(FieldError::new("filter", "can't be null: leave it out to keep it as it is")),

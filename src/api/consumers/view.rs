@@ -43,6 +43,9 @@ pub(in super::super) struct ConsumerView {
     #[schema(schema_with = unsupported_text_words)]
     unsupported_text: UnsupportedText,
     lag_threshold_seconds: u32,
+    /// How many unapplied records there may be before the consumer counts as behind too; null for any number.
+    #[schema(required)]
+    lag_threshold_records: Option<u64>,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
     #[schema(value_type = Object)]
@@ -81,6 +84,9 @@ struct BackfillView {
 struct LagView {
     records: u64,
     seconds: f64,
+    /// In how many seconds there is none, at the pace at which it becomes less; null if that is not known.
+    #[schema(required)]
+    eta_seconds: Option<u64>,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -122,7 +128,11 @@ impl ConsumerView {
             health: health(&consumer, status.as_ref(), unreadable, now),
             backfill: backfill.map(|backfill| BackfillView::of(backfill, rate)),
             checkpoint: status.as_ref().map_or(0, |status| status.checkpoint.0),
-            lag: LagView { records: lag.records, seconds: lag.oldest_published_at.map_or(0.0, seconds) },
+            lag: LagView {
+                records: lag.records,
+                seconds: lag.oldest_published_at.map_or(0.0, seconds),
+                eta_seconds: status.as_ref().and_then(|status| status.eta_seconds),
+            },
             rate: RateView { records_per_second: rate },
             applied: AppliedView { upserts: applied.upserts, deletes: applied.deletes },
             replaced_text: applied.replaced_text,
@@ -138,6 +148,7 @@ impl ConsumerView {
             table: consumer.table.table,
             unsupported_text: consumer.unsupported_text,
             lag_threshold_seconds: consumer.lag_threshold_seconds,
+            lag_threshold_records: consumer.lag_threshold_records,
             created_at: consumer.created_at,
             updated_at: consumer.updated_at,
             metadata: consumer.metadata,
@@ -234,6 +245,7 @@ mod tests {
             table: TableName { schema: "sequin".into(), table: "forward".into() },
             unsupported_text: UnsupportedText::default(),
             lag_threshold_seconds: 300,
+            lag_threshold_records: None,
             metadata: Metadata::new(),
             desired,
             attempt: 1,
@@ -260,6 +272,7 @@ mod tests {
             backfill: None,
             checkpoint: Idx::START,
             lag: Lag::default(),
+            eta_seconds: None,
             records_per_second: 0.0,
             applied: Applied::default(),
             quarantined: 0,

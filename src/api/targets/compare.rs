@@ -2,17 +2,16 @@
 //! whether it is still true. Who may ask may set them as well.
 
 use axum::Json;
-use sequin_actors::model::{Secret, Target};
+use sequin_actors::model::Target;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-use subtle::ConstantTimeEq;
 use utoipa::ToSchema;
 
-use super::{find, secret::SecretText};
+use super::find;
 use crate::api::{
     State,
     body::{self, Path},
     problem::Problem,
+    secret::{SecretText, are_same},
 };
 
 /// The secrets to compare.
@@ -31,11 +30,11 @@ struct ConnectionSecrets {
 }
 
 /// What came of it, by the paths of the fields.
-#[derive(Serialize, ToSchema)]
+#[derive(Default, Serialize, ToSchema)]
 #[schema(as = Compared)]
 pub(in crate::api) struct CompareView {
-    same: Vec<&'static str>,
-    different: Vec<&'static str>,
+    pub(in crate::api) same: Vec<String>,
+    pub(in crate::api) different: Vec<String>,
 }
 
 /// Compares secrets with those of a target, which are never shown.
@@ -52,14 +51,8 @@ pub(in crate::api) async fn compare_secrets(
     for (field, given, ours) in pairs {
         if let Some(SecretText(given)) = given {
             let list = if ours.is_some_and(|ours| are_same(&given, &ours)) { &mut same } else { &mut different };
-            list.push(field);
+            list.push(field.to_owned());
         }
     }
     Ok(Json(CompareView { same, different }))
-}
-
-/// Takes the same time wherever they differ.
-fn are_same(a: &Secret, b: &Secret) -> bool {
-    let digest = |secret: &Secret| -> [u8; 32] { Sha256::digest(secret.reveal()).into() };
-    digest(a).ct_eq(&digest(b)).into()
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use utoipa::{ToSchema, openapi::Object};
 
-use super::{StatusCode, TargetView, answer, default_pool_size, default_port, find, secret::SecretText};
+use super::{StatusCode, TargetView, answer, default_pool_size, default_port, find};
 use crate::api::{
     State,
     body::{self, Path},
@@ -15,6 +15,7 @@ use crate::api::{
     openapi::{Conflict, IfMatch, or_null},
     problem::Problem,
     resources::check_if_match,
+    secret::SecretText,
 };
 
 /// What of a target is to change. What is not named stays as it is.

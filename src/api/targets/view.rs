@@ -137,7 +137,8 @@ fn health(target: &Target, status: Option<&TargetStatus>, unreadable: Vec<Reason
 mod tests {
     use std::collections::HashMap;
 
-    use sequin_actors::model::Severity;
+    use chrono::TimeDelta;
+    use sequin_actors::model::{Severity, TARGET_SILENT};
     use serde_json::json;
 
     use super::{super::TargetRequest, *};

@@ -33,6 +33,9 @@ pub(in super::super) struct UpdateArguments {
     /// How old the oldest record that is not in the table may be before the consumer counts as unhealthy.
     #[arg(long, value_name = "N")]
     lag_threshold_seconds: Option<u32>,
+    /// How many records may wait before the consumer counts as unhealthy too; `none` for any number.
+    #[arg(long, value_name = "N", value_parser = parse_threshold)]
+    lag_threshold_records: Option<Threshold>,
     /// Notes of yours, a JSON object; it takes the place of those that are there.
     #[arg(long, value_name = "JSON", value_parser = parse_metadata)]
     metadata: Option<Map<String, Value>>,
@@ -55,11 +58,31 @@ impl UpdateArguments {
             ("lag_threshold_seconds", json!(self.lag_threshold_seconds)),
             ("metadata", json!(self.metadata)),
         ]);
+        let request = with_threshold(request, self.lag_threshold_records);
         if request.is_null() {
             return Err(WrongUsage("give what to change: `sequin consumer update --help` lists it".into()).into());
         }
         Ok(request)
     }
+}
+
+/// How many records may wait, or any number.
+#[derive(Clone, Copy)]
+struct Threshold(Option<u64>);
+
+fn parse_threshold(text: &str) -> Result<Threshold, String> {
+    match text {
+        "none" => Ok(Threshold(None)),
+        number => number.parse().map(|number| Threshold(Some(number))).map_err(|_| "takes a number, or none".into()),
+    }
+}
+
+/// Adds the threshold, if one is given: `none` is null in the request.
+fn with_threshold(mut request: Value, threshold: Option<Threshold>) -> Value {
+    if let Some(Threshold(records)) = threshold {
+        request["lag_threshold_records"] = records.into();
+    }
+    request
 }
 
 #[derive(Args)]

@@ -77,6 +77,7 @@ pub(super) const CONSUMER: &[Field] = &[
     field("state", Takes::OneOf(&["running", "paused", "draft"]), "\"running\""),
     field("unsupported_text", Takes::OneOf(&["quarantine", "replace"]), "\"quarantine\""),
     field("lag_threshold_seconds", Takes::Number, "300"),
+    field("lag_threshold_records", Takes::Number, "null"),
     field("metadata", Takes::Object, "{}"),
 ];
 

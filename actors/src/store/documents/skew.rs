@@ -134,7 +134,7 @@ fn targets_and_consumers() {
         created_at: at(),
         updated_at: at(),
     };
-    is_read_across_releases(&consumer, &["rewind"], &["table", "rewind"]);
+    is_read_across_releases(&consumer, &["rewind", "lag_threshold_records"], &["table", "rewind"]);
 }
 
 #[test]
@@ -163,11 +163,8 @@ fn what_the_actors_write() {
         quarantined: 0,
         node: "n1".into(),
     };
-    is_read_across_releases(
-        &status,
-        &["quarantined", "eta_seconds", "applied.replaced_text"],
-        &["lag", "applied", "backfill"],
-    );
+    let since = ["quarantined", "applied.replaced_text", "eta_seconds"];
+    is_read_across_releases(&status, &since, &["lag", "applied", "backfill"]);
     let status = TargetStatus {
         state: TargetState::Unhealthy,
         reason: Some(reason()),
