@@ -12,6 +12,8 @@ mod notices;
 #[cfg(test)]
 mod scene;
 #[cfg(test)]
+mod simulation;
+#[cfg(test)]
 mod tests;
 mod world;
 

@@ -13,11 +13,23 @@ use crate::model::{
 
 pub(super) const PACE: Pace = Pace { settle: TimeDelta::seconds(30) };
 
-/// How often it is looked.
+/// How often it is looked; less often in a long time.
 const STEP: i64 = 5;
+const STEPS_AT_MOST: i64 = 500;
 
 /// What has arrived: what happened to whom, and how many incidents it was about.
 pub(super) type Mail = (NoticeEvent, Vec<String>, usize);
+
+/// Where one can die without saying anything twice, or leaving it out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Point {
+    /// Nothing of what was decided is saved.
+    Decided,
+    /// The incidents are saved, and not what is to be said of them.
+    IncidentsSaved,
+    /// Everything is saved, and nothing delivered.
+    Delivering,
+}
 
 pub(super) struct Scene {
     pub(super) now: DateTime<Utc>,
@@ -29,6 +41,8 @@ pub(super) struct Scene {
     pub(super) saved_notices: HashMap<NoticeId, Notice>,
     /// What the mail server says to whatever is sent, if it does not take it.
     pub(super) refuses: Option<(&'static str, bool)>,
+    /// Where whoever alerts dies, the next time that he comes there.
+    pub(super) dies_at: Option<Point>,
     pub(super) attempts: usize,
     pub(super) mails: Vec<Mail>,
 }
@@ -47,6 +61,7 @@ impl Scene {
             saved_incidents: HashMap::new(),
             saved_notices: HashMap::new(),
             refuses: None,
+            dies_at: None,
             attempts: 0,
             mails: Vec::new(),
         };
@@ -89,8 +104,9 @@ impl Scene {
     }
 
     pub(super) fn pass_but_for(&mut self, seconds: i64, silent: &HashSet<&str>) {
-        for _ in 0..seconds / STEP {
-            self.now += TimeDelta::seconds(STEP);
+        let step = STEP.max(seconds / STEPS_AT_MOST);
+        for _ in 0..seconds / step {
+            self.now += TimeDelta::seconds(step);
             for status in self.world.target_statuses.values_mut().filter(|s| !silent.contains(s.node.as_str())) {
                 status.checked_at = self.now;
             }
@@ -104,13 +120,29 @@ impl Scene {
 
     pub(super) fn look(&mut self) {
         let incidents = self.incidents.look(&mut self.world, self.now);
-        self.saved_incidents.extend(incidents.into_iter().map(|incident| (incident.id, incident)));
         let notices = self.notices.look(self.incidents.all(), &self.settings, self.now);
-        self.saved_notices.extend(notices.into_iter().map(|notice| (notice.id, notice)));
+        if self.survives(Point::Decided) {
+            self.saved_incidents.extend(incidents.into_iter().map(|incident| (incident.id, incident)));
+            if self.survives(Point::IncidentsSaved) {
+                self.saved_notices.extend(notices.into_iter().map(|notice| (notice.id, notice)));
+            }
+        }
+    }
+
+    /// Whoever alerts may be meant to die here.
+    fn survives(&mut self, point: Point) -> bool {
+        let dies = self.dies_at.take_if(|at| *at == point).is_some();
+        if dies {
+            self.move_on();
+        }
+        !dies
     }
 
     pub(super) fn deliver(&mut self) {
         for Due { notice, destination } in self.notices.due(&HashSet::new(), self.now) {
+            if !self.survives(Point::Delivering) {
+                return;
+            }
             self.attempts += 1;
             if self.refuses.is_none() {
                 let names = notice.shown.iter().map(|incident| name(&incident.subject)).collect();

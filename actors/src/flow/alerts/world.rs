@@ -169,8 +169,8 @@ impl World {
                 "behind" => continue,
                 // It is about to hear that this is over.
                 "target_unhealthy" | "target_connecting" => {
-                    is_hindered = true;
-                    continue;
+                    picture.unclear.insert(About::Consumer(id));
+                    return;
                 }
                 "records_quarantined" | "quarantine_unreadable" => IncidentKind::RecordsQuarantined,
                 _ if status.state == RunState::Halted => IncidentKind::ConsumerHalted,
@@ -181,11 +181,13 @@ impl World {
             picture.add(condition(kind, is_of_records.then_some(status.quarantined), None, reason));
         }
         // That it falls behind meanwhile is no other trouble.
-        if is_hindered {
-            picture.unclear.insert(About::Consumer(id));
-            return;
-        }
-        if let Some(reason) = self.is_behind(consumer, &status, incidents, now) {
+        let is_behind = Cause { kind: IncidentKind::ConsumerBehind, about: About::Consumer(id) };
+        let reason = if is_hindered {
+            incidents.open(&is_behind).map(|incident| incident.reason.clone())
+        } else {
+            self.is_behind(consumer, &status, incidents, now)
+        };
+        if let Some(reason) = reason {
             let Lag { records, oldest_published_at } = status.lag;
             let behind = Behind { records, oldest_published_at, eta_seconds: status.eta_seconds };
             picture.add(condition(IncidentKind::ConsumerBehind, None, Some(behind), &reason));
