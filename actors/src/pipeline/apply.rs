@@ -275,7 +275,7 @@ impl<'a> Envelopes<'a> {
                 let (_, record) = envelopes.record(number)?;
                 if let Some(replaced) = ReplacedText::of(&record) {
                     let mut envelope = Vec::new();
-                    encode(&replaced.record(), &mut envelope);
+                    encode(&replaced.record(), None, &mut envelope);
                     envelopes.replaced.insert(number, envelope);
                 }
             }
