@@ -135,7 +135,13 @@ mod tests {
         let mut rows = Vec::new();
         for (entry, &(record, idx)) in (0u32..).zip(versions) {
             page.push(Idx(idx), format!("{record}@{idx}").as_bytes());
-            rows.push(Row { sequin_id: SequinId(Uuid::from_u128(record)), idx: Idx(idx), op: Op::Upsert, entry, is_traced: false });
+            rows.push(Row {
+                sequin_id: SequinId(Uuid::from_u128(record)),
+                idx: Idx(idx),
+                op: Op::Upsert,
+                entry,
+                is_traced: false,
+            });
         }
         Part { page_number, page: Arc::new(PageInFlight::new(page, permit)), rows }
     }

@@ -245,8 +245,11 @@ mod tests {
         let not_zero = |id: &[u8]| id.iter().any(|&byte| byte != 0);
         let trace_id = any::<[u8; 16]>().prop_filter("no trace", move |id| not_zero(id));
         let span_id = any::<[u8; 8]>().prop_filter("no span", move |id| not_zero(id));
-        (trace_id, span_id, any::<u8>())
-            .prop_map(|(trace_id, span_id, flags)| TraceContext { trace_id, span_id, flags })
+        (trace_id, span_id, any::<u8>()).prop_map(|(trace_id, span_id, flags)| TraceContext {
+            trace_id,
+            span_id,
+            flags,
+        })
     }
 
     proptest! {
