@@ -6,9 +6,9 @@
 
 use opentelemetry::{
     Context, KeyValue, TraceId,
-    trace::{Link, SamplingDecision, SamplingResult, SpanKind, TraceContextExt},
+    trace::{Link, SpanKind, TraceContextExt},
 };
-use opentelemetry_sdk::trace::ShouldSample;
+use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
 
 /// The sampler of this setting (`OTEL_TRACES_SAMPLER`), which from then on follows links if it follows parents. One that asks no
 /// parent asks no link either: `always_off` stays off.
