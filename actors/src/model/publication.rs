@@ -63,6 +63,7 @@ impl Publication {
     }
 
     /// Writes the span that publishes it into the envelopes of the records to come.
+    #[must_use]
     pub fn with_trace(self, trace: Option<TraceContext>) -> Self {
         Self { trace, ..self }
     }
