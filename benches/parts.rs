@@ -67,14 +67,14 @@ fn envelopes(criterion: &mut Criterion) {
     let payload = payload();
     let record = record(1, "101", &payload);
     let mut envelope = Vec::new();
-    encode(&record, &mut envelope);
+    encode(&record, None, &mut envelope);
     let mut group = criterion.benchmark_group("envelope");
     group.throughput(Throughput::Bytes(envelope.len() as u64));
     let mut out = Vec::with_capacity(2 * envelope.len());
     group.bench_function("encode", |bencher| {
         bencher.iter(|| {
             out.clear();
-            encode(black_box(&record), &mut out);
+            encode(black_box(&record), None, &mut out);
         });
     });
     group.bench_function("decode", |bencher| bencher.iter(|| decode(black_box(&envelope)).expect("an envelope")));
@@ -121,7 +121,7 @@ fn parts() -> Vec<(Arc<PageInFlight>, Vec<Row>)> {
         for (entry, number) in (0u32..).zip(first..first + PAGE_ROWS) {
             let record = record(1, &(number - u64::from(number % 10 == 9)).to_string(), &payload).sequin_id;
             page.push(Idx(number), payload.as_bytes());
-            rows.push(Row { sequin_id: record, idx: Idx(number), op: Op::Upsert, entry });
+            rows.push(Row { sequin_id: record, idx: Idx(number), op: Op::Upsert, entry, is_traced: false });
         }
         let permit = budget.take(page.size()).now_or_never().expect("a budget that is large enough");
         (Arc::new(PageInFlight::new(page, permit)), rows)

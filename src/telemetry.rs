@@ -1,5 +1,8 @@
 //! Logs: to standard error, filtered by `RUST_LOG` (default `info`), as JSON lines when `SEQUIN_LOG=json`.
 
+#[cfg_attr(not(test), expect(dead_code, reason = "nobody has set a provider of traces yet"))]
+mod link_sampler;
+
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;

@@ -12,6 +12,7 @@ pub mod model;
 pub mod notify;
 mod pipeline;
 pub mod postgres;
+mod spans;
 pub mod store;
 pub mod stream;
 mod supervisor;

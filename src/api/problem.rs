@@ -92,6 +92,11 @@ impl Problem {
         self.status == StatusCode::NOT_FOUND.as_u16()
     }
 
+    /// The HTTP status.
+    pub(super) fn status(&self) -> u16 {
+        self.status
+    }
+
     pub(super) fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, detail)
     }

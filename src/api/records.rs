@@ -2,6 +2,7 @@
 
 mod intake;
 mod messagepack;
+mod span;
 
 use std::{borrow::Cow, fmt, ops::ControlFlow, sync::Arc};
 
@@ -12,7 +13,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use sequin_actors::{
-    model::{Op, Publication, RecordFields, SequinId, SyncId},
+    model::{Op, Publication, RecordFields, SequinId, SyncId, TraceContext},
     stream::StreamError,
 };
 use serde::{
@@ -27,6 +28,7 @@ pub(super) use self::intake::Room;
 use self::{
     intake::{Intake, MAX_BODY, too_large},
     messagepack::Broken,
+    span::PublishSpan,
 };
 use super::{
     State,
@@ -167,11 +169,13 @@ impl Format {
         }
     }
 
-    fn read(self, body: &[u8], settings: Arc<AllSettings>) -> Result<Draft, Problem> {
+    /// Makes what is published of a body, by the span of this trace context.
+    fn read(self, body: &[u8], settings: Arc<AllSettings>, trace: Option<TraceContext>) -> Result<Draft, Problem> {
+        let draft = Draft::of_about(body.len(), settings, trace);
         match self {
-            Self::Ndjson => Ok(Draft::of_lines(body, settings)),
-            Self::Json => Draft::of_array(body, settings),
-            Self::MessagePack => Draft::of_messagepack(body, settings),
+            Self::Ndjson => Ok(draft.with_lines(body)),
+            Self::Json => draft.with_array(body),
+            Self::MessagePack => draft.with_messagepack(body),
         }
     }
 }
@@ -190,9 +194,19 @@ impl Format {
     responses((status = 200, description = "All of them are on disk", body = Accepted), UnsupportedMediaType))]
 pub(super) async fn publish(api: State, request: Request) -> Result<Json<Accepted>, Problem> {
     let format = Format::of(request.headers())?;
-    let Intake { body, room } = api.publishing.take_in(request, format.growth()).await?;
-    let settings = api.settings.now();
-    let read = tokio::task::spawn_blocking(move || (format.read(&body, settings), room));
+    let intake = api.publishing.take_in(request, format.growth()).await?;
+    let span = PublishSpan::begin();
+    accept(api, format, intake, &span).await.inspect_err(|problem| span.failed(problem))
+}
+
+async fn accept(
+    api: State,
+    format: Format,
+    Intake { body, room }: Intake,
+    span: &PublishSpan,
+) -> Result<Json<Accepted>, Problem> {
+    let (settings, trace) = (api.settings.now(), span.trace());
+    let read = tokio::task::spawn_blocking(move || (format.read(&body, settings, trace), room));
     let (draft, room) = read.await.map_err(|error| Problem::internal(&error))?;
     let draft = draft?;
     if draft.is_too_large {
@@ -205,13 +219,14 @@ pub(super) async fn publish(api: State, request: Request) -> Result<Json<Accepte
     if accepted == 0 {
         return Ok(Json(Accepted { accepted, last_updated_idx: None }));
     }
+    span.says(&draft.publication);
     let api = Arc::clone(&api);
     // In a task of its own: whoever asked may go away, and what is on its way to the disk keeps its room.
-    let published = tokio::spawn(async move {
+    let published = tokio::spawn(span.run(async move {
         let published = api.stream.publish(draft.publication).await;
         drop(room);
         published
-    });
+    }));
     match published.await.map_err(|error| Problem::internal(&error))? {
         Ok(published) => Ok(Json(Accepted { accepted, last_updated_idx: Some(published.last.0) })),
         Err(StreamError::SyncOfAnotherProvider { record, provider, .. }) => {
@@ -233,56 +248,54 @@ fn other_provider(line: Option<usize>, provider: &str) -> FieldProblem {
 
 impl Draft {
     /// An empty draft; the envelopes of records are about as long as they are.
-    fn of_about(bytes: usize, settings: Arc<AllSettings>) -> Self {
+    fn of_about(bytes: usize, settings: Arc<AllSettings>, trace: Option<TraceContext>) -> Self {
         let most = bytes.saturating_mul(GROWTH).saturating_add(SLACK);
-        Self { publication: Publication::with_capacity(bytes), settings, most, ..Self::default() }
+        let publication = Publication::with_capacity(bytes).with_trace(trace);
+        Self { publication, settings, most, ..Self::default() }
     }
 
     /// One record a line; empty lines are passed over, and counted.
-    fn of_lines(body: &[u8], settings: Arc<AllSettings>) -> Self {
-        let mut draft = Self::of_about(body.len(), settings);
+    fn with_lines(mut self, body: &[u8]) -> Self {
         let now = Utc::now();
         for (line, text) in (1..).zip(body.split(|&byte| byte == b'\n')) {
-            if !text.trim_ascii().is_empty() && draft.add(line, text, now).is_break() {
+            if !text.trim_ascii().is_empty() && self.add(line, text, now).is_break() {
                 break;
             }
         }
-        draft
+        self
     }
 
     /// An array of records; its elements count as lines.
-    fn of_array(body: &[u8], settings: Arc<AllSettings>) -> Result<Self, Problem> {
-        let mut draft = Self::of_about(body.len(), settings);
+    fn with_array(mut self, body: &[u8]) -> Result<Self, Problem> {
         let mut deserializer = serde_json::Deserializer::from_slice(body);
-        let read = deserializer.deserialize_seq(Elements { draft: &mut draft, now: Utc::now() });
+        let read = deserializer.deserialize_seq(Elements { draft: &mut self, now: Utc::now() });
         match read.and_then(|()| deserializer.end()) {
-            Ok(()) => Ok(draft),
+            Ok(()) => Ok(self),
             Err(error) if error.is_data() => Err(Problem::invalid_field("body", "takes an array of records")),
             Err(error) => Err(Problem::new(StatusCode::BAD_REQUEST, format!("the body is not JSON: {error}"))),
         }
     }
 
     /// MessagePack; its maps count as lines.
-    fn of_messagepack(body: &[u8], settings: Arc<AllSettings>) -> Result<Self, Problem> {
+    fn with_messagepack(mut self, body: &[u8]) -> Result<Self, Problem> {
         let broken = |broken| match broken {
             Broken::TooLong => too_large("the body, as JSON,"),
             broken => Problem::new(StatusCode::BAD_REQUEST, format!("the body is not MessagePack: {broken}")),
         };
-        let mut draft = Self::of_about(body.len(), settings);
         let now = Utc::now();
         let mut records = messagepack::Records::of(body, MAX_BODY).map_err(broken)?;
         let mut line = 0;
         while let Some(record) = records.next().map_err(broken)? {
             line += 1;
             let added = match record {
-                Ok(text) => draft.add(line, text, now),
-                Err(problem) => draft.refuse(line, [problem]),
+                Ok(text) => self.add(line, text, now),
+                Err(problem) => self.refuse(line, [problem]),
             };
             if added.is_break() {
                 break;
             }
         }
-        Ok(draft)
+        Ok(self)
     }
 
     /// Adds one record, or what is wrong with it. Breaks off when there is enough to read.

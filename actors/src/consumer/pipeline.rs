@@ -17,6 +17,7 @@ use crate::{
     model::Idx,
     pipeline::{Bringing, Quarantine, ReadPage, Reading},
     postgres::Pool,
+    spans::Applying,
     writer::{MAX_ROWS, WriterActor, WriterArguments, WriterMessage},
 };
 
@@ -50,7 +51,7 @@ impl Pipeline {
         supervisor: ActorCell,
         tasks: &mut JoinSet<()>,
     ) -> Result<Self, SpawnErr> {
-        let ConsumerArguments { context, consumer, transactions, tell_target, .. } = arguments;
+        let ConsumerArguments { context, consumer, target_name, transactions, tell_target, .. } = arguments;
         let tell_target = Arc::clone(tell_target);
         let bringing = Arc::new(Bringing {
             pool: pool.clone(),
@@ -63,6 +64,7 @@ impl Pipeline {
             largest_part: AtomicUsize::new(MAX_ROWS),
             queue: Mutex::new(()),
             verified_at: Mutex::new(None),
+            shown: Applying::of(consumer, target_name),
         });
         let mut writers = Vec::new();
         for _ in 0..context.settings.writers {

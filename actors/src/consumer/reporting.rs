@@ -10,6 +10,7 @@ use crate::{
     flow::progress::{LagLimit, Progress},
     model::{Checkpoint, ConsumerStatus, Reason, RunState},
     pipeline::{Quarantine, SavedCheckpoint, reason},
+    spans,
     store::{DocumentsError, StoreError},
 };
 
@@ -29,6 +30,9 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 
 /// How long who ends waits for what is being saved already.
 const LAST_SAVE: Duration = Duration::from_secs(5);
+
+/// Of saving the checkpoint there is a span if it takes longer.
+const SLOW_SAVE: Duration = Duration::from_secs(1);
 
 impl ConsumerState {
     pub(super) fn tick(&mut self) {
@@ -109,9 +113,15 @@ impl ConsumerState {
             return;
         }
         let Some((checkpoint, in_store)) = self.to_save() else { return };
-        let myself = self.myself.clone();
+        let (myself, began) = (self.myself.clone(), Instant::now());
+        let (name, attributes) = self.shown("save the checkpoint of");
         self.saving.spawn(async move {
-            let saved = in_store.write(&checkpoint).await.map(|()| Box::new(checkpoint));
+            let saved = in_store.write(&checkpoint).await;
+            let took = began.elapsed();
+            if took >= SLOW_SAVE {
+                spans::was_done(name, attributes, took, saved.as_ref());
+            }
+            let saved = saved.map(|()| Box::new(checkpoint));
             let _ = myself.cast(ConsumerMessage::Saved(saved));
         });
     }

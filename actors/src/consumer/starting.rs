@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use opentelemetry::KeyValue;
 use ractor::SpawnErr;
 use tokio::time::{Instant, sleep};
 
@@ -11,6 +12,7 @@ use crate::{
     model::{Checkpoint, Severity},
     pipeline::{LoadError, Loaded, Preparation, PrepareError, Prepared, Quarantine, load, reason},
     postgres::Finding,
+    spans::{Work, of_consumer},
 };
 
 /// For how long a stream must end short of the checkpoint, whenever it is asked, before it counts as gone back.
@@ -23,13 +25,18 @@ impl ConsumerState {
     pub(super) fn load(&mut self) {
         let (context, consumer) = (Arc::clone(&self.arguments.context), Arc::clone(&self.arguments.consumer));
         let (earlier, saves) = (self.arguments.transactions.clone(), self.saves());
+        let (name, attributes) = self.shown("load");
         self.attempt(async move {
             saves.await;
             let Context { documents, stream, settings, turns, .. } = &*context;
             let began = Instant::now();
             loop {
                 let is_sure = began.elapsed() >= SURE_AFTER;
-                let load = load(&consumer, documents, &**stream, settings.refusal_limit, &earlier, is_sure);
+                let load = async {
+                    let span = Work::begin(name.clone(), attributes.clone());
+                    let load = load(&consumer, documents, &**stream, settings.refusal_limit, &earlier, is_sure);
+                    span.run(load).await
+                };
                 match turns.take(Box::pin(load)).await {
                     Err(error @ LoadError::WentBack { .. }) => {
                         tracing::info!(consumer = %consumer.name, %error, "and is asked again");
@@ -85,10 +92,18 @@ impl ConsumerState {
             refusal_limit: context.settings.refusal_limit,
         };
         let (context, turns) = (Arc::clone(context), turns.clone());
+        let (name, attributes) = self.shown("prepare");
         self.attempt(async move {
-            let prepare = Box::pin(turns.take(preparation.prepare(earlier)));
+            let prepare = async { Work::begin(name, attributes).run(preparation.prepare(earlier)).await };
+            let prepare = Box::pin(turns.take(prepare));
             Happening::Prepared(context.turns.take(prepare).await)
         });
+    }
+
+    /// What it does is called so in traces.
+    pub(super) fn shown(&self, what: &str) -> (String, Vec<KeyValue>) {
+        let ConsumerArguments { consumer, target_name, .. } = &self.arguments;
+        (format!("{what} {}", consumer.name), of_consumer(&consumer.name, target_name))
     }
 
     pub(super) async fn prepared(&mut self, prepared: Result<Prepared, PrepareError>) -> Result<(), SpawnErr> {

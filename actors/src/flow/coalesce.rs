@@ -23,6 +23,8 @@ pub struct Row {
     pub op: Op,
     /// Which entry of its page it is.
     pub entry: u32,
+    /// Whether its envelope says which span published it.
+    pub is_traced: bool,
 }
 
 /// The rows of one page that go to one writer.
@@ -90,6 +92,11 @@ impl Batch {
         (row, self.parts[*part as usize].envelope(row))
     }
 
+    /// The envelopes of those versions of its parts that are traced, also of those that a later one supersedes.
+    pub fn traced(&self) -> impl Iterator<Item = &[u8]> {
+        self.parts.iter().flat_map(|part| part.rows.iter().filter(|row| row.is_traced).map(|row| part.envelope(row)))
+    }
+
     /// Leaves out the rows that `keep` does not keep.
     pub fn retain(&mut self, mut keep: impl FnMut(&Row) -> bool) {
         self.rows.retain(|chosen| keep(&chosen.row));
@@ -128,7 +135,13 @@ mod tests {
         let mut rows = Vec::new();
         for (entry, &(record, idx)) in (0u32..).zip(versions) {
             page.push(Idx(idx), format!("{record}@{idx}").as_bytes());
-            rows.push(Row { sequin_id: SequinId(Uuid::from_u128(record)), idx: Idx(idx), op: Op::Upsert, entry });
+            rows.push(Row {
+                sequin_id: SequinId(Uuid::from_u128(record)),
+                idx: Idx(idx),
+                op: Op::Upsert,
+                entry,
+                is_traced: false,
+            });
         }
         Part { page_number, page: Arc::new(PageInFlight::new(page, permit)), rows }
     }

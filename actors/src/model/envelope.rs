@@ -8,7 +8,7 @@ use rmp::decode::{read_bin_len, read_bool, read_int, read_map_len, read_str_len}
 use serde::{Serialize, de::IgnoredAny};
 use uuid::Uuid;
 
-use super::{Op, Record, SequinId, SyncId};
+use super::{Op, Record, SequinId, SyncId, TraceContext};
 
 /// The version that this code writes, and the highest it reads.
 const VERSION: u8 = 1;
@@ -34,6 +34,9 @@ pub enum EnvelopeError {
 #[derive(Serialize)]
 struct Envelope<'a> {
     v: u8,
+    /// Here, so that a reader that only routes the record learns of it too.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace: Option<TraceContext>,
     deleted: bool,
     sequin_id: SequinId,
     sync_id: SyncId,
@@ -53,12 +56,15 @@ pub struct Routing {
     pub op: Op,
     /// The record.
     pub sequin_id: SequinId,
+    /// Whether the span that published it is in the envelope: see [`decode_trace`].
+    pub is_traced: bool,
 }
 
-/// Appends the envelope of `record` to `out`.
-pub fn encode(record: &Record<'_>, out: &mut Vec<u8>) {
+/// Appends the envelope of `record` to `out`, with the span that publishes it if that is to be known.
+pub fn encode(record: &Record<'_>, trace: Option<TraceContext>, out: &mut Vec<u8>) {
     let envelope = Envelope {
         v: VERSION,
+        trace,
         deleted: record.op == Op::Delete,
         sequin_id: record.sequin_id,
         sync_id: record.sync_id,
@@ -76,7 +82,7 @@ pub fn encode(record: &Record<'_>, out: &mut Vec<u8>) {
 /// Reads an envelope; the record borrows from it.
 pub fn decode(bytes: &[u8]) -> Result<Record<'_>, EnvelopeError> {
     let fields = Fields::read(bytes, |_| false)?;
-    let Routing { op, sequin_id } = fields.routing()?;
+    let Routing { op, sequin_id, .. } = fields.routing()?;
     Ok(Record {
         op,
         sync_id: SyncId(fields.sync_id.ok_or(EnvelopeError::Malformed("sync_id"))?),
@@ -96,11 +102,17 @@ pub fn decode_routing(bytes: &[u8]) -> Result<Routing, EnvelopeError> {
     Fields::read(bytes, |fields| fields.deleted.is_some() && fields.sequin_id.is_some())?.routing()
 }
 
+/// Reads which span published the record, if that is known.
+pub fn decode_trace(bytes: &[u8]) -> Option<TraceContext> {
+    Fields::read(bytes, |fields| fields.deleted.is_some()).ok()?.trace
+}
+
 /// What was read of an envelope. By hand, because it is done twice for every record, and a derived reader would check
 /// the names of the fields for being text, and read all of them to find the first two.
 #[derive(Default)]
 struct Fields<'a> {
     v: Option<u8>,
+    trace: Option<TraceContext>,
     deleted: Option<bool>,
     sequin_id: Option<Uuid>,
     sync_id: Option<Uuid>,
@@ -148,7 +160,8 @@ impl<'a> Fields<'a> {
             b"external_id" => self.external_id = Some(text(rest)?),
             b"metadata" => self.metadata = Some(text(rest)?),
             b"payload" => self.payload = Some(text(rest)?),
-            // One that a later release has added.
+            b"trace" if let Some((trace, behind)) = trace(rest) => (self.trace, *rest) = (Some(trace), behind),
+            // One that a later release has added, or writes otherwise.
             _ => _ = rmp_serde::from_read::<_, IgnoredAny>(rest).ok()?,
         }
         Some(())
@@ -158,7 +171,8 @@ impl<'a> Fields<'a> {
         self.v.ok_or(EnvelopeError::Malformed("v"))?;
         let deleted = self.deleted.ok_or(EnvelopeError::Malformed("deleted"))?;
         let sequin_id = SequinId(self.sequin_id.ok_or(EnvelopeError::Malformed("sequin_id"))?);
-        Ok(Routing { op: if deleted { Op::Delete } else { Op::Upsert }, sequin_id })
+        let op = if deleted { Op::Delete } else { Op::Upsert };
+        Ok(Routing { op, sequin_id, is_traced: self.trace.is_some() })
     }
 }
 
@@ -176,6 +190,13 @@ fn uuid(rest: &mut &[u8]) -> Option<Uuid> {
     Uuid::from_slice(take(rest, length)?).ok()
 }
 
+/// And what lies behind it.
+fn trace(mut rest: &[u8]) -> Option<(TraceContext, &[u8])> {
+    let length = read_bin_len(&mut rest).ok()?;
+    let trace = TraceContext::from_bytes(take(&mut rest, length)?)?;
+    Some((trace, rest))
+}
+
 fn take<'a>(rest: &mut &'a [u8], length: u32) -> Option<&'a [u8]> {
     let (taken, left) = rest.split_at_checked(usize::try_from(length).ok()?)?;
     *rest = left;
@@ -188,7 +209,11 @@ fn time(micros: i64) -> Result<DateTime<Utc>, EnvelopeError> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    const TRACE: TraceContext = TraceContext { trace_id: [0xa1; 16], span_id: [0xb2; 8], flags: 1 };
 
     fn record(payload: &str) -> Record<'_> {
         let at = DateTime::from_timestamp_micros(1_700_000_000_123_456).expect("a time");
@@ -207,9 +232,69 @@ mod tests {
     }
 
     fn encoded(record: &Record<'_>) -> Vec<u8> {
+        traced(record, None)
+    }
+
+    fn traced(record: &Record<'_>, trace: Option<TraceContext>) -> Vec<u8> {
         let mut bytes = Vec::new();
-        encode(record, &mut bytes);
+        encode(record, trace, &mut bytes);
         bytes
+    }
+
+    fn trace_context() -> impl Strategy<Value = TraceContext> {
+        let not_zero = |id: &[u8]| id.iter().any(|&byte| byte != 0);
+        let trace_id = any::<[u8; 16]>().prop_filter("no trace", move |id| not_zero(id));
+        let span_id = any::<[u8; 8]>().prop_filter("no span", move |id| not_zero(id));
+        (trace_id, span_id, any::<u8>()).prop_map(|(trace_id, span_id, flags)| TraceContext {
+            trace_id,
+            span_id,
+            flags,
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_span_that_publishes_a_record_comes_back_and_one_without_costs_no_byte(
+            trace in trace_context(),
+            upstream_id in "\\PC{1,300}",
+            payload in "\"\\w{0,300}\"",
+            is_delete in any::<bool>(),
+        ) {
+            let op = if is_delete { Op::Delete } else { Op::Upsert };
+            let record = Record { op, upstream_id: &upstream_id, ..record(&payload) };
+            let (with, without) = (traced(&record, Some(trace)), encoded(&record));
+            prop_assert_eq!(decode(&with).expect("an envelope"), record.clone());
+            prop_assert_eq!(decode(&without).expect("an envelope"), record);
+            prop_assert_eq!((decode_trace(&with), decode_trace(&without)), (Some(trace), None));
+            let routed = [&with, &without].map(|bytes| decode_routing(bytes).expect("an envelope"));
+            prop_assert_eq!(routed.map(|routing| routing.is_traced), [true, false]);
+            prop_assert_eq!(Routing { is_traced: false, ..routed[0] }, routed[1]);
+            // One field fewer, and nothing else is different: its name, how long it is, and 25 bytes.
+            let field = [&[0xa5][..], b"trace", &[0xc4, 25]].concat();
+            let version = 1 + [&[0xa1][..], b"v", &[VERSION]].concat().len();
+            prop_assert_eq!(&with[version..version + field.len()], &field[..]);
+            prop_assert_eq!(without[0] + 1, with[0]);
+            prop_assert_eq!(&without[1..], &[&with[1..version], &with[version + field.len() + 25..]].concat()[..]);
+        }
+    }
+
+    #[test]
+    fn an_older_release_passes_over_the_trace_and_so_does_this_one_over_what_is_none() {
+        let envelope = traced(&record("1"), Some(TRACE));
+        let name = envelope.windows(5).position(|bytes| bytes == b"trace").expect("the field");
+        // To an older release it is a field of a name that it does not know.
+        let mut older = envelope.clone();
+        older[name..name + 5].copy_from_slice(b"other");
+        // A span of no trace, and one byte fewer.
+        let (mut of_none, mut short) = (envelope.clone(), envelope);
+        of_none[name + 7..][..16].fill(0);
+        short[name + 6] = 24;
+        short.remove(name + 7);
+        for bytes in [older, of_none, short] {
+            assert_eq!(decode(&bytes).expect("an envelope"), record("1"));
+            assert!(!decode_routing(&bytes).expect("an envelope").is_traced);
+            assert_eq!(decode_trace(&bytes), None);
+        }
     }
 
     #[test]
@@ -226,9 +311,9 @@ mod tests {
     fn a_field_added_by_a_later_release_of_the_same_version_is_passed_over() {
         #[derive(Serialize)]
         struct Added<'a> {
-            trace: (&'a str, [f64; 2], Option<bool>),
+            added: (&'a str, [f64; 2], Option<bool>),
         }
-        let added = rmp_serde::to_vec_named(&Added { trace: ("t", [1.5, 2.5], None) }).expect("bytes");
+        let added = rmp_serde::to_vec_named(&Added { added: ("t", [1.5, 2.5], None) }).expect("bytes");
         let envelope = encoded(&record("1"));
         // A map of one more field, the added one first: a map of up to 15 fields begins with one byte.
         let wider = [&[envelope[0] + 1], &added[1..], &envelope[1..]].concat();
@@ -239,7 +324,7 @@ mod tests {
     #[test]
     fn an_envelope_that_was_cut_or_damaged_anywhere_is_refused() {
         let record = Record { sync_external_id: None, ..record("\"payload\"") };
-        let whole = encoded(&record);
+        let whole = traced(&record, Some(TRACE));
         for end in 0..whole.len() {
             assert!(matches!(decode(&whole[..end]), Err(EnvelopeError::Malformed(_))), "cut at {end}");
         }

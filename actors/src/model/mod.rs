@@ -21,13 +21,14 @@ mod status;
 mod sync;
 mod target;
 mod token;
+mod trace;
 
 pub use alerting::{AlertingSettings, Webhook, WebhookFormat};
 pub use audit::{AuditEntry, AuditedToken};
 pub use checkpoint::{Astray, Backfill, Checkpoint, RowAhead, TableId};
 pub use collection::{CollectionKey, CollectionVersion};
 pub use consumer::{Consumer, Desired, Filter, Rewind, TableName, UnsupportedText};
-pub use envelope::{EnvelopeError, Routing, decode, decode_routing, encode};
+pub use envelope::{EnvelopeError, Routing, decode, decode_routing, decode_trace, encode};
 pub use idempotency::IdempotencyKey;
 pub use ids::{
     AuditId, ConsumerId, Idx, IncidentId, NoticeId, Provider, SequinId, SessionId, StreamId, SyncId, TargetId, TokenId,
@@ -46,6 +47,7 @@ pub use status::{Applied, ConsumerStatus, Lag, Reason, RunState, Severity, Targe
 pub use sync::{Sync, SyncSettings};
 pub use target::{Connection, Target, Tls, TlsMode};
 pub use token::{Role, SETTINGS_TOKEN, Token, TokenHash};
+pub use trace::TraceContext;
 
 /// A JSON object that customers attach to what they make, kept as they gave it.
 pub type Metadata = serde_json::Map<String, serde_json::Value>;

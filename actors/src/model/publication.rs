@@ -4,7 +4,7 @@ use std::{collections::HashMap, ops::Range};
 
 use bytes::Bytes;
 
-use super::{Idx, Op, Provider, Record, SequinId, SyncId, encode};
+use super::{Idx, Op, Provider, Record, SequinId, SyncId, TraceContext, encode};
 
 /// Records that were checked at the door, encoded, in the order in which they came.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +13,7 @@ pub struct Publication {
     records: Vec<Outgoing>,
     syncs: Vec<SyncSeen>,
     sync_numbers: HashMap<SyncId, usize>,
+    trace: Option<TraceContext>,
 }
 
 /// One record of a publication.
@@ -61,6 +62,12 @@ impl Publication {
         Self { bytes: Vec::with_capacity(bytes), ..Self::default() }
     }
 
+    /// Writes the span that publishes it into the envelopes of the records to come.
+    #[must_use]
+    pub fn with_trace(self, trace: Option<TraceContext>) -> Self {
+        Self { trace, ..self }
+    }
+
     /// Adds a record; `Err` tells the provider that the sync belongs to already, when it is another one.
     pub fn push(&mut self, provider: &Provider, record: &Record<'_>) -> Result<(), Provider> {
         self.push_version(provider, record, None)
@@ -80,7 +87,7 @@ impl Publication {
     ) -> Result<(), Provider> {
         let sync = self.sync_of(provider, record)?;
         let start = self.bytes.len();
-        encode(record, &mut self.bytes);
+        encode(record, self.trace, &mut self.bytes);
         let envelope = start..self.bytes.len();
         self.records.push(Outgoing { sync, sequin_id: record.sequin_id, op: record.op, replaces, envelope });
         Ok(())

@@ -27,9 +27,10 @@ use crate::{
     flow::{backoff::Backoff, coalesce::Batch, refusals::TooManyRefusals, unsupported_text::ReplacedText},
     model::{
         Applied, Idx, Op, Record, RowAhead, SequinId, Severity, TableName, UnsupportedText, decode, decode_routing,
-        encode,
+        decode_trace, encode,
     },
     postgres::{ApplyError, Backend, Change, Fault, Finding, Pool, RowBeyond, Tombstone, Verdict, apply, row_beyond},
+    spans::{self, Applying, ErrorType},
     store::DocumentsError,
     stream::{RecordStream, StreamError},
 };
@@ -67,6 +68,21 @@ pub(crate) enum BringError {
     Stream(#[from] StreamError),
 }
 
+impl ErrorType for BringError {
+    /// Of a database's error, whose fault it is.
+    fn error_type(&self) -> &'static str {
+        match self {
+            Self::Apply(ApplyError::Database(fault)) => fault.verdict.word(),
+            Self::Apply(error) => error.error_type(),
+            Self::TooManyRefusals { .. } => "too_many_refusals",
+            Self::WrongTable(_) => "table",
+            Self::Quarantine(error) => error.error_type(),
+            Self::TableAhead(_) => "table_ahead",
+            Self::Stream(_) => "stream",
+        }
+    }
+}
+
 /// How a writer brings its batches.
 pub(crate) struct Bringing {
     pub(crate) pool: Pool,
@@ -84,20 +100,36 @@ pub(crate) struct Bringing {
     pub(crate) queue: Mutex<()>,
     /// When the table was last found to be as it should be, since it refuses records.
     pub(crate) verified_at: Mutex<Option<Instant>>,
+    /// How its batches are shown in traces.
+    pub(crate) shown: Applying,
 }
 
 impl Bringing {
     /// Brings a batch to the table, and what the table refuses of it to quarantine.
     pub(crate) async fn bring(&self, batch: &mut Batch) -> Result<Applied, BringError> {
+        let span = self.shown.begin(batch.len(), batch.traced().filter_map(decode_trace));
+        let applied = span.run(self.bring_all(batch)).await?;
+        span.applied(&applied);
+        Ok(applied)
+    }
+
+    async fn bring_all(&self, batch: &mut Batch) -> Result<Applied, BringError> {
         self.quarantine.begin(batch);
         let envelopes = Envelopes::of(batch, self.unsupported_text)?;
         let mut refused = Vec::new();
         let applied = self.bring_in_parts(&envelopes, &mut refused).await;
         // Also what was refused before something else went wrong.
-        self.quarantine.save(refused.chunks(SAVED_AT_ONCE).last().unwrap_or_default()).await?;
+        self.set_aside(refused.chunks(SAVED_AT_ONCE).last().unwrap_or_default()).await?;
         let applied = applied?;
         self.quarantine.brought(batch, &refused).await?;
         Ok(applied)
+    }
+
+    async fn set_aside(&self, refused: &[SequinId]) -> Result<(), BringError> {
+        if refused.is_empty() {
+            return Ok(());
+        }
+        Ok(spans::step(spans::named("quarantine"), self.quarantine.save(refused)).await?)
     }
 
     async fn bring_in_parts(
@@ -128,7 +160,7 @@ impl Bringing {
                         self.verify_table().await?;
                         refused.push(self.refuse(envelopes, part.start, fault)?);
                         if refused.len().is_multiple_of(SAVED_AT_ONCE) {
-                            self.quarantine.save(&refused[refused.len() - SAVED_AT_ONCE..]).await?;
+                            self.set_aside(&refused[refused.len() - SAVED_AT_ONCE..]).await?;
                         }
                     }
                     Verdict::Record => parts.extend(halves(part)),
@@ -162,7 +194,7 @@ impl Bringing {
         let (changes, tombstones) = envelopes.changes(part);
         let backend = OnceLock::new();
         let attempt = async {
-            let mut session = self.pool.get().await?;
+            let mut session = spans::step(spans::named("get session"), self.pool.get()).await?;
             let _ = backend.set(session.backend());
             let applied = apply(&mut session, &self.table, &changes, &tombstones).await?;
             let beyond = row_beyond(&session, &self.table, &changes, &tombstones, applied).await?;
@@ -275,7 +307,7 @@ impl<'a> Envelopes<'a> {
                 let (_, record) = envelopes.record(number)?;
                 if let Some(replaced) = ReplacedText::of(&record) {
                     let mut envelope = Vec::new();
-                    encode(&replaced.record(), &mut envelope);
+                    encode(&replaced.record(), None, &mut envelope);
                     envelopes.replaced.insert(number, envelope);
                 }
             }

@@ -7,8 +7,18 @@ use tokio::sync::Mutex;
 
 use crate::{
     model::{Checkpoint, ConsumerId, Revision},
-    store::{Documents, DocumentsError},
+    spans::ErrorType,
+    store::{Documents, DocumentsError, StoreError},
 };
+
+impl ErrorType for DocumentsError {
+    fn error_type(&self) -> &'static str {
+        match self {
+            Self::Store(StoreError::Conflict { .. }) => "conflict",
+            _ => "store",
+        }
+    }
+}
 
 /// What was last read or written of it here.
 pub(crate) struct SavedCheckpoint {
@@ -49,7 +59,7 @@ mod tests {
     use super::*;
     use crate::{
         model::Idx,
-        store::{Keyring, SqliteStore, StoreError},
+        store::{Keyring, SqliteStore},
     };
 
     async fn documents() -> (tempfile::TempDir, Documents) {

@@ -9,6 +9,7 @@ use super::{Quarantine, SavedCheckpoint};
 use crate::{
     flow::{progress::Progress, refusals::RefusalLimit},
     model::{Backfill, Consumer, Filter, Idx, Quarantined},
+    spans::ErrorType,
     store::{Documents, DocumentsError},
     stream::{RecordStream, StreamError},
 };
@@ -25,6 +26,17 @@ pub(crate) enum LoadError {
     WentBack { checkpoint: Idx, head: Idx },
     #[error("the consumer is deleted")]
     Deleted,
+}
+
+impl ErrorType for LoadError {
+    fn error_type(&self) -> &'static str {
+        match self {
+            Self::Documents(error) => error.error_type(),
+            Self::Stream(_) => "stream",
+            Self::WentBack { .. } => "went_back",
+            Self::Deleted => "deleted",
+        }
+    }
 }
 
 /// Where a consumer goes on.

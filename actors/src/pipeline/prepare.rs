@@ -9,6 +9,7 @@ use crate::{
     flow::refusals::RefusalLimit,
     model::{ConsumerId, TableId, TableName},
     postgres::{Fault, Finding, Pool},
+    spans::{self, ErrorType},
     store::{Documents, DocumentsError},
 };
 
@@ -29,6 +30,22 @@ pub(crate) enum PrepareError {
     Documents(#[from] DocumentsError),
 }
 
+impl ErrorType for PrepareError {
+    fn error_type(&self) -> &'static str {
+        match self {
+            Self::Database(fault) => fault.error_type(),
+            Self::Documents(error) => error.error_type(),
+        }
+    }
+
+    fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Database(fault) => fault.sqlstate(),
+            Self::Documents(_) => None,
+        }
+    }
+}
+
 /// What is to be prepared.
 pub(crate) struct Preparation {
     pub(crate) pool: Pool,
@@ -44,10 +61,10 @@ impl Preparation {
     /// `earlier` are the transactions of the pipelines before: dropped, but perhaps not yet gone.
     pub(crate) async fn prepare(self, earlier: TaskTracker) -> Result<Prepared, PrepareError> {
         earlier.wait().await;
-        let session = self.pool.get().await?;
+        let session = spans::step(spans::named("get session"), self.pool.get()).await?;
         session.end_strays().await?;
         let table = session.table_id(&self.table).await?;
-        let findings = session.verify(&self.table).await?;
+        let findings = spans::step(spans::named("verify"), session.verify(&self.table)).await?;
         let quarantine = Quarantine::load(self.consumer, &self.documents, self.refusal_limit).await?;
         Ok(Prepared { findings, table, quarantine })
     }

@@ -123,9 +123,9 @@ fn limit(permit: &Permit) -> PageLimit {
 fn split(page: &Page, writers: usize) -> Result<Vec<Vec<Row>>, ReadError> {
     let mut rows: Vec<Vec<Row>> = (0..writers).map(|_| Vec::new()).collect();
     for (number, entry) in (0u32..).zip(page.entries()) {
-        let Routing { op, sequin_id } =
+        let Routing { op, sequin_id, is_traced } =
             decode_routing(page.envelope(entry)).map_err(|source| ReadError::Unreadable { idx: entry.idx, source })?;
-        rows[partition(sequin_id, writers)].push(Row { sequin_id, idx: entry.idx, op, entry: number });
+        rows[partition(sequin_id, writers)].push(Row { sequin_id, idx: entry.idx, op, entry: number, is_traced });
     }
     Ok(rows)
 }

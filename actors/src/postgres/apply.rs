@@ -20,7 +20,10 @@ use super::{
     error::{Fault, Verdict},
     session::{Direct, PreparedTable, Session, Staged},
 };
-use crate::model::{Applied, EnvelopeError, Idx, Record, SequinId, TableName, decode};
+use crate::{
+    model::{Applied, EnvelopeError, Idx, Record, SequinId, TableName, decode},
+    spans::{Database, ErrorType},
+};
 
 /// From this many rows on, a COPY is faster than arrays.
 const COPY_FROM: usize = 200;
@@ -76,6 +79,22 @@ impl From<tokio_postgres::Error> for ApplyError {
     }
 }
 
+impl ErrorType for ApplyError {
+    fn error_type(&self) -> &'static str {
+        match self {
+            Self::Database(fault) => fault.error_type(),
+            Self::Unreadable { .. } => "unreadable_record",
+        }
+    }
+
+    fn sqlstate(&self) -> Option<&str> {
+        match self {
+            Self::Database(fault) => fault.sqlstate(),
+            Self::Unreadable { .. } => None,
+        }
+    }
+}
+
 /// Writes `changes` and `tombstones`, which name no record twice and come in the order of the primary key.
 ///
 /// Returns how many rows were written: fewer than were given where the table holds newer versions.
@@ -105,20 +124,21 @@ async fn write(
     let staged = if is_large { session.staged(table).await? } else { None };
     let is_one_statement = staged.is_none() && (changes.is_empty() || tombstones.is_empty());
     if is_one_statement {
-        let client = &session.client;
+        let (client, to) = (&session.client, Shown { table, database: &session.database });
         return Ok(Applied {
-            upserts: upsert_arrays(client, &prepared, changes).await?,
-            deletes: delete(client, &prepared, tombstones).await?,
+            upserts: upsert_arrays(client, to, &prepared, changes).await?,
+            deletes: delete(client, to, &prepared, tombstones).await?,
             ..Applied::default()
         });
     }
     let transaction = session.client.transaction().await?;
+    let to = Shown { table, database: &session.database };
     let upserts = match staged {
-        Some(staged) => upsert_staged(&transaction, &staged, changes).await?,
-        None => upsert_arrays(&transaction, &prepared, changes).await?,
+        Some(staged) => upsert_staged(&transaction, to, &staged, changes).await?,
+        None => upsert_arrays(&transaction, to, &prepared, changes).await?,
     };
-    let deletes = delete(&transaction, &prepared, tombstones).await?;
-    transaction.commit().await?;
+    let deletes = delete(&transaction, to, &prepared, tombstones).await?;
+    commit(transaction, to).await?;
     Ok(Applied { upserts, deletes, ..Applied::default() })
 }
 
@@ -136,7 +156,8 @@ async fn insert(
         return Ok(None);
     }
     let transaction = session.client.transaction().await?;
-    let copied = match copy_new(&transaction, &direct, changes).await {
+    let to = Shown { table, database: &session.database };
+    let copied = match to.database.statement("COPY", table, copy_new(&transaction, &direct, changes)).await {
         Err(ApplyError::Database(fault)) if matches!(fault.verdict, Verdict::Record | Verdict::Table) => None,
         copied => copied?,
     };
@@ -145,8 +166,8 @@ async fn insert(
         return Ok(None);
     };
     direct.novelty.confirmed();
-    let deletes = delete(&transaction, &prepared, tombstones).await?;
-    transaction.commit().await?;
+    let deletes = delete(&transaction, to, &prepared, tombstones).await?;
+    commit(transaction, to).await?;
     Ok(Some(Applied { upserts, deletes, ..Applied::default() }))
 }
 
@@ -166,13 +187,26 @@ async fn copy_new(
     }
 }
 
+/// Where something is written, as spans name it.
+#[derive(Clone, Copy)]
+struct Shown<'a> {
+    table: &'a TableName,
+    database: &'a Database,
+}
+
+async fn commit(transaction: Transaction<'_>, to: Shown<'_>) -> Result<(), ApplyError> {
+    to.database.command("COMMIT", transaction.commit().map_err(ApplyError::from)).await
+}
+
 async fn upsert_staged(
     transaction: &Transaction<'_>,
+    to: Shown<'_>,
     staged: &Staged,
     changes: &[Change<'_>],
 ) -> Result<u64, ApplyError> {
-    copy(transaction, &staged.copy, changes, None).await?;
-    Ok(transaction.execute(&staged.upsert, &[]).await?)
+    to.database.command("COPY", copy(transaction, &staged.copy, changes, None)).await?;
+    let upsert = transaction.execute(&staged.upsert, &[]).map_err(ApplyError::from);
+    to.database.statement("INSERT", to.table, upsert).await
 }
 
 async fn copy(
@@ -199,6 +233,7 @@ async fn copy(
 
 async fn upsert_arrays(
     client: &impl GenericClient,
+    to: Shown<'_>,
     prepared: &PreparedTable,
     changes: &[Change<'_>],
 ) -> Result<u64, ApplyError> {
@@ -228,11 +263,13 @@ async fn upsert_arrays(
         &upstream_updated_at,
         &upstream_created_at,
     ];
-    Ok(client.execute(&prepared.upsert_arrays, &columns).await?)
+    let upsert = client.execute(&prepared.upsert_arrays, &columns).map_err(ApplyError::from);
+    to.database.statement("INSERT", to.table, upsert).await
 }
 
 async fn delete(
     client: &impl GenericClient,
+    to: Shown<'_>,
     prepared: &PreparedTable,
     tombstones: &[Tombstone],
 ) -> Result<u64, ApplyError> {
@@ -241,7 +278,9 @@ async fn delete(
     }
     let ids: Vec<_> = tombstones.iter().map(|tombstone| tombstone.sequin_id.0).collect();
     let idxs: Vec<_> = tombstones.iter().map(|tombstone| tombstone.idx.as_bigint()).collect();
-    client.execute(&prepared.delete, &[&ids, &idxs]).map_err(ApplyError::from).await
+    let columns: [&(dyn ToSql + Sync); 2] = [&ids, &idxs];
+    let delete = client.execute(&prepared.delete, &columns).map_err(ApplyError::from);
+    to.database.statement("DELETE", to.table, delete).await
 }
 
 fn record<'a>(change: &Change<'a>) -> Result<Record<'a>, ApplyError> {

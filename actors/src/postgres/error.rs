@@ -5,6 +5,7 @@ mod kinds;
 use std::{error::Error, fmt};
 
 use self::kinds::Kind;
+use crate::spans::ErrorType;
 
 /// Whose fault an error is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,28 @@ impl fmt::Display for Fault {
 }
 
 impl Error for Fault {}
+
+impl Verdict {
+    /// In a word.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Target => "target",
+            Self::Contention => "contention",
+            Self::Table => "table",
+            Self::Record => "record",
+        }
+    }
+}
+
+impl ErrorType for Fault {
+    fn error_type(&self) -> &'static str {
+        self.code
+    }
+
+    fn sqlstate(&self) -> Option<&str> {
+        self.sqlstate.as_deref()
+    }
+}
 
 impl From<tokio_postgres::Error> for Fault {
     fn from(error: tokio_postgres::Error) -> Self {

@@ -18,7 +18,10 @@ use super::{
     novelty::Novelty,
     tls::{self, TlsError},
 };
-use crate::model::{Connection, TableName, TlsMode};
+use crate::{
+    model::{Connection, TableName, TlsMode},
+    spans::Database,
+};
 
 /// How long one server may take to answer at all.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -42,6 +45,8 @@ pub struct Session {
     direct: HashMap<TableName, Arc<Direct>>,
     /// Whether a batch is under way; one that was dropped half way leaves this set, and the session is not used again.
     pub(super) is_writing: bool,
+    /// As spans name it.
+    pub(super) database: Database,
     sessions: Arc<LiveSessions>,
     alive: Alive,
 }
@@ -78,6 +83,7 @@ pub(super) struct Direct {
 /// How to open sessions with a database.
 pub(super) struct Opener {
     connections: PostgresConnectionManager<MakeRustlsConnect>,
+    database: Database,
     live: Arc<LiveSessions>,
 }
 
@@ -91,7 +97,8 @@ impl Opener {
     fn named(connection: &Connection, application_name: &str, live: Arc<LiveSessions>) -> Result<Self, TlsError> {
         let connector = tls::connector(&connection.tls)?;
         let config = config(connection, application_name);
-        Ok(Self { connections: PostgresConnectionManager::new(config, connector), live })
+        let connections = PostgresConnectionManager::new(config, connector);
+        Ok(Self { connections, database: Database::of(connection), live })
     }
 
     /// Opens a session, or gives up after a while.
@@ -114,6 +121,7 @@ impl Opener {
             staged: HashMap::new(),
             direct: HashMap::new(),
             is_writing: false,
+            database: self.database.clone(),
             sessions: Arc::clone(&self.live),
             alive,
         })
@@ -212,7 +220,7 @@ impl Session {
 
     /// Ends the sessions of earlier runs: what they have under way can't take effect any more.
     pub async fn end_strays(&self) -> Result<(), Fault> {
-        self.sessions.end_strays(&self.client).await
+        self.database.command("fence", self.sessions.end_strays(&self.client)).await
     }
 
     /// Whether the server answers, and takes writes: a replica, as after a failover, does not.

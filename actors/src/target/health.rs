@@ -8,14 +8,16 @@ use std::{
 
 use chrono::Utc;
 use futures_util::FutureExt;
+use opentelemetry::KeyValue;
 
 use super::{TargetActorState, TargetMessage};
 use crate::{
     consumer::{ConsumerMessage, Doubt},
     flow::breaker::Circuit,
-    model::{ConsumerId, TargetState, TargetStatus},
+    model::{ConsumerId, Target, TargetState, TargetStatus},
     pipeline::reason,
     postgres::{Fault, Pool, TlsError},
+    spans,
 };
 
 /// How often a target that answers is asked again.
@@ -31,26 +33,39 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A database that has answered this recently is not asked because of an answer that is slow to come.
 const ANSWER_HOLDS: Duration = Duration::from_secs(5);
 
+/// Of a probe that takes longer there is a span, as of one that fails.
+const SLOW_PROBE: Duration = Duration::from_secs(1);
+
+async fn probe(pool: &Pool, target: &Target) -> Result<(), Fault> {
+    let began = Instant::now();
+    let outcome = tokio::time::timeout(PROBE_TIMEOUT, pool.probe()).await;
+    let outcome = outcome.unwrap_or_else(|_| Err(Fault::timed_out("the probe")));
+    let took = began.elapsed();
+    if outcome.is_err() || took >= SLOW_PROBE {
+        let attributes = vec![KeyValue::new("sequin.target", target.name.clone())];
+        spans::was_done(format!("probe {}", target.name), attributes, took, outcome.as_ref());
+    }
+    outcome
+}
+
 impl TargetActorState {
     pub(super) fn probe_now(&mut self) {
         self.probe += 1;
         self.is_probing = true;
         self.breaker.probing();
         let (number, pool, myself) = (self.probe, self.pool.clone(), self.myself.clone());
+        let target = Arc::clone(&self.target);
         // Those who wait for the first answer begin with it.
         let turns = self.answered_at.is_none().then(|| self.context.turns.clone());
         self.tasks.spawn(async move {
-            let probe = async || tokio::time::timeout(PROBE_TIMEOUT, pool.probe()).await;
             let probe = AssertUnwindSafe(async {
                 match turns {
-                    Some(turns) => turns.take(probe()).await,
-                    None => probe().await,
+                    Some(turns) => turns.take(probe(&pool, &target)).await,
+                    None => probe(&pool, &target).await,
                 }
             });
-            let outcome = match probe.catch_unwind().await {
-                Ok(answered) => answered.unwrap_or_else(|_| Err(Fault::timed_out("the probe"))),
-                Err(_) => Err(Fault::internal("the probe panicked")),
-            };
+            let outcome = probe.catch_unwind().await;
+            let outcome = outcome.unwrap_or_else(|_| Err(Fault::internal("the probe panicked")));
             let _ = myself.cast(TargetMessage::Probed(number, outcome));
         });
     }
