@@ -87,8 +87,8 @@ def lines(title, description, queries, unit, *, width=8, stack=False, steps=Fals
     return panel("timeseries", title, description, queries, unit, width=width, defaults=defaults, options=options, **more)
 
 
-def number(title, description, expression, unit=COUNT, *, width=4, bad_from=None, bad_below=None, **more):
-    """A number, red from `bad_from` on, or below `bad_below`."""
+def number(title, description, expression, unit=COUNT, *, named=None, bad_from=None, bad_below=None, **more):
+    """A number, red from `bad_from` on, or below `bad_below`; or, where it is `named` by a legend, that name."""
     steps = [{"color": "text", "value": None}]
     if bad_from is not None:
         steps = [{"color": "green", "value": None}, {"color": "red", "value": bad_from}]
@@ -97,14 +97,14 @@ def number(title, description, expression, unit=COUNT, *, width=4, bad_from=None
     defaults = {"thresholds": {"mode": "absolute", "steps": steps}, **more.pop("defaults", {})}
     options = {
         "colorMode": "value",
-        "graphMode": "area",
+        "graphMode": "none" if named else "area",
         "justifyMode": "auto",
         "orientation": "auto",
-        "textMode": "value",
+        "textMode": "name" if named else "value",
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
     }
-    queries = [(expression, title)]
-    return panel("stat", title, description, queries, unit, width=width, height=4, defaults=defaults, options=options, **more)
+    queries = [(expression, named or title)]
+    return panel("stat", title, description, queries, unit, width=4, height=4, defaults=defaults, options=options, instant=bool(named), **more)
 
 
 def words(names):
@@ -399,7 +399,8 @@ def target():
             lines("Time of a transaction", "What a batch takes, commit included. It is mostly the database's.",
                   [(quantile(0.5, process), "p50"), (quantile(0.99, process), "p99")], SECONDS),
             lines("Transactions", "Batches a second, and those that failed, by whose fault it was.",
-                  [(rate(f"messaging_process_duration_seconds_count{{{TARGET}}}", "error_type"), "{{error_type}}")], PER_SECOND),
+                  [(rate(f'messaging_process_duration_seconds_count{{{TARGET},error_type=""}}'), "committed"),
+                   (rate(f'messaging_process_duration_seconds_count{{{TARGET},error_type!=""}}', "error_type"), "{{error_type}}")], PER_SECOND),
             lines("Records in a batch", "Small while little happens, large when a consumer is behind.",
                   [(quantile(0.5, size), "p50"), (quantile(0.99, size), "p99")], COUNT),
             lines("Applied", "Records that reached its tables, by what happened to them.",
@@ -434,8 +435,7 @@ def consumer():
     return [
         ("At a glance", [
             number("State", "What it is doing. Waiting is for its target; halted needs somebody: sequin consumer get says why.", state,
-                   width=4) | {"options": {"colorMode": "value", "graphMode": "none", "justifyMode": "auto", "orientation": "auto", "textMode": "name",
-                                           "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False}}},
+                   named="{{sequin_state}}"),
             number("Oldest record that waits", "The age of the oldest record that is not in the table.", f"max({gauge('sequin_consumer_lag_age_seconds')})", SECONDS),
             number("Records that wait", "How many are not in the table yet.", f"sum({gauge('sequin_consumer_lag')})"),
             number("Backfill", "How much of what the stream held at the start is in the table.", f"sum({done}) / (sum({total}) > 0)", SHARE),
