@@ -1,5 +1,6 @@
 """Runs a node that has something to show, has a real Prometheus scrape it, and asks that every query of deploy/dashboards/."""
 
+import json
 import math
 import re
 import subprocess
@@ -171,7 +172,7 @@ def findings(program, tools, directory):
         hook = servers.enter_context(webhook())
         served = servers.enter_context(node(program, tools, directory))
         yield from commands(served)
-        token = served.cli("token", "create", "prometheus", "--role", "read").splitlines()[-1]
+        token = json.loads(served.cli("token", "create", "prometheus", "--role", "read", "--output", "json"))["token"]
         watch = servers.enter_context(prometheus(tools, directory, served, token, HERE / "rules.yaml"))
         set_up(served, psql, database_port, hook)
         asked = list(queries()) + list(fenced("promql"))
@@ -183,12 +184,17 @@ def findings(program, tools, directory):
 
 def main(program, tools):
     with tempfile.TemporaryDirectory(prefix="sequin-dashboards.") as place:
-        found = list(findings(Path(program), Path(tools), Path(place)))
-        for finding in found:
-            print(f"dashboards: {finding}", file=sys.stderr)
-        if found:
-            print("\nthe node said last:", *(Path(place) / "node.log").read_text().splitlines()[-20:], sep="\n", file=sys.stderr)
-    return bool(found)
+        found, whole = False, False
+        try:
+            for finding in findings(Path(program), Path(tools), Path(place)):
+                found = True
+                print(f"dashboards: {finding}", file=sys.stderr)
+            whole = True
+        finally:
+            log = Path(place) / "node.log"
+            if (found or not whole) and log.exists():
+                print("\nthe node said last:", *log.read_text().splitlines()[-20:], sep="\n", file=sys.stderr)
+    return found
 
 
 if __name__ == "__main__":
