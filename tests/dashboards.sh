@@ -57,5 +57,4 @@ quietly "$tools/bin/promtool" check config --syntax-only deploy/dashboards/prome
 "$python" tests/dashboards/words.py
 
 cargo build --quiet
-# What Debian or PostgreSQL's own user may not look into is no place for a database.
-exec "$python" tests/dashboards/live.py "$target/debug/sequin" "$tools/bin"
+"$python" tests/dashboards/live.py "$target/debug/sequin" "$tools/bin"
