@@ -15,6 +15,9 @@ import yaml
 ROOT = Path(__file__).parents[2]
 # preStop's action `sleep` came with the former; the latter is the newest that the validator knows.
 VERSIONS = ["1.30", kubernetes_validate.latest_version()]
+# Kinds that are not Kubernetes' own, so that no schema of it has them: `monitors_find_something` and tests/dashboards.sh look
+# at them.
+OPERATOR = "monitoring.coreos.com"
 # How long a node takes to end at most, as src/service.rs and EngineSettings::drain_deadline say: requests, and what is
 # on its way into databases.
 DRAIN_SECONDS = 5 + 20
@@ -44,6 +47,8 @@ def name(document):
 
 def schemas(documents):
     for document in documents:
+        if document["apiVersion"].split("/")[0] == OPERATOR:
+            continue
         for version in VERSIONS:
             try:
                 kubernetes_validate.validate(document, version, strict=True)
@@ -107,10 +112,14 @@ def secrets_are_outside(documents):
         yield f"{name(document)} is in the repository"
 
 
-def secrets_are_documented(documents):
-    readme = (ROOT / "deploy/README.md").read_text()
+def documented_secrets():
+    readme = (ROOT / "deploy/README.md").read_text() + (ROOT / "deploy/dashboards/README.md").read_text()
     commands = re.findall(r"create secret generic (\S+)((?:.*\\\n)*.*)", readme)
-    documented = {(secret, key) for secret, rest in commands for key in re.findall(r"--from-\w+=([\w.-]+)=", rest)}
+    return {(secret, key) for secret, rest in commands for key in re.findall(r"--from-\w+=([\w.-]+)=", rest)}
+
+
+def secrets_are_documented(documents):
+    documented = documented_secrets()
     for workload, container in containers(documents):
         wanted = [variable.get("valueFrom", {}).get("secretKeyRef") for variable in container.get("env", [])]
         used = {(reference["name"], reference["key"]) for reference in wanted if reference}
@@ -119,6 +128,19 @@ def secrets_are_documented(documents):
                 used.add((volume["secret"]["secretName"], item["key"]))
         for secret, key in sorted(used - documented):
             yield f"{name(workload)}: deploy/README.md does not say how the secret {secret} gets its {key}"
+
+
+def monitors_find_something(documents):
+    for monitor in of_kind(documents, "PodMonitor"):
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        found = [workload for workload in workloads(documents) if wanted <= workload["spec"]["template"]["metadata"]["labels"].items()]
+        ports = {port["name"] for workload in found for container in pod(workload)["containers"] for port in container["ports"]}
+        for endpoint in monitor["spec"]["podMetricsEndpoints"]:
+            if endpoint["port"] not in ports:
+                yield f"{name(monitor)}: no pod that it selects has a port {endpoint['port']}"
+            token = endpoint["authorization"]["credentials"]
+            if (token["name"], token["key"]) not in documented_secrets():
+                yield f"{name(monitor)}: deploy/dashboards/README.md does not say how the secret {token['name']} gets its {token['key']}"
 
 
 def settings_are_documented(documents):
@@ -171,6 +193,12 @@ def container(documents):
     return pod(first(documents, "Deployment"))["containers"][0]
 
 
+def lost_monitor():
+    endpoint = {"port": "metrics", "authorization": {"credentials": {"name": "sequin-metrics", "key": "token"}}}
+    spec = {"selector": {"matchLabels": {"app.kubernetes.io/name": "sequin"}}, "podMetricsEndpoints": [endpoint]}
+    return {"apiVersion": f"{OPERATOR}/v1", "kind": "PodMonitor", "metadata": {"name": "lost"}, "spec": spec}
+
+
 RULES = [
     (schemas, lambda d: first(d, "Deployment")["spec"].update(replica=3)),
     (unprivileged, lambda d: pod(first(d, "Deployment"))["securityContext"].pop("runAsNonRoot")),
@@ -184,6 +212,7 @@ RULES = [
     (settings_are_documented, lambda d: container(d)["env"].append({"name": "SEQUIN_NODES", "value": "3"})),
     (config_maps_exist, lambda d: container(d)["envFrom"].append({"configMapRef": {"name": "nothing"}})),
     (selectors_select, lambda d: first(d, "Service")["spec"]["selector"].update({"app.kubernetes.io/name": "other"})),
+    (monitors_find_something, lambda d: d.append(lost_monitor())),
     (every_pod_is_fenced_in, lambda d: first(d, "NetworkPolicy")["spec"]["policyTypes"].remove("Egress")),
 ]
 
