@@ -1,5 +1,6 @@
-//! `sequin plan`, `apply` and `export`: targets and consumers as a file says.
+//! `sequin plan`, `apply` and `export`: targets, consumers and alerting as a file says.
 
+mod alerting;
 mod calls;
 mod difference;
 mod document;
@@ -24,7 +25,7 @@ use super::{
 
 /// What the file holds, for `--help`.
 const FILE: &str = "\
-The file holds `targets` and `consumers`, lists of what the API takes, so that one file is enough to make everything again:
+The file holds `targets` and `consumers`, lists of what the API takes, and whom to tell in `alerting`, so that one file is enough to make everything again:
 
   targets:
     - name: app
@@ -42,6 +43,12 @@ The file holds `targets` and `consumers`, lists of what the API takes, so that o
       table: hubspot
       create_table: true               # make it where it is not there, and Sequin's user may
       state: running                   # or paused, or draft; running is the default
+  alerting:
+    recipients: [ops@example.com]
+    webhooks:
+      - name: chat
+        url: ${WEBHOOK_CHAT_URL}
+        format: slack                  # or cloud_events, the default
 
 ${VAR} takes a value from the environment, ${VAR:-default} has a default, and $${ stands for ${ itself. What is left out is as it is
 when the API is not told, but a secret that is left out stays as it is, and `password: null` removes it. Secrets are never shown.
@@ -92,7 +99,8 @@ pub(super) async fn apply(client: &Client, output: Output, arguments: &FileArgum
 pub(super) async fn export(client: &Client, output: Output) -> anyhow::Result<ExitCode> {
     let targets = client.list(&["targets"], &[]).await?.read::<List<Value>>()?.data;
     let consumers = client.list(&["consumers"], &[]).await?.read::<List<Value>>()?.data;
-    let exported = export::export(targets, consumers)?;
+    let alerting = client.get(&["alerting"]).await?.read()?;
+    let exported = export::export(targets, consumers, &alerting)?;
     if !exported.variables.is_empty() {
         let variables: Vec<String> = exported.variables.into_iter().collect();
         note(format_args!("secrets stay here: set {} where you apply the file", variables.join(", ")));

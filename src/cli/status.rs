@@ -120,9 +120,7 @@ impl Seen {
 fn alerting_thing(shown: &Shown<Alerting>) -> Thing {
     let health = &shown.resource.health;
     let facts = std::iter::once(&health.status).chain(health.reasons.iter().map(|reason| &reason.summary));
-    // Not as it came: it tells when it was looked at, which is no news.
-    let json = json!({"alerting": {"status": health.status}}).to_string();
-    Thing { name: "alerting".into(), state: facts.cloned().collect::<Vec<_>>().join(", "), json }
+    Thing::of("alerting".into(), facts.cloned().collect::<Vec<_>>().join(", "), &shown.json)
 }
 
 fn page(Ready { targets, consumers, incidents, alerting }: &Ready) -> String {

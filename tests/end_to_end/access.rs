@@ -102,7 +102,7 @@ async fn a_token_is_refused_with_the_names_of_the_fields_that_are_wrong() {
 }
 
 /// What anybody may ask who may look, and what changes nothing.
-const LOOKS: [(Method, &str); 15] = [
+const LOOKS: [(Method, &str); 17] = [
     (Method::GET, "/v1/targets"),
     (Method::GET, "/v1/targets/app"),
     (Method::HEAD, "/v1/targets/app"),
@@ -116,12 +116,14 @@ const LOOKS: [(Method, &str); 15] = [
     (Method::GET, "/v1/providers"),
     (Method::GET, "/v1/syncs"),
     (Method::GET, "/v1/nodes"),
+    (Method::GET, "/v1/incidents"),
+    (Method::GET, "/v1/alerting"),
     (Method::GET, "/v1/tokens"),
     (Method::GET, "/v1/tokens/reader"),
 ];
 
 /// What only an administrator may.
-const CHANGES: [(Method, &str); 20] = [
+const CHANGES: [(Method, &str); 23] = [
     (Method::POST, "/v1/targets"),
     (Method::PATCH, "/v1/targets/app"),
     (Method::DELETE, "/v1/targets/app"),
@@ -138,6 +140,9 @@ const CHANGES: [(Method, &str); 20] = [
     (Method::PUT, "/v1/syncs/1"),
     (Method::DELETE, "/v1/syncs/1"),
     (Method::DELETE, "/v1/syncs/1/collections/contact"),
+    (Method::PUT, "/v1/alerting"),
+    (Method::POST, "/v1/alerting/test"),
+    (Method::POST, "/v1/alerting/compare-secrets"),
     (Method::POST, "/v1/tokens"),
     (Method::DELETE, "/v1/tokens/reader"),
     (Method::GET, "/v1/audit"),

@@ -34,14 +34,16 @@ async fn a_target_and_a_consumer_are_changed_by_what_is_given_and_nothing_else()
     assert_eq!(api.target("prod").await["metadata"], json!({"team": "data"}));
 
     let update = "consumer update c --table t --provider stripe --unsupported-text replace --lag-threshold-seconds 60";
-    run(api, &format!("{update} --metadata {{}}")).await.expect_done();
+    run(api, &format!("{update} --lag-threshold-records 5000 --metadata {{}}")).await.expect_done();
     let consumer = api.consumer("c").await;
     assert_eq!((&consumer["table"], &consumer["schema"]), (&json!("t"), &json!("sequin")));
     assert_eq!(
         (&consumer["filter"], &consumer["unsupported_text"]),
         (&json!({"provider": "stripe"}), &json!("replace"))
     );
-    assert_eq!(consumer["lag_threshold_seconds"], 60);
+    assert_eq!((&consumer["lag_threshold_seconds"], &consumer["lag_threshold_records"]), (&json!(60), &json!(5000)));
+    run(api, "consumer update c --lag-threshold-records none").await.expect_done();
+    assert_eq!(api.consumer("c").await["lag_threshold_records"], Value::Null);
 
     for wrong in [
         "target update prod",

@@ -176,6 +176,7 @@ async fn a_consumer_is_refused_with_the_names_of_the_fields_that_are_wrong() {
         (wrong("schema", json!("")), "schema"),
         (wrong("table", json!("x".repeat(64))), "table"),
         (wrong("lag_threshold_seconds", json!(0)), "lag_threshold_seconds"),
+        (wrong("lag_threshold_records", json!(0)), "lag_threshold_records"),
         (wrong("unsupported_text", json!("drop")), "unsupported_text"),
     ] {
         assert_eq!(node.api.post("/v1/consumers", &consumer).await.expect_problem(422), [field], "{consumer}");
@@ -193,7 +194,7 @@ async fn a_consumer_is_shown_as_the_contract_has_it() {
         "id": made["id"], "name": "forward", "target": {"id": target["id"], "name": "app"},
         "filter": {"provider": HUBSPOT}, "schema": SCHEMA, "table": "forward", "state": "draft",
         "health": {"status": "initializing", "reasons": [], "checked_at": null},
-        "backfill": null, "checkpoint": 0, "lag": {"records": 0, "seconds": 0.0},
+        "backfill": null, "checkpoint": 0, "lag": {"records": 0, "seconds": 0.0, "eta_seconds": null}, "lag_threshold_records": null,
         "rate": {"records_per_second": 0.0}, "applied": {"upserts": 0, "deletes": 0},
         "replaced_text": 0, "quarantined": 0, "unsupported_text": "quarantine",
         "node": null, "created_at": made["created_at"], "updated_at": made["updated_at"],

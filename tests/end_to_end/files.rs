@@ -198,13 +198,13 @@ async fn a_file_that_is_wrong_changes_nothing_and_everything_that_is_wrong_is_to
         assert_eq!((ran.status, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
         ran.stderr
     };
-    let wrong = "targets:\n- name: b\n  colour: red\n  connection: { host: h, database: d, username: u, port: x }\nalerting: {}\n";
+    let wrong = "targets:\n- name: b\n  colour: red\n  connection: { host: h, database: d, username: u, port: x }\nalerting: { recipients: ops }\n";
     let told = refused(wrong).await;
     let expected = [
         "error: standard input can't be used as it is:",
         "  line 3: targets[0].colour: there is no such field; there are name, connection, pool_size, metadata",
         "  line 4: targets[0].connection.port: takes a whole number",
-        "  line 5: alerting: comes with a later release: take it out",
+        "  line 5: alerting.recipients: takes a list, not a text",
     ];
     assert_eq!(told.lines().collect::<Vec<_>>(), expected);
     let told = refused(&file(&setup.database, "")).await;

@@ -6,6 +6,7 @@ mod support;
 
 mod access;
 mod access_cli;
+mod alerting;
 mod audit;
 mod backfill_and_live;
 mod bloat;

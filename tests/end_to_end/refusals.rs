@@ -121,6 +121,8 @@ async fn a_query_that_is_not_as_described_is_refused_by_the_name_of_its_paramete
                 "sync" => &["acme"],
                 "provider" => &["No%20Slug"],
                 "state" => &["asleep"],
+                "kind" => &["bad_mood"],
+                "open" => &["perhaps"],
                 _ => &[],
             };
             for value in wrong {
@@ -155,8 +157,8 @@ async fn everything_that_is_wrong_is_told_at_once() {
     ];
     assert_eq!(node.api.post("/v1/targets", &target).await.expect_problem(422), of_target);
     let consumer = json!({"name": "a b", "target": "nobody", "filter": {}, "schema": "", "table": "",
-        "lag_threshold_seconds": 0});
-    let of_consumer = ["filter", "target", "name", "schema", "table", "lag_threshold_seconds"];
+        "lag_threshold_seconds": 0, "lag_threshold_records": 0});
+    let of_consumer = ["filter", "target", "name", "schema", "table", "lag_threshold_seconds", "lag_threshold_records"];
     assert_eq!(node.api.post("/v1/consumers", &consumer).await.expect_problem(422), of_consumer);
     let mut fields = node.api.request(Method::PATCH, "/v1/targets/app").json(&target);
     assert_eq!(sorted(send(fields).await.expect_problem(422)), sorted(of_target.map(Into::into).into()));

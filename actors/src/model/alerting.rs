@@ -9,7 +9,7 @@ use super::{FieldError, Secret, check_name};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WebhookFormat {
-    /// An event as CloudEvents 1.0 writes it (<https://cloudevents.io>).
+    /// An event as `CloudEvents` 1.0 writes it (<https://cloudevents.io>).
     #[default]
     CloudEvents,
     /// A text as Slack's incoming webhooks take it, and Mattermost's.

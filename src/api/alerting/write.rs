@@ -151,7 +151,7 @@ mod tests {
         request.into_settings(before).map_err(|problem| serde_json::to_value(problem).expect("JSON"))
     }
 
-    fn webhook(request: Value, before: &AlertingSettings) -> Webhook {
+    fn webhook(request: &Value, before: &AlertingSettings) -> Webhook {
         let mut settings = settings(json!({"webhooks": [request]}), before).expect("settings");
         settings.webhooks.remove(0)
     }
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn what_cannot_be_read_back_is_kept_by_the_name_of_its_webhook_until_it_is_given_anew() {
         let url = "https://hooks.example.com/T0/hunter2";
-        let made = webhook(json!({"url": url, "secret": "s1", "format": "slack"}), &AlertingSettings::default());
+        let made = webhook(&json!({"url": url, "secret": "s1", "format": "slack"}), &AlertingSettings::default());
         assert_eq!(
             (made.name.as_str(), made.url.reveal(), made.format),
             ("hooks.example.com", url, WebhookFormat::Slack)
@@ -174,7 +174,7 @@ mod tests {
             (json!({"name": "ops", "secret": ""}), url, None),
             (json!({"name": "other", "url": url}), url, None),
         ] {
-            let webhook = webhook(request, &before);
+            let webhook = webhook(&request, &before);
             assert_eq!((webhook.url.reveal(), secret(&webhook).as_deref()), (expected_url, expected_secret));
         }
     }

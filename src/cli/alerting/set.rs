@@ -48,7 +48,7 @@ struct Given {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Format {
-    /// CloudEvents 1.0.
+    /// `CloudEvents` 1.0.
     #[value(name = "cloud_events")]
     CloudEvents,
     /// What Slack's incoming webhooks take.

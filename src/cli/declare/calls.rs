@@ -20,6 +20,8 @@ enum Verb {
     Create(Value),
     Change(Value),
     Delete,
+    /// All of it is as this says.
+    Set(Value),
     /// `start`, `pause`, …
     Act(&'static str),
 }
@@ -30,7 +32,7 @@ impl fmt::Display for Call {
         let Self { kind, name, verb } = self;
         match verb {
             Verb::Create(_) => write!(f, "create {kind} {name}"),
-            Verb::Change(_) => write!(f, "change {kind} {name}"),
+            Verb::Change(_) | Verb::Set(_) => write!(f, "change {kind} {name}"),
             Verb::Delete => write!(f, "delete {kind} {name}"),
             Verb::Act("create-table") => write!(f, "make the table of {kind} {name}"),
             Verb::Act(act) => write!(f, "{act} {kind} {name}"),
@@ -47,6 +49,11 @@ impl Call {
         Self { kind, name: name.into(), verb: Verb::Change(body) }
     }
 
+    /// Sets something of which there is one.
+    pub(super) fn set(kind: &'static str, name: &str, body: Value) -> Self {
+        Self { kind, name: name.into(), verb: Verb::Set(body) }
+    }
+
     pub(super) fn delete(kind: &'static str, name: &str) -> Self {
         Self { kind, name: name.into(), verb: Verb::Delete }
     }
@@ -61,6 +68,7 @@ impl Call {
         match &self.verb {
             Verb::Create(body) => client.post_json(&[collection], body).await,
             Verb::Change(body) => client.patch_json(&[collection, &self.name], body).await,
+            Verb::Set(body) => client.put_json(&[self.kind], body).await,
             Verb::Delete => client.delete(&[collection, &self.name]).await,
             Verb::Act(act) => client.post(&[collection, &self.name, act]).await,
         }

@@ -46,6 +46,7 @@ pub(super) fn difference(
                     changes.push(Changed { path, how: How::Secret { is_set, is_wanted } });
                 }
             }
+            Takes::Items(fields) => changes.extend(difference_of_items(fields, &path, to, from, differs)),
             Takes::Fields(fields) if !to.is_null() => changes.extend(difference(fields, &path, to, from, differs)),
             // What is made needs no mention of what would be so anyway.
             _ if shown.is_null() && field.default.is_some() && field.default() == *to => {}
@@ -54,6 +55,40 @@ pub(super) fn difference(
         }
     }
     changes
+}
+
+/// How two lists differ, by the names of what is in them.
+fn difference_of_items(
+    fields: &'static [Field],
+    path: &str,
+    wanted: &Value,
+    shown: &Value,
+    differs: &impl Fn(&str) -> bool,
+) -> Vec<Changed> {
+    let (wanted, shown) = (items(wanted), items(shown));
+    let find = |among: &'_ [Value], item: &Value| among.iter().position(|other| other["name"] == item["name"]);
+    let mut changes = Vec::new();
+    for item in wanted {
+        let from = find(shown, item).map_or(&Value::Null, |place| &shown[place]);
+        changes.extend(difference(
+            fields,
+            &below(path, item["name"].as_str().unwrap_or_default()),
+            item,
+            from,
+            differs,
+        ));
+    }
+    for gone in shown.iter().filter(|item| find(wanted, item).is_none()) {
+        let from = gone["name"].clone();
+        let path = below(path, from.as_str().unwrap_or_default());
+        changes.push(Changed { path, how: How::Value { from, to: Value::Null } });
+    }
+    changes
+}
+
+/// What is in a list; nothing, where there is none.
+pub(super) fn items(list: &Value) -> &[Value] {
+    list.as_array().map_or(&[], Vec::as_slice)
 }
 
 /// What a request says to make these changes: of what is wanted, the fields that change.

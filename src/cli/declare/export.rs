@@ -6,8 +6,9 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::Value;
 
 use super::{
+    difference::items,
     plan::started_state,
-    shape::{CONSUMER, Field, TARGET, Takes},
+    shape::{ALERTING, CONSUMER, Field, TARGET, Takes},
     variables::escape,
 };
 
@@ -39,7 +40,7 @@ impl Serialize for Ordered {
 }
 
 /// Writes the file. What is as it would be without being mentioned is not.
-pub(super) fn export(mut targets: Vec<Value>, mut consumers: Vec<Value>) -> anyhow::Result<Exported> {
+pub(super) fn export(mut targets: Vec<Value>, mut consumers: Vec<Value>, alerting: &Value) -> anyhow::Result<Exported> {
     let by_name = |a: &Value, b: &Value| a["name"].as_str().cmp(&b["name"].as_str());
     targets.sort_by(by_name);
     consumers.sort_by(by_name);
@@ -57,7 +58,12 @@ pub(super) fn export(mut targets: Vec<Value>, mut consumers: Vec<Value>) -> anyh
         consumer["state"] = state.into();
         fields(CONSUMER, &consumer, "", &mut variables)
     });
-    let file = Ordered::Fields(vec![("targets", targets), ("consumers", Ordered::List(consumers.collect()))]);
+    let mut sections = vec![("targets", targets), ("consumers", Ordered::List(consumers.collect()))];
+    let alerting = fields(ALERTING, alerting, "", &mut variables);
+    if !matches!(&alerting, Ordered::Fields(none) if none.is_empty()) {
+        sections.push(("alerting", alerting));
+    }
+    let file = Ordered::Fields(sections);
     let options = serde_saphyr::ser_options! { prefer_block_scalars: true };
     Ok(Exported { yaml: serde_saphyr::to_string_with_options(&file, options)?, variables })
 }
@@ -79,6 +85,13 @@ fn fields(table: &'static [Field], shown: &Value, prefix: &str, variables: &mut 
                 ordered => ordered,
             },
             _ if field.default.is_some() && field.default() == *value => continue,
+            Takes::Items(inner) => {
+                let each = items(value).iter().map(|item| {
+                    let prefix = format!("WEBHOOK_{}", as_variable(item["name"].as_str().unwrap_or_default()));
+                    self::fields(inner, item, &prefix, variables)
+                });
+                Ordered::List(each.collect())
+            }
             _ => Ordered::Value(escaped(value)),
         };
         found.push((field.name, ordered));
@@ -128,8 +141,14 @@ mod tests {
             "name": "c", "target": {"id": "1", "name": "a-b"}, "filter": {"provider": "hubspot"}, "schema": "${S}",
             "table": "null", "state": "paused", "lag_threshold_seconds": 300, "metadata": {}, "unsupported_text": "quarantine",
         });
-        let exported = export(vec![target("a.b"), target("a-b")], vec![consumer]).expect("a file");
-        assert_eq!(Vec::from_iter(&exported.variables), ["TARGET_A_B_PASSWORD", "TARGET_A_B_PASSWORD_2"]);
+        let webhook = json!({"name": "on-call", "url": null, "url_set": true, "host": "h", "format": "slack",
+            "secret": null, "secret_set": false});
+        let alerting = json!({"recipients": ["${A}@b"], "webhooks": [webhook], "reminder_minutes": 1440, "pending": 0});
+        let exported = export(vec![target("a.b"), target("a-b")], vec![consumer], &alerting).expect("a file");
+        assert_eq!(
+            Vec::from_iter(&exported.variables),
+            ["TARGET_A_B_PASSWORD", "TARGET_A_B_PASSWORD_2", "WEBHOOK_ON_CALL_URL"]
+        );
         assert!(
             exported.yaml.contains("password: ${TARGET_A_B_PASSWORD}")
                 || exported.yaml.contains("${TARGET_A_B_PASSWORD}"),
@@ -154,5 +173,8 @@ mod tests {
             (&json!("${S}"), &json!("null"), &json!("paused"))
         );
         assert_eq!((&read["create_table"], &read["target"]), (&json!(true), &json!("a-b")));
+        let webhook = json!({"name": "on-call", "url": "the value of WEBHOOK_ON_CALL_URL", "format": "slack"});
+        let expected = json!({"recipients": ["${A}@b"], "webhooks": [webhook], "reminder_minutes": 1440});
+        assert_eq!(wanted.alerting.map(|item| item.fields), Some(expected));
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     super::{answers::List, client::Client, problem::indented},
+    alerting,
     calls::Call,
     difference::{Changed, How, difference, patch, without_nulls},
     document::Wrong,
@@ -97,6 +98,9 @@ pub(super) async fn plan(client: &Client, wanted: Wanted, prune: bool) -> anyhow
     let others = |kind, names: Vec<String>, is_pruned: bool| {
         names.into_iter().filter(move |_| !is_pruned).map(move |name| Other { kind, name })
     };
+    if let Some(item) = &wanted.alerting {
+        plan.alerting(client, item).await?;
+    }
     plan.not_in_file = others("target", gone_targets, prune_targets)
         .chain(others("consumer", gone_consumers, prune_consumers))
         .collect();
@@ -151,6 +155,15 @@ impl Plan {
         if !fields.is_empty() {
             self.calls.push(Call::change("target", name, patch(&item.fields, &fields)));
             self.changes.push(Step { kind: "target", name: name.clone(), action: Action::Change, fields });
+        }
+        Ok(())
+    }
+
+    async fn alerting(&mut self, client: &Client, item: &Item) -> anyhow::Result<()> {
+        let fields = alerting::changes(client, &item.fields).await?;
+        if !fields.is_empty() {
+            self.calls.push(Call::set("alerting", &item.name, alerting::request(&item.fields)));
+            self.changes.push(Step { kind: "alerting", name: item.name.clone(), action: Action::Change, fields });
         }
         Ok(())
     }

@@ -17,12 +17,16 @@ pub(super) struct Field {
 #[derive(Clone, Copy)]
 pub(super) enum Takes {
     Text,
+    /// A list of texts.
+    Texts,
     /// What the server never shows.
     Secret,
     Number,
     Flag,
     OneOf(&'static [&'static str]),
     Fields(&'static [Field]),
+    /// A list of things with a name each, and these fields.
+    Items(&'static [Field]),
     /// Any JSON object.
     Object,
 }
@@ -81,6 +85,20 @@ pub(super) const CONSUMER: &[Field] = &[
     field("metadata", Takes::Object, "{}"),
 ];
 
+pub(super) const ALERTING: &[Field] = &[
+    field("recipients", Takes::Texts, "[]"),
+    field("webhooks", Takes::Items(WEBHOOK), "[]"),
+    field("reminder_minutes", Takes::Number, "1440"),
+];
+
+const WEBHOOK: &[Field] = &[
+    required("name", Takes::Text),
+    // It stays as it is where it is left out, and can't be none.
+    required("url", Takes::Secret),
+    field("format", Takes::OneOf(&["cloud_events", "slack"]), "\"cloud_events\""),
+    field("secret", Takes::Secret, "null"),
+];
+
 const FILTER: &[Field] = &[field("provider", Takes::Text, "null"), field("sync", Takes::Text, "null")];
 
 impl Field {
@@ -120,6 +138,9 @@ impl Field {
             (Takes::OneOf(choices), Content::Text(text)) if choices.contains(&text.as_str()) => text.clone().into(),
             (Takes::OneOf(choices), _) => refuse(format!("takes {}", choices.join(", "))),
             (Takes::Fields(fields), _) => read_fields(fields, node, path, wrong),
+            (Takes::Texts, Content::List(nodes)) => read_texts(nodes, path, wrong),
+            (Takes::Items(fields), Content::List(nodes)) => read_items(fields, nodes, path, wrong),
+            (Takes::Texts | Takes::Items(_), other) => refuse(format!("takes a list, not {}", other.kind())),
             (Takes::Object, Content::Map(_)) => to_json(node),
             (Takes::Object, other) => refuse(format!("takes fields, not {}", other.kind())),
             (Takes::Flag, other) => refuse(format!("takes true or false, not {}", other.kind())),
@@ -162,6 +183,34 @@ pub(super) fn read_fields(fields: &'static [Field], node: &Node, path: &str, wro
         object.insert(field.name.to_owned(), value);
     }
     Value::Object(object)
+}
+
+fn read_texts(nodes: &[Node], path: &str, wrong: &mut Vec<Wrong>) -> Value {
+    let texts = nodes.iter().enumerate().filter_map(|(number, node)| match &node.content {
+        Content::Text(text) => Some(text.clone()),
+        other => {
+            let message = format!("takes a text, not {}", other.kind());
+            wrong.push(Wrong { line: node.line, path: format!("{path}[{number}]"), message });
+            None
+        }
+    });
+    texts.collect()
+}
+
+/// Reads things by the table of their fields; no two have the same name.
+pub(super) fn read_items(fields: &'static [Field], nodes: &[Node], path: &str, wrong: &mut Vec<Wrong>) -> Value {
+    let mut items: Vec<Value> = Vec::new();
+    for (number, node) in nodes.iter().enumerate() {
+        let path = format!("{path}[{number}]");
+        let item = read_fields(fields, node, &path, wrong);
+        let name = item["name"].as_str().unwrap_or_default();
+        if let Some(first) = items.iter().position(|other| !name.is_empty() && other["name"] == name) {
+            let message = format!("{name} is in line {} already", nodes[first].line);
+            wrong.push(Wrong { line: node.line, path: format!("{path}.name"), message });
+        }
+        items.push(item);
+    }
+    items.into()
 }
 
 fn to_json(node: &Node) -> Value {
@@ -226,7 +275,16 @@ mod tests {
 
     #[test]
     fn the_tables_hold_defaults_that_can_be_read() {
-        for field in TARGET.iter().chain(CONNECTION).chain(TLS).chain(BASTION).chain(CONSUMER).chain(FILTER) {
+        for field in TARGET
+            .iter()
+            .chain(CONNECTION)
+            .chain(TLS)
+            .chain(BASTION)
+            .chain(CONSUMER)
+            .chain(FILTER)
+            .chain(ALERTING)
+            .chain(WEBHOOK)
+        {
             field.default();
         }
     }

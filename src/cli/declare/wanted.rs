@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::{
     document::{Content, Node, Wrong, read},
-    shape::{CONSUMER, Field, TARGET, read_fields},
+    shape::{ALERTING, CONSUMER, Field, TARGET, read_fields, read_items},
 };
 
 /// Everything that there should be. It may hold secrets: there is no `Debug`.
@@ -13,12 +13,14 @@ use super::{
 pub(super) struct Wanted {
     pub(super) targets: Vec<Item>,
     pub(super) consumers: Vec<Item>,
+    /// Whom to tell, if the file says that.
+    pub(super) alerting: Option<Item>,
     /// Whether the file says which there should be.
     pub(super) has_targets: bool,
     pub(super) has_consumers: bool,
 }
 
-/// A target or a consumer.
+/// A target or a consumer, or whom to tell.
 pub(super) struct Item {
     /// Where it stands in the file.
     pub(super) line: u64,
@@ -39,7 +41,7 @@ pub(super) fn parse(text: &str, variable: &impl Fn(&str) -> Option<String>) -> R
 fn sections(root: &Node, wrong: &mut Vec<Wrong>) -> Wanted {
     let mut wanted = Wanted::default();
     let Content::Map(sections) = &root.content else {
-        let message = "takes targets and consumers; if there should be none, write `targets: []`".into();
+        let message = "takes targets, consumers and alerting; if there should be none, write `targets: []`".into();
         wrong.push(Wrong { line: root.line.max(1), path: String::new(), message });
         return wanted;
     };
@@ -48,8 +50,11 @@ fn sections(root: &Node, wrong: &mut Vec<Wrong>) -> Wanted {
         match name.as_str() {
             "targets" => (wanted.has_targets, wanted.targets) = (true, items(name, TARGET, node, wrong)),
             "consumers" => (wanted.has_consumers, wanted.consumers) = (true, items(name, CONSUMER, node, wrong)),
-            "alerting" => wrong.push(refuse("comes with a later release: take it out")),
-            _ => wrong.push(refuse("there is no such field; there are targets, consumers")),
+            "alerting" => {
+                let (path, fields) = (name.clone(), read_fields(ALERTING, node, name, wrong));
+                wanted.alerting = Some(Item { line: *line, path, name: "settings".into(), fields });
+            }
+            _ => wrong.push(refuse("there is no such field; there are targets, consumers, alerting")),
         }
     }
     for consumer in &mut wanted.consumers {
@@ -68,18 +73,14 @@ fn items(section: &str, fields: &'static [Field], node: &Node, wrong: &mut Vec<W
             &[]
         }
     };
-    let mut items: Vec<Item> = Vec::new();
-    for (number, node) in nodes.iter().enumerate() {
-        let path = format!("{section}[{number}]");
-        let fields = read_fields(fields, node, &path, wrong);
-        let name = fields["name"].as_str().unwrap_or_default().to_owned();
-        if let Some(first) = items.iter().find(|item| !name.is_empty() && item.name == name) {
-            let message = format!("{name} is in line {} already", first.line);
-            wrong.push(Wrong { line: node.line, path: format!("{path}.name"), message });
-        }
-        items.push(Item { line: node.line, path, name, fields });
-    }
-    items
+    let Value::Array(items) = read_items(fields, nodes, section, wrong) else { return Vec::new() };
+    let items = items.into_iter().zip(nodes).enumerate().map(|(number, (fields, node))| Item {
+        line: node.line,
+        path: format!("{section}[{number}]"),
+        name: fields["name"].as_str().unwrap_or_default().to_owned(),
+        fields,
+    });
+    items.collect()
 }
 
 /// One of both, as the server shows it: what is null is not there, and a uuid has one way to be written.
@@ -107,6 +108,8 @@ fn check_filter(consumer: &mut Item, wrong: &mut Vec<Wrong>) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn wrong(text: &str) -> Vec<String> {
@@ -125,8 +128,8 @@ mod tests {
 
     #[test]
     fn a_section_that_is_not_there_is_refused_by_its_name() {
-        assert_eq!(wrong("alerting: {}"), ["line 1: alerting: comes with a later release: take it out"]);
-        assert_eq!(wrong("target: []"), ["line 1: target: there is no such field; there are targets, consumers"]);
+        let told = "line 1: target: there is no such field; there are targets, consumers, alerting";
+        assert_eq!(wrong("target: []"), [told]);
         assert_eq!(wrong("targets: {}"), ["line 1: targets: takes a list, not fields"]);
     }
 
@@ -135,6 +138,31 @@ mod tests {
         let consumer = "{name: a, target: t, filter: {provider: p}, schema: s, table: t}";
         let found = wrong(&format!("consumers:\n- {consumer}\n- {consumer}\n"));
         assert_eq!(found, ["line 3: consumers[1].name: a is in line 2 already"]);
+    }
+
+    #[test]
+    fn whom_to_tell_is_all_that_is_said_and_the_rest_as_it_is_by_default() {
+        let text = "alerting:\n  recipients: [\"${OPS}\"]\n  webhooks:\n  - {name: ops, url: \"${OPS}\", format: slack, secret: null}\n";
+        let Ok(wanted) = parse(text, &|_| Some("a@b".into())) else { panic!("no file") };
+        let webhook = json!({"name": "ops", "url": "a@b", "format": "slack", "secret": null});
+        let expected = json!({"recipients": ["a@b"], "webhooks": [webhook], "reminder_minutes": 1440});
+        assert_eq!(wanted.alerting.map(|item| item.fields), Some(expected));
+        for (text, expected) in [
+            ("alerting:", "line 1: alerting: takes fields, not nothing"),
+            ("alerting: {recipients: ops}", "line 1: alerting.recipients: takes a list, not a text"),
+            ("alerting: {recipients: [7]}", "line 1: alerting.recipients[0]: takes a text, not a number"),
+            ("alerting: {webhooks: [{url: u}]}", "line 1: alerting.webhooks[0].name: is missing"),
+            (
+                "alerting: {webhooks: [{name: a, url: null}]}",
+                "line 1: alerting.webhooks[0].url: takes a text, not nothing",
+            ),
+            (
+                "alerting: {webhooks: [{name: a}, {name: a}]}",
+                "line 1: alerting.webhooks[1].name: a is in line 1 already",
+            ),
+        ] {
+            assert_eq!(wrong(text), [expected]);
+        }
     }
 
     #[test]
