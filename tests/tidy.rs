@@ -146,8 +146,9 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("jetstream", &["jetstream", "model"]),
     ("stream", &["stream", "model", "embedded", "jetstream"]),
     ("store", &["store", "model", "embedded", "jetstream"]),
-    ("postgres", &["postgres", "model"]),
-    ("pipeline", &["pipeline", "flow", "model", "stream", "store", "postgres"]),
+    ("telemetry", &["telemetry", "flow", "model", "stream"]),
+    ("postgres", &["postgres", "model", "telemetry"]),
+    ("pipeline", &["pipeline", "flow", "model", "stream", "store", "postgres", "telemetry"]),
     ("notify", &["notify", "model"]),
 ];
 

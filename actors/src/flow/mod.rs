@@ -1,6 +1,7 @@
 //! The logic of the flow, without I/O: time, randomness and sizes are passed in.
 
 pub mod backoff;
+pub mod blocked;
 pub mod breaker;
 pub mod budget;
 pub mod coalesce;

@@ -32,6 +32,7 @@ use crate::{
     postgres::{ApplyError, Backend, Change, Fault, Finding, Pool, RowBeyond, Tombstone, Verdict, apply, row_beyond},
     store::DocumentsError,
     stream::{RecordStream, StreamError},
+    telemetry::ConsumerMetrics,
 };
 
 /// How long others may be in the way, without anything going through, before the consumer gives its place up.
@@ -67,6 +68,20 @@ pub(crate) enum BringError {
     Stream(#[from] StreamError),
 }
 
+impl BringError {
+    /// Whose fault it is, in a word for programs.
+    pub(crate) fn word(&self) -> &'static str {
+        match self {
+            Self::Apply(ApplyError::Database(fault)) => fault.verdict.as_str(),
+            Self::TooManyRefusals { fault, .. } => fault.verdict.as_str(),
+            Self::WrongTable(_) => Verdict::Table.as_str(),
+            Self::Apply(ApplyError::Unreadable { .. }) => "unreadable",
+            Self::Quarantine(_) => "store",
+            Self::TableAhead(_) | Self::Stream(_) => "stream",
+        }
+    }
+}
+
 /// How a writer brings its batches.
 pub(crate) struct Bringing {
     pub(crate) pool: Pool,
@@ -84,6 +99,7 @@ pub(crate) struct Bringing {
     pub(crate) queue: Mutex<()>,
     /// When the table was last found to be as it should be, since it refuses records.
     pub(crate) verified_at: Mutex<Option<Instant>>,
+    pub(crate) metrics: Arc<ConsumerMetrics>,
 }
 
 impl Bringing {

@@ -19,6 +19,18 @@ pub enum Verdict {
     Record,
 }
 
+impl Verdict {
+    /// As programs see it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Target => "target",
+            Self::Contention => "contention",
+            Self::Table => "table",
+            Self::Record => "record",
+        }
+    }
+}
+
 /// How much of a server's message is kept, in bytes: triggers can say anything, at any length.
 const MAX_MESSAGE: usize = 500;
 

@@ -15,7 +15,7 @@ use crate::{
     flow::breaker::Circuit,
     model::{ConsumerId, TargetState, TargetStatus},
     pipeline::reason,
-    postgres::{Fault, Pool, TlsError},
+    postgres::{Fault, TlsError},
 };
 
 /// How often a target that answers is asked again.
@@ -140,8 +140,7 @@ impl TargetActorState {
             reason.since = before.since;
         }
         if self.reason.is_none() {
-            // What the old sessions were connected to is not what will answer.
-            self.pool = Pool::new(&self.target, &self.sessions)?;
+            self.renew_pool()?;
         }
         self.is_beyond_probes = fault.is_beyond_a_probe();
         if self.reason.as_ref() != Some(&reason) {
