@@ -14,7 +14,7 @@ use opentelemetry_sdk::{
     error::OTelSdkResult,
     metrics::{
         PeriodicReader, SdkMeterProvider, Temporality,
-        data::{AggregatedMetrics, MetricData, ResourceMetrics},
+        data::{AggregatedMetrics, MetricData, ResourceMetrics, ScopeMetrics},
         exporter::PushMetricExporter,
     },
 };
@@ -87,7 +87,7 @@ struct Last(Arc<Mutex<Collected>>);
 
 impl PushMetricExporter for Last {
     async fn export(&self, metrics: &ResourceMetrics) -> OTelSdkResult {
-        let metrics = metrics.scope_metrics().flat_map(|scope| scope.metrics()).map(|metric| {
+        let metrics = metrics.scope_metrics().flat_map(ScopeMetrics::metrics).map(|metric| {
             let (kind, points) = match metric.data() {
                 #[expect(clippy::cast_precision_loss, reason = "no test counts so far")]
                 AggregatedMetrics::U64(data) => points(data, |value| value as f64),

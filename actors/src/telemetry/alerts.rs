@@ -56,8 +56,9 @@ impl Alerts {
     pub fn open(&self, kind: IncidentKind, incidents: u64) {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         let open = now.open.get_or_insert_default();
-        let of_kind = IncidentKind::ALL.iter().zip(open).find(|(known, _)| **known == kind);
-        of_kind.into_iter().for_each(|(_, open)| *open = incidents);
+        if let Some(place) = IncidentKind::ALL.iter().position(|known| *known == kind) {
+            open[place] = incidents;
+        }
     }
 
     /// So many deliveries are still to be made.
@@ -95,7 +96,9 @@ pub(super) fn register(meter: &Meter, alerts: &Arc<Registry<Alerts>>) {
         "Notices that are still to be delivered, on the node that alerts.",
         |alerts, tell| {
             let pending = alerts.now.lock().unwrap_or_else(PoisonError::into_inner).pending;
-            pending.iter().for_each(|pending| tell(*pending, &[]));
+            if let Some(pending) = pending {
+                tell(pending, &[]);
+            }
         },
     );
     instruments.counter("sequin.alert.deliveries", "{delivery}", "How deliveries of notices ended.", |alerts, tell| {

@@ -307,12 +307,16 @@ fn gauges(instruments: &Instruments<'_, ConsumerMetrics>) {
         "Records of the backfill that are in the table.",
         |consumer, tell| {
             let backfill = consumer.seen().backfill;
-            backfill.iter().for_each(|(done, _)| tell(*done, &consumer.labels().consumer));
+            if let Some((done, _)) = backfill {
+                tell(done, &consumer.labels().consumer);
+            }
         },
     );
     instruments.gauge("sequin.consumer.backfill.total", "{record}", "Records of the backfill.", |consumer, tell| {
         let backfill = consumer.seen().backfill;
-        backfill.iter().for_each(|(_, total)| tell(*total, &consumer.labels().consumer));
+        if let Some((_, total)) = backfill {
+            tell(total, &consumer.labels().consumer);
+        }
     });
     instruments.gauge(
         "sequin.consumer.state",

@@ -64,7 +64,9 @@ fn records_of_providers(publication: &Publication) -> BTreeMap<Provider, usize> 
         }
         _ => {
             let mut of_syncs = vec![0; syncs.len()];
-            records.iter().for_each(|record| of_syncs[record.sync] += 1);
+            for record in records {
+                of_syncs[record.sync] += 1;
+            }
             let mut of_providers = BTreeMap::new();
             for (sync, records) in syncs.iter().zip(of_syncs) {
                 *of_providers.entry(sync.provider.clone()).or_default() += records;
