@@ -47,6 +47,8 @@ mod rows;
 mod scale;
 #[path = "end_to_end/server.rs"]
 mod server;
+#[path = "end_to_end/telemetry.rs"]
+mod telemetry;
 
 use std::{path::PathBuf, process::exit};
 
@@ -72,6 +74,7 @@ const CHAPTERS: &[(&str, Chapter)] = &[
     ("publishing", |size| Box::pin(publishing::measure(size))),
     ("bloat", |size| Box::pin(bloat::measure(size))),
     ("footprint", |size| Box::pin(footprint::measure(size))),
+    ("telemetry", |size| Box::pin(telemetry::measure(size))),
     ("peers", |size| Box::pin(peers::measure(size))),
     ("scale", |size| Box::pin(scale::measure(size))),
     ("cluster", |size| Box::pin(cluster::measure(size))),

@@ -10,7 +10,7 @@ pub mod migration;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use sequin_actors::{
-    Engine, EngineHandle, EngineSettings, Inspector,
+    Engine, EngineHandle, EngineSettings, Inspector, Publishing,
     embedded::DataDirectory,
     model::Secret,
     store::{Documents, DocumentsError, StoreError},
@@ -74,12 +74,12 @@ impl Service {
             notifier: config.alerting.notifier.clone(),
             ..engine_settings
         };
-        let inspector = Inspector::new(&settings);
+        let (inspector, published) = (Inspector::new(&settings), Publishing::new(settings.meter.as_ref()));
         let engine = Engine::start(settings, Arc::clone(&stream), documents.clone()).await?;
         let alone = config.session_ttl.is_none().then(|| config.node.clone());
-        let api =
-            Api::open(Arc::clone(&stream), documents.clone(), inspector, config.alerting.clone(), &admin_token, alone)
-                .await?;
+        let telling = config.alerting.clone();
+        let api = Api::open(Arc::clone(&stream), documents.clone(), inspector, telling, &admin_token, alone, published)
+            .await?;
         let api = Arc::new(api);
         let router = api::router(Arc::clone(&api)).into_make_service_with_connect_info::<SocketAddr>();
         let mut beside_http = JoinSet::new();

@@ -147,8 +147,9 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("stream", &["stream", "model", "embedded", "jetstream"]),
     ("store", &["store", "model", "embedded", "jetstream"]),
     ("spans", &["spans", "model"]),
-    ("postgres", &["postgres", "model", "spans"]),
-    ("pipeline", &["pipeline", "flow", "model", "stream", "store", "postgres", "spans"]),
+    ("telemetry", &["telemetry", "flow", "model", "stream"]),
+    ("postgres", &["postgres", "model", "spans", "telemetry"]),
+    ("pipeline", &["pipeline", "flow", "model", "stream", "store", "postgres", "spans", "telemetry"]),
     ("notify", &["notify", "model"]),
 ];
 

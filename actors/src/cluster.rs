@@ -118,7 +118,7 @@ impl Actor for ClusterActor {
             ClusterMessage::TargetsKnown => state.happened(Event::TargetsKnown),
             ClusterMessage::Drained(target) => state.happened(Event::Drained(target)),
             ClusterMessage::Confirm(target, epoch, answer) => state.confirm(target, epoch, answer),
-            ClusterMessage::Wrote(write, outcome) => state.happened(Event::Wrote(write, outcome)),
+            ClusterMessage::Wrote(write, outcome) => state.wrote(write, outcome),
             ClusterMessage::Tick => state.tick(),
             ClusterMessage::Leave => state.happened(Event::Leave),
         }
@@ -180,6 +180,13 @@ impl ClusterState {
         self.asked += 1;
         self.questions.insert(self.asked, answer);
         self.happened(Event::Confirm(self.asked, target, epoch));
+    }
+
+    fn wrote(&mut self, write: Write, outcome: Outcome) {
+        if let Write::Renew(..) = write {
+            self.arguments.context.telemetry.node().heartbeat(matches!(outcome, Outcome::Done(_)));
+        }
+        self.happened(Event::Wrote(write, outcome));
     }
 
     fn happened(&mut self, event: Event) {

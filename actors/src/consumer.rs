@@ -48,6 +48,7 @@ use crate::{
     },
     postgres::{ApplyError, Fault, Finding, Pool},
     store::DocumentsError,
+    telemetry::ConsumerMetrics,
     writer::WriterReport,
 };
 use {
@@ -112,6 +113,8 @@ pub(crate) struct ConsumerArguments {
     pub(crate) turns: Turns,
     /// For the target to tell.
     pub(crate) seen: Arc<Seen>,
+    /// The target's too, which outlives a consumer that is started again.
+    pub(crate) metrics: Arc<ConsumerMetrics>,
     /// `Err` says why the target is not there.
     pub(crate) pool: Result<Pool, Reason>,
     /// Tells the target's actor of a doubt.
@@ -288,6 +291,7 @@ impl ConsumerState {
     // What others decide.
 
     fn reconcile(&mut self, consumer: Arc<Consumer>, target_name: String) {
+        self.arguments.metrics.renamed(&consumer, &target_name);
         self.arguments.target_name = target_name;
         let before = std::mem::replace(&mut self.arguments.consumer, consumer);
         let consumer = &self.arguments.consumer;
@@ -350,9 +354,14 @@ impl ConsumerState {
         match report {
             WriterReport::Applied { pages, applied, records } => {
                 let Some(pipeline) = self.pipeline() else { return };
-                pipeline.completed(&pages);
+                let published_at = pipeline.completed(&pages);
                 self.outage = None;
+                let metrics = &self.arguments.metrics;
+                metrics.applied(applied);
                 if let Some(progress) = &mut self.progress {
+                    if progress.run_state() == RunState::Live {
+                        metrics.delayed(published_at);
+                    }
                     progress.applied(applied, records);
                 }
                 self.advance();
@@ -381,12 +390,20 @@ impl ConsumerState {
         if let Some(progress) = &mut self.progress {
             let was_backfilling = progress.backfill_until().is_some();
             progress.reached(reached, Utc::now());
+            self.arguments.metrics.is_saved(progress.is_saved());
             if was_backfilling && progress.backfill_until().is_none() {
                 self.watch.measure_soon();
             }
         }
         if is_settled && self.is_draining() {
             self.end_drain();
+        }
+    }
+
+    /// Counts a pipeline that failed, if one runs.
+    fn count_failure(&mut self, code: &str) {
+        if self.pipeline().is_some() {
+            self.arguments.metrics.failed(code);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
+use opentelemetry::metrics::Meter;
 use tokio::time::Instant;
 
 use crate::{
@@ -10,6 +11,7 @@ use crate::{
     notify::Notifier,
     store::Documents,
     stream::RecordStream,
+    telemetry::Telemetry,
 };
 
 /// How many consumers and targets begin at once, in a turn each: enough that those far away do not keep a node of many
@@ -52,6 +54,8 @@ pub struct EngineSettings {
     pub alert_after: Duration,
     /// How people are told of incidents.
     pub notifier: Notifier,
+    /// Where it reports its metrics; `None` where the process does.
+    pub meter: Option<Meter>,
 }
 
 impl Default for EngineSettings {
@@ -71,6 +75,7 @@ impl Default for EngineSettings {
             stall_limit: Duration::from_mins(4),
             alert_after: Duration::from_secs(30),
             notifier: Notifier::default(),
+            meter: None,
         }
     }
 }
@@ -84,6 +89,7 @@ pub(crate) struct Context {
     pub(crate) budget: NodeBudget,
     /// For whatever begins: a node that starts has all of it to begin at the same time.
     pub(crate) turns: Turns,
+    pub(crate) telemetry: Telemetry,
     pub(crate) began_at: DateTime<Utc>,
     started_at: Instant,
 }
@@ -92,7 +98,9 @@ impl Context {
     pub(crate) fn new(settings: EngineSettings, stream: Arc<dyn RecordStream>, documents: Documents) -> Self {
         let budget = NodeBudget::new(settings.node_budget_bytes);
         let turns = Turns::new(BEGINNING_AT_ONCE);
-        Self { stream, documents, settings, budget, turns, began_at: Utc::now(), started_at: Instant::now() }
+        let telemetry = Telemetry::new(settings.meter.as_ref(), &budget);
+        let (began_at, started_at) = (Utc::now(), Instant::now());
+        Self { stream, documents, settings, budget, turns, telemetry, began_at, started_at }
     }
 
     /// When to look again after `wait`, about: at a step that all who look now and then have in common. What they write is

@@ -17,11 +17,13 @@ pub mod store;
 pub mod stream;
 mod supervisor;
 mod target;
+pub mod telemetry;
 mod writer;
 
 pub use context::EngineSettings;
 pub use engine::{Engine, EngineError, EngineHandle, Inspector};
 pub use postgres::ViewsWanted;
+pub use telemetry::Publishing;
 
 #[cfg(test)]
 #[path = "../../tests/support/gate.rs"]

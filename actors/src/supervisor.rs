@@ -156,6 +156,7 @@ impl SupervisorState {
                 let restarts = Restarts::new(Instant::now());
                 let fresh = || Child { target: None, actor: None, epoch: Epoch::FIRST, restarts };
                 self.targets.entry(id).or_insert_with(fresh).target = Some(target);
+                self.count_owned();
                 self.reconcile(id).await;
             }
             DocumentEvent::Unreadable(..) => {}
@@ -167,6 +168,7 @@ impl SupervisorState {
                     None => drop(self.targets.remove(&id)),
                 }
                 self.owning.gone(id);
+                self.count_owned();
             }
             DocumentEvent::Current => {
                 self.knows_targets = true;
@@ -261,7 +263,7 @@ impl SupervisorState {
         if is_deleted {
             self.targets.remove(&id);
         }
-        self.owning.drained(id);
+        self.drained(id);
         match self.owning.epoch(id) {
             Some(_) if is_deleted || self.is_draining => {}
             Some(epoch) if epoch != was_of => self.reconcile(id).await,

@@ -25,6 +25,7 @@ use crate::{
     model::{Checkpoint, Consumer, ConsumerId, ConsumerStatus, Desired, Quarantined, Reason, Target, TargetStatus},
     pipeline::reason,
     postgres::{Fault, Lease, LiveSessions, Pool, TlsError},
+    telemetry::{ConsumerMetrics, SessionCounts, TargetMetrics},
 };
 
 /// What a target is told.
@@ -58,6 +59,7 @@ pub(crate) struct TargetActorState {
     /// The sessions of this pool and of those before it.
     sessions: Arc<LiveSessions>,
     pool: Pool,
+    metrics: Arc<TargetMetrics>,
     breaker: Breaker,
     /// Why the breaker is not closed; `None` while nothing is known.
     reason: Option<Reason>,
@@ -91,6 +93,7 @@ struct Child {
     transactions: TaskTracker,
     /// By itself.
     seen: Arc<Seen>,
+    metrics: Arc<ConsumerMetrics>,
     is_deleted: bool,
 }
 
@@ -108,7 +111,9 @@ impl Actor for TargetActor {
     ) -> Result<TargetActorState, ActorProcessingErr> {
         let TargetArguments { context, target, consumers, lease } = arguments;
         let sessions = Arc::new(LiveSessions::of(lease));
-        let pool = Pool::new(&target, &sessions)?;
+        let metrics = context.telemetry.target(&target);
+        let pool = Pool::new(&target, &sessions, metrics.pool())?;
+        metrics.has_pool(counts_of(&pool));
         myself.cast(TargetMessage::Reconcile(Arc::clone(&target), consumers))?;
         let mut state = TargetActorState {
             myself,
@@ -116,6 +121,7 @@ impl Actor for TargetActor {
             target,
             sessions,
             pool,
+            metrics,
             breaker: Breaker::new(Instant::now()),
             reason: None,
             is_beyond_probes: false,
@@ -152,6 +158,7 @@ impl Actor for TargetActor {
             TargetMessage::RestartDue(consumer) => state.start(consumer).await,
             TargetMessage::Drain => state.drain(),
         }
+        state.metrics.is_circuit(state.breaker.circuit());
         Ok(())
     }
 
@@ -170,6 +177,11 @@ impl Actor for TargetActor {
     }
 }
 
+fn counts_of(pool: &Pool) -> impl Fn() -> SessionCounts + Send + Sync + 'static {
+    let pool = pool.clone();
+    move || pool.counts()
+}
+
 impl TargetActorState {
     fn actors(&self) -> impl Iterator<Item = (&ConsumerId, &ActorRef<ConsumerMessage>)> {
         self.consumers.iter().filter_map(|(id, child)| child.actor.as_ref().map(|actor| (id, actor)))
@@ -179,10 +191,13 @@ impl TargetActorState {
         let is_elsewhere = target.connection != self.target.connection || target.pool_size != self.target.pool_size;
         let is_renamed = target.name != self.target.name;
         self.target = target;
+        if is_renamed {
+            self.metrics.renamed(&self.target.name);
+        }
         if is_elsewhere {
             // The consumers go over to the new pool as soon as it answers.
             self.sessions.go_elsewhere();
-            self.pool = Pool::new(&self.target, &self.sessions)?;
+            self.renew_pool()?;
             self.breaker = Breaker::new(Instant::now());
             self.reason = None;
             self.probe_now();
@@ -198,6 +213,13 @@ impl TargetActorState {
         Ok(())
     }
 
+    /// What the sessions so far were connected to is not what will answer.
+    fn renew_pool(&mut self) -> Result<(), TlsError> {
+        self.pool = Pool::new(&self.target, &self.sessions, self.metrics.pool())?;
+        self.metrics.has_pool(counts_of(&self.pool));
+        Ok(())
+    }
+
     async fn reconcile_consumer(&mut self, consumer: Arc<Consumer>, is_target_renamed: bool) {
         let id = consumer.id;
         if let Some(child) = self.consumers.get_mut(&id) {
@@ -209,14 +231,19 @@ impl TargetActorState {
             child.consumer = consumer;
             return;
         }
-        let restarts = Restarts::new(Instant::now());
         let transactions = TaskTracker::new();
         // To wait for it is then to wait until none is under way.
         transactions.close();
-        self.consumers.insert(
-            id,
-            Child { consumer, actor: None, restarts, transactions, seen: Arc::default(), is_deleted: false },
-        );
+        let child = Child {
+            metrics: self.context.telemetry.consumer(&consumer, &self.target.name),
+            consumer,
+            actor: None,
+            restarts: Restarts::new(Instant::now()),
+            transactions,
+            seen: Arc::default(),
+            is_deleted: false,
+        };
+        self.consumers.insert(id, child);
         self.start(id).await;
     }
 
@@ -239,6 +266,7 @@ impl TargetActorState {
             transactions: child.transactions.clone(),
             turns: self.turns.clone(),
             seen: Arc::clone(&child.seen),
+            metrics: Arc::clone(&child.metrics),
             pool,
             tell_target: Arc::new(move |doubt| drop(myself.cast(TargetMessage::Doubted(id, doubt)))),
         };

@@ -5,7 +5,7 @@
 //! Each batch ends in a report to the consumer. After a failure the writer does nothing more: the consumer tears
 //! the pipeline down.
 
-use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc};
+use std::{collections::VecDeque, panic::AssertUnwindSafe, sync::Arc, time::Instant};
 
 use futures_util::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -13,9 +13,10 @@ use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
 use crate::{
-    flow::coalesce::{Batch, Part},
+    flow::coalesce::{Batch, PageOfPart, Part},
     model::Applied,
     pipeline::{BringError, Bringing},
+    spans::ErrorType,
 };
 
 /// How many rows one transaction takes: enough to make its fixed cost small, few enough to keep its locks short.
@@ -32,7 +33,7 @@ pub(crate) enum WriterMessage {
 /// What a writer tells its consumer.
 pub(crate) enum WriterReport {
     /// These pages' parts are committed.
-    Applied { pages: Vec<u64>, applied: Applied, records: u64 },
+    Applied { pages: Vec<PageOfPart>, applied: Applied, records: u64 },
     /// A batch could not be brought, or not all of it.
     Failed(BringError),
     /// A transaction ended in a panic.
@@ -118,9 +119,17 @@ impl WriterState {
         let mut batch = Batch::coalesce(self.next_parts());
         let (bringing, myself) = (Arc::clone(&self.arguments.bringing), myself.clone());
         let transaction = async move {
-            let records = batch.len() as u64;
-            let report = match AssertUnwindSafe(bringing.bring(&mut batch)).catch_unwind().await {
-                Ok(Ok(applied)) => WriterReport::Applied { pages: batch.page_numbers().collect(), applied, records },
+            let (records, began) = (batch.len(), Instant::now());
+            let brought = AssertUnwindSafe(bringing.bring(&mut batch)).catch_unwind().await;
+            let error = match &brought {
+                Ok(brought) => brought.as_ref().err().map(ErrorType::error_type),
+                Err(_) => Some("panic"),
+            };
+            bringing.metrics.brought(records, began.elapsed(), error);
+            let report = match brought {
+                Ok(Ok(applied)) => {
+                    WriterReport::Applied { pages: batch.pages().collect(), applied, records: records as u64 }
+                }
                 Ok(Err(error)) => WriterReport::Failed(error),
                 Err(_) => WriterReport::Panicked,
             };

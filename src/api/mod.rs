@@ -37,7 +37,7 @@ use axum::{
     response::Response,
 };
 use sequin_actors::{
-    Inspector,
+    Inspector, Publishing,
     model::Secret,
     store::{Documents, DocumentsError},
     stream::RecordStream,
@@ -70,6 +70,7 @@ pub struct Api {
     settings: KnownSettings,
     /// Bounds what all publications under way together take.
     publishing: records::Room,
+    published: Publishing,
 }
 
 impl Api {
@@ -81,11 +82,12 @@ impl Api {
         telling: AlertingConfig,
         admin_token: &Secret,
         alone: Option<String>,
+        published: Publishing,
     ) -> Result<Self, DocumentsError> {
         let access = Access::open(&documents, admin_token).await?;
         let settings = KnownSettings::open(&documents).await?;
         let (publishing, audit) = (records::Room::default(), AuditLog::default());
-        Ok(Self { stream, documents, inspector, telling, access, audit, alone, settings, publishing })
+        Ok(Self { stream, documents, inspector, telling, access, audit, alone, settings, publishing, published })
     }
 
     /// What goes on beside the requests, for as long as there are any: what other nodes write of tokens and syncs is heard

@@ -223,7 +223,7 @@ async fn accept(
     let api = Arc::clone(&api);
     // In a task of its own: whoever asked may go away, and what is on its way to the disk keeps its room.
     let published = tokio::spawn(span.run(async move {
-        let published = api.stream.publish(draft.publication).await;
+        let published = api.published.publish(&*api.stream, draft.publication).await;
         drop(room);
         published
     }));

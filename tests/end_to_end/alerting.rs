@@ -141,6 +141,7 @@ fn incident(subject: Subject, kind: IncidentKind, minutes: i64) -> Incident {
         opened_at,
         cleared_at: over,
         resolved_at: over,
+        resolution: None,
     }
 }
 
@@ -160,6 +161,7 @@ async fn write(node: &Node, incidents: &[Incident]) {
         event: NoticeEvent::Opened,
         incidents: vec![incidents[0].id],
         shown: vec![incidents[0].clone()],
+        counts: Vec::new(),
         made_at: at,
         deliveries: vec![(Destination::Email("ops@example.com".into()), delivered)],
     };

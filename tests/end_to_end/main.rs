@@ -28,6 +28,7 @@ mod isolation;
 mod key_rotation;
 mod late_commits;
 mod memory;
+mod metrics;
 mod migrate;
 mod network;
 mod on_nats;

@@ -7,6 +7,7 @@ pub(crate) mod database;
 pub(crate) mod disk;
 pub(crate) mod engine;
 pub(crate) mod gate;
+pub(crate) mod metrics;
 pub(crate) mod model;
 pub(crate) mod nats;
 pub(crate) mod node;

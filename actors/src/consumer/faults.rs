@@ -55,6 +55,7 @@ impl ConsumerState {
                 if let Some(outage) = self.outage.take() {
                     reason.since = outage.since;
                 }
+                self.count_failure(&reason.code);
                 self.target_unavailable(reason);
                 (self.arguments.tell_target)(Doubt::Failed(fault));
             }
@@ -66,6 +67,7 @@ impl ConsumerState {
 
     /// Asks which SQL mends the table.
     fn diagnose(&mut self, fault: Fault) {
+        self.count_failure(fault.code);
         self.tear_down(Mode::Preparing);
         let Ok(pool) = self.arguments.pool.clone() else { return self.begin() };
         let table = self.arguments.consumer.table.clone();
@@ -95,6 +97,9 @@ impl ConsumerState {
         for reason in &mut reasons {
             self.keep_since(reason);
         }
+        if let Some(reason) = reasons.first() {
+            self.count_failure(&reason.code);
+        }
         self.tear_down(Mode::Halted(reasons));
         self.hear_after(look_again, Happening::RetryDue);
     }
@@ -106,6 +111,7 @@ impl ConsumerState {
         }
         tracing::warn!(consumer = %self.arguments.consumer.name, reason = reason.summary, "failed, and will try again");
         self.keep_since(&mut reason);
+        self.count_failure(&reason.code);
         self.tear_down(Mode::Waiting(reason));
         let wait = self.restarts.failed(Instant::now(), fastrand::f64());
         self.hear_after(wait, Happening::RetryDue);

@@ -5,6 +5,7 @@ use std::sync::{
     atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
+use chrono::{DateTime, Utc};
 use ractor::{Actor, ActorCell, ActorRef, SpawnErr};
 use tokio::{
     sync::Mutex,
@@ -13,7 +14,7 @@ use tokio::{
 
 use super::{ConsumerArguments, Doubt, Happening, hear};
 use crate::{
-    flow::{budget::Budget, watermark::Watermark},
+    flow::{budget::Budget, coalesce::PageOfPart, watermark::Watermark},
     model::Idx,
     pipeline::{Bringing, Quarantine, ReadPage, Reading},
     postgres::Pool,
@@ -51,7 +52,7 @@ impl Pipeline {
         supervisor: ActorCell,
         tasks: &mut JoinSet<()>,
     ) -> Result<Self, SpawnErr> {
-        let ConsumerArguments { context, consumer, target_name, transactions, tell_target, .. } = arguments;
+        let ConsumerArguments { context, consumer, target_name, transactions, tell_target, metrics, .. } = arguments;
         let tell_target = Arc::clone(tell_target);
         let bringing = Arc::new(Bringing {
             pool: pool.clone(),
@@ -65,6 +66,7 @@ impl Pipeline {
             queue: Mutex::new(()),
             verified_at: Mutex::new(None),
             shown: Applying::of(consumer, target_name),
+            metrics: Arc::clone(metrics),
         });
         let mut writers = Vec::new();
         for _ in 0..context.settings.writers {
@@ -87,8 +89,10 @@ impl Pipeline {
                 consumer.target,
                 consumer.id,
                 context.settings.consumer_budget_bytes,
-            ),
+            )
+            .telling(metrics.blocked()),
             writers: writers.len(),
+            metrics: Arc::clone(metrics),
         };
         let tell_page = tell.clone();
         let read = async move {
@@ -110,12 +114,11 @@ impl Pipeline {
         }
     }
 
-    /// Parts of these pages are committed.
-    pub(super) fn completed(&mut self, pages: &[u64]) {
-        for &page in pages {
-            self.watermark.completed(page);
-        }
+    /// Parts of these pages are committed. Returns when those were published of which that was the last part.
+    pub(super) fn completed(&mut self, pages: &[PageOfPart]) -> Vec<DateTime<Utc>> {
         self.moves += 1;
+        let completed = pages.iter().filter(|page| self.watermark.completed(page.number));
+        completed.filter_map(|page| page.published_at).collect()
     }
 
     /// Everything up to here is in the table.

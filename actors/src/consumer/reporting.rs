@@ -113,6 +113,7 @@ impl ConsumerState {
             return;
         }
         let Some((checkpoint, in_store)) = self.to_save() else { return };
+        self.arguments.metrics.saving();
         let (myself, began) = (self.myself.clone(), Instant::now());
         let (name, attributes) = self.shown("save the checkpoint of");
         self.saving.spawn(async move {
@@ -141,6 +142,7 @@ impl ConsumerState {
         match (saved, &mut self.progress) {
             (Ok(checkpoint), Some(progress)) => {
                 progress.saved(*checkpoint);
+                self.arguments.metrics.saved(progress.is_saved());
                 self.unsaved = None;
             }
             (Ok(_), None) => {}
@@ -166,6 +168,7 @@ impl ConsumerState {
     /// Writes the status, if it says something new or has not been written for a while.
     pub(super) fn write_status(&mut self) {
         self.observed = self.observe();
+        self.tell_metrics();
         while self.writing.try_join_next().is_some() {}
         if !self.writing.is_empty() {
             return;
@@ -189,6 +192,20 @@ impl ConsumerState {
         });
     }
 
+    /// Says for whoever collects metrics how it does.
+    pub(super) fn tell_metrics(&self) {
+        let metrics = &self.arguments.metrics;
+        metrics.is_in(self.observed.0, self.quarantined());
+        if let Some(progress) = &self.progress {
+            metrics.is_at(progress.lag(), progress.checkpoint().backfill.as_ref());
+            metrics.is_saved(progress.is_saved());
+        }
+    }
+
+    fn quarantined(&self) -> u64 {
+        self.quarantine.as_ref().map_or(0, |quarantine| quarantine.len() as u64)
+    }
+
     fn status(&self) -> ConsumerStatus {
         let now = Utc::now();
         let (state, mut reasons) = self.observe();
@@ -202,8 +219,7 @@ impl ConsumerState {
             reasons.extend(self.quarantine.iter().flat_map(|quarantine| quarantine.reasons()));
             reasons.extend(self.warnings.iter().chain(&self.unsaved).cloned());
         }
-        let quarantined = self.quarantine.as_ref().map_or(0, |quarantine| quarantine.len() as u64);
-        progress.status(state, reasons, quarantined, &self.arguments.context.settings.node, now)
+        progress.status(state, reasons, self.quarantined(), &self.arguments.context.settings.node, now)
     }
 
     /// Counts what is in quarantine, while no pipeline does.

@@ -118,6 +118,7 @@ impl ConsumerState {
             progress.measured(lag, beyond_backfill, Utc::now());
             progress.reads(stream);
         }
+        self.tell_metrics();
         // The next tick is soon enough, unless measuring is expensive.
         self.watch.measure_at = Instant::now() + (took * MEASURE_SHARE).saturating_sub(TICK);
     }

@@ -17,6 +17,7 @@ use std::{
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
+use super::blocked::Blocked;
 use crate::model::{ConsumerId, TargetId};
 
 /// A target that holds nothing may take this much, in bytes, whatever the others hold: so everybody gets on.
@@ -31,6 +32,7 @@ pub struct NodeBudget(Arc<Mutex<Shared>>);
 pub struct Budget {
     node: NodeBudget,
     account: Account,
+    blocked: Arc<Blocked>,
 }
 
 /// Bytes taken from a budget, given back when dropped.
@@ -71,6 +73,16 @@ impl NodeBudget {
         Self(Arc::new(Mutex::new(Shared { bytes, used: 0, held: HashMap::new(), waiting: VecDeque::new() })))
     }
 
+    /// How many bytes are in flight.
+    pub fn used(&self) -> usize {
+        self.lock().used
+    }
+
+    /// How many may be.
+    pub fn limit(&self) -> usize {
+        self.lock().bytes
+    }
+
     fn lock(&self) -> MutexGuard<'_, Shared> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -79,7 +91,13 @@ impl NodeBudget {
 impl Budget {
     /// At most `limit` bytes, within the node's.
     pub fn new(node: NodeBudget, target: TargetId, consumer: ConsumerId, limit: usize) -> Self {
-        Self { node, account: Account { target: target.0, consumer: consumer.0, limit } }
+        Self { node, account: Account { target: target.0, consumer: consumer.0, limit }, blocked: Arc::default() }
+    }
+
+    /// Tells `blocked` for how long somebody has to wait.
+    #[must_use]
+    pub fn telling(self, blocked: Arc<Blocked>) -> Self {
+        Self { blocked, ..self }
     }
 
     /// Waits until there is room, and takes `bytes`, or less if all that there can be is less.
@@ -93,6 +111,7 @@ impl Budget {
             shared.waiting.push_back(Waiting { budget: self.clone(), bytes, granted });
             answer
         };
+        let _blocked = self.blocked.begin();
         granted.await.expect("who waits is granted, sooner or later")
     }
 }
@@ -190,10 +209,6 @@ mod tests {
         Budget::new(node.clone(), TargetId(id(1000 + target)), ConsumerId(id(consumer)), limit)
     }
 
-    fn used(node: &NodeBudget) -> usize {
-        node.lock().used
-    }
-
     /// Takes until there is nothing more to be had.
     fn fill(budget: &Budget) -> Vec<Permit> {
         std::iter::from_fn(|| budget.take(MIB).now_or_never()).collect()
@@ -203,11 +218,11 @@ mod tests {
     async fn a_dropped_permit_gives_back_what_it_held() {
         let node = node();
         let mut permit = budget(&node, 1, 1, 8 * MIB).take(4 * MIB).await;
-        assert_eq!(used(&node), 4 * MIB);
+        assert_eq!(node.used(), 4 * MIB);
         permit.shrink_to(MIB);
-        assert_eq!((permit.bytes(), used(&node)), (MIB, MIB));
+        assert_eq!((permit.bytes(), node.used()), (MIB, MIB));
         drop(permit);
-        assert_eq!(used(&node), 0);
+        assert_eq!(node.used(), 0);
         assert!(node.lock().held.is_empty());
     }
 
@@ -224,10 +239,27 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn who_has_to_wait_counts_for_how_long_and_who_has_not_counts_nothing() {
+        let (node, blocked) = (node(), Arc::<Blocked>::default());
+        let budget = budget(&node, 1, 1, MIB).telling(Arc::clone(&blocked));
+        let held = budget.take(MIB).await;
+        assert!(blocked.total().is_zero());
+        let mut waits = Box::pin(budget.take(MIB));
+        assert!(waits.as_mut().now_or_never().is_none());
+        let so_far = blocked.total();
+        assert!(blocked.total() > so_far, "it goes on");
+        drop(held);
+        drop(waits.await);
+        let all = blocked.total();
+        assert_eq!(blocked.total(), all, "it is over");
+        assert!(all > so_far);
+    }
+
+    #[tokio::test]
     async fn a_target_with_many_that_are_stuck_leaves_half_to_the_others() {
         let node = node();
         let stuck: Vec<_> = (0..100).flat_map(|consumer| fill(&budget(&node, 1, consumer, 16 * MIB))).collect();
-        assert!(used(&node) <= 33 * MIB, "{}", used(&node));
+        assert!(node.used() <= 33 * MIB, "{}", node.used());
         let moving = fill(&budget(&node, 2, 200, 16 * MIB));
         assert!(moving.len() >= 9, "{}", moving.len());
         drop(stuck);
@@ -238,9 +270,9 @@ mod tests {
         let node = node();
         let stuck: Vec<_> = (0..1000).flat_map(|target| fill(&budget(&node, target, target, 16 * MIB))).collect();
         assert!(budget(&node, 5000, 5000, 16 * MIB).take(MIB).now_or_never().is_some());
-        assert!(used(&node) <= 64 * MIB + 1001 * FLOOR);
+        assert!(node.used() <= 64 * MIB + 1001 * FLOOR);
         drop(stuck);
-        assert_eq!(used(&node), 0);
+        assert_eq!(node.used(), 0);
     }
 
     #[tokio::test]
@@ -254,6 +286,6 @@ mod tests {
         drop(gave_up);
         drop(held);
         drop(waits.now_or_never().expect("granted"));
-        assert_eq!(used(&node), 0);
+        assert_eq!(node.used(), 0);
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use chrono::{DateTime, Utc};
+
 use super::budget::Permit;
 use crate::model::{Idx, Op, Page, SequinId};
 
@@ -36,6 +38,15 @@ pub struct Part {
     pub page: Arc<PageInFlight>,
     /// The rows, in the order of the stream.
     pub rows: Vec<Row>,
+}
+
+/// Which page a part was of.
+#[derive(Clone, Copy, Debug)]
+pub struct PageOfPart {
+    /// Its number in its pipeline.
+    pub number: u64,
+    /// When its oldest version was published, if that is known.
+    pub published_at: Option<DateTime<Utc>>,
 }
 
 /// What one transaction brings: the last version of each record of some parts, in the order of the primary key.
@@ -112,9 +123,12 @@ impl Batch {
         self.rows.is_empty()
     }
 
-    /// The numbers of the pages whose parts these were.
-    pub fn page_numbers(&self) -> impl Iterator<Item = u64> {
-        self.parts.iter().map(|part| part.page_number)
+    /// The pages whose parts these were.
+    pub fn pages(&self) -> impl Iterator<Item = PageOfPart> {
+        self.parts.iter().map(|part| {
+            let published_at = part.page.page.published_at();
+            PageOfPart { number: part.page_number, published_at }
+        })
     }
 }
 
@@ -152,6 +166,6 @@ mod tests {
         let batch = Batch::coalesce(parts);
         let kept: Vec<_> = batch.rows().map(|(_, envelope)| String::from_utf8_lossy(envelope).into_owned()).collect();
         assert_eq!(kept, ["1@5", "2@4", "9@3"]);
-        assert_eq!(batch.page_numbers().collect::<Vec<_>>(), [3, 4]);
+        assert_eq!(batch.pages().map(|page| page.number).collect::<Vec<_>>(), [3, 4]);
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod alerts;
 pub mod backoff;
+pub mod blocked;
 pub mod breaker;
 pub mod budget;
 pub mod coalesce;

@@ -179,12 +179,22 @@ impl Progress {
 
     /// The checkpoint, if it has moved since it was last saved.
     pub fn unsaved(&self) -> Option<Checkpoint> {
-        (self.checkpoint != self.saved).then(|| self.checkpoint.clone())
+        (!self.is_saved()).then(|| self.checkpoint.clone())
+    }
+
+    /// Whether the store holds all of it.
+    pub fn is_saved(&self) -> bool {
+        self.checkpoint == self.saved
+    }
+
+    /// What lies beyond the checkpoint, as it was last measured.
+    pub fn lag(&self) -> Lag {
+        self.lag
     }
 
     /// Whether it has moved lately: there is something to save, or the rate has not come to rest.
     pub fn moves(&self) -> bool {
-        self.checkpoint != self.saved || self.recently > 0 || self.rate.per_second() > 0.0
+        !self.is_saved() || self.recently > 0 || self.rate.per_second() > 0.0
     }
 
     /// The store holds `checkpoint`.

@@ -31,11 +31,13 @@ impl Watermark {
         self.advance();
     }
 
-    /// One part of page `number` was committed.
-    pub fn completed(&mut self, number: u64) {
+    /// One part of page `number` was committed. Returns whether that was the last one of it.
+    pub fn completed(&mut self, number: u64) -> bool {
         let place = usize::try_from(number - self.first).expect("fewer open pages than fit in memory");
         self.open[place].parts -= 1;
+        let is_last = self.open[place].parts == 0;
         self.advance();
+        is_last
     }
 
     fn advance(&mut self) {
@@ -70,10 +72,10 @@ mod tests {
         let mut watermark = Watermark::starting_at(Idx(5));
         watermark.opened(Idx(10), 2);
         watermark.opened(Idx(20), 1);
-        watermark.completed(1);
-        watermark.completed(0);
+        assert!(watermark.completed(1));
+        assert!(!watermark.completed(0));
         assert_eq!(watermark.reached(), Idx(5));
-        watermark.completed(0);
+        assert!(watermark.completed(0));
         assert_eq!(watermark.reached(), Idx(20));
         assert!(watermark.is_settled());
     }

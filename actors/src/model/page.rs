@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use chrono::{DateTime, Utc};
+
 use super::Idx;
 
 /// Consecutive records of a stream, in order of their index.
@@ -10,6 +12,7 @@ pub struct Page {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
     read_to: Idx,
+    published_at: Option<DateTime<Utc>>,
 }
 
 /// One version of a record in a page.
@@ -23,7 +26,7 @@ pub struct Entry {
 impl Page {
     /// A page that has read up to `read_to`, and found nothing so far, with room for so many bytes of envelopes.
     pub fn with_capacity(read_to: Idx, bytes: usize) -> Self {
-        Self { bytes: Vec::with_capacity(bytes), entries: Vec::new(), read_to }
+        Self { bytes: Vec::with_capacity(bytes), entries: Vec::new(), read_to, published_at: None }
     }
 
     /// Gives back the memory that it has taken ahead of what came.
@@ -39,6 +42,16 @@ impl Page {
         let envelope = start..self.bytes.len();
         self.entries.push(Entry { idx, envelope });
         self.read_to = self.read_to.max(idx);
+    }
+
+    /// Says when its first version was published, which is its oldest.
+    pub fn was_published(&mut self, at: DateTime<Utc>) {
+        self.published_at = Some(at);
+    }
+
+    /// When its oldest version was published, if that is known.
+    pub fn published_at(&self) -> Option<DateTime<Utc>> {
+        self.published_at
     }
 
     /// Says that nothing else that matches lies up to `idx`.

@@ -33,6 +33,7 @@ use crate::{
     spans::{self, Applying, ErrorType},
     store::DocumentsError,
     stream::{RecordStream, StreamError},
+    telemetry::ConsumerMetrics,
 };
 
 /// How long others may be in the way, without anything going through, before the consumer gives its place up.
@@ -72,7 +73,7 @@ impl ErrorType for BringError {
     /// Of a database's error, whose fault it is.
     fn error_type(&self) -> &'static str {
         match self {
-            Self::Apply(ApplyError::Database(fault)) => fault.verdict.word(),
+            Self::Apply(ApplyError::Database(fault)) => fault.verdict.as_str(),
             Self::Apply(error) => error.error_type(),
             Self::TooManyRefusals { .. } => "too_many_refusals",
             Self::WrongTable(_) => "table",
@@ -102,6 +103,7 @@ pub(crate) struct Bringing {
     pub(crate) verified_at: Mutex<Option<Instant>>,
     /// How its batches are shown in traces.
     pub(crate) shown: Applying,
+    pub(crate) metrics: Arc<ConsumerMetrics>,
 }
 
 impl Bringing {

@@ -12,6 +12,7 @@ use crate::{
     model::{EnvelopeError, Idx, Page, Routing, decode_routing},
     store::DocumentsError,
     stream::{PageLimit, RecordReader, RecordStream, StreamError},
+    telemetry::ConsumerMetrics,
 };
 
 /// One page: large enough that a page costs little, small enough that several are in flight within a budget.
@@ -49,6 +50,7 @@ pub(crate) struct Reading {
     pub(crate) quarantine: Arc<Quarantine>,
     pub(crate) budget: Budget,
     pub(crate) writers: usize,
+    pub(crate) metrics: Arc<ConsumerMetrics>,
 }
 
 impl Reading {
@@ -57,9 +59,10 @@ impl Reading {
     /// What is to be tried again comes by the same way, between two pages of the stream: it was the latest version of
     /// its record when it was read, so whatever is newer comes after it.
     pub(crate) async fn run(mut self, mut deliver: impl FnMut(ReadPage)) -> Result<Infallible, ReadError> {
-        let quarantine = Arc::clone(&self.quarantine);
+        let (quarantine, metrics) = (Arc::clone(&self.quarantine), Arc::clone(&self.metrics));
         let mut page_number = 0;
         let mut deliver = |read_to, mut page: Page, mut permit: Permit, writers| {
+            metrics.read(page.entries().len());
             page.shrink_to_fit();
             permit.shrink_to(page.size() + page.entries().len() * ROW_BYTES);
             let rows = split(&page, writers)?;

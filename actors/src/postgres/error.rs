@@ -20,6 +20,18 @@ pub enum Verdict {
     Record,
 }
 
+impl Verdict {
+    /// As programs see it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Target => "target",
+            Self::Contention => "contention",
+            Self::Table => "table",
+            Self::Record => "record",
+        }
+    }
+}
+
 /// How much of a server's message is kept, in bytes: triggers can say anything, at any length.
 const MAX_MESSAGE: usize = 500;
 
@@ -51,18 +63,6 @@ impl fmt::Display for Fault {
 }
 
 impl Error for Fault {}
-
-impl Verdict {
-    /// In a word.
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Target => "target",
-            Self::Contention => "contention",
-            Self::Table => "table",
-            Self::Record => "record",
-        }
-    }
-}
 
 impl ErrorType for Fault {
     fn error_type(&self) -> &'static str {

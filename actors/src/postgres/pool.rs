@@ -1,6 +1,10 @@
 //! The pool: the sessions of one target, capped, shared by all its consumers.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bb8::{ManageConnection, PooledConnection, QueueStrategy, RunError};
 use tokio::{
@@ -14,7 +18,10 @@ use super::{
     session::{Opener, Session},
     tls::TlsError,
 };
-use crate::model::Target;
+use crate::{
+    model::Target,
+    telemetry::{PoolMetrics, SessionCounts},
+};
 
 /// How long to wait for a session that others use.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -33,17 +40,19 @@ pub struct Pool {
     failures: watch::Receiver<Option<Fault>>,
     /// Held by who opens a session to ask after another.
     asking: Arc<Mutex<()>>,
+    metrics: Arc<PoolMetrics>,
 }
 
 /// Opens sessions, and says when that fails.
 pub struct Sessions {
     opener: Opener,
     failed: watch::Sender<Option<Fault>>,
+    metrics: Arc<PoolMetrics>,
 }
 
 impl Pool {
     /// Makes the pool. Nothing is connected before the first session is needed.
-    pub fn new(target: &Target, live: &Arc<LiveSessions>) -> Result<Self, TlsError> {
+    pub fn new(target: &Target, live: &Arc<LiveSessions>, metrics: &Arc<PoolMetrics>) -> Result<Self, TlsError> {
         let opener = Opener::new(&target.connection, Arc::clone(live))?;
         let (failed, failures) = watch::channel(None);
         let sessions = bb8::Pool::builder()
@@ -54,8 +63,8 @@ impl Pool {
             .idle_timeout(IDLE_TIMEOUT)
             // Those that are not needed stay idle, and are closed.
             .queue_strategy(QueueStrategy::Lifo)
-            .build_unchecked(Sessions { opener, failed });
-        Ok(Self { sessions, failures, asking: Arc::default() })
+            .build_unchecked(Sessions { opener, failed, metrics: Arc::clone(metrics) });
+        Ok(Self { sessions, failures, asking: Arc::default(), metrics: Arc::clone(metrics) })
     }
 
     /// Takes a session, or says why there is none.
@@ -64,11 +73,19 @@ impl Pool {
     pub async fn get(&self) -> Result<PooledConnection<'_, Sessions>, Fault> {
         let mut failures = self.failures.clone();
         failures.mark_unchanged();
+        let (_waiting, began) = (self.metrics.waits(), Instant::now());
         let mut session = pin!(self.sessions.get());
         loop {
             tokio::select! {
                 biased;
-                session = &mut session => return session.map_err(explain),
+                session = &mut session => {
+                    match &session {
+                        Ok(_) => self.metrics.got(began.elapsed()),
+                        Err(RunError::TimedOut) => self.metrics.timed_out(),
+                        Err(RunError::User(_)) => {}
+                    }
+                    return session.map_err(explain);
+                }
                 Ok(()) = failures.changed() => {
                     let fault = failures.borrow_and_update().clone().unwrap_or_else(Fault::session_closed);
                     // A server that is full has room for the sessions that are there: one of them will be free.
@@ -78,6 +95,13 @@ impl Pool {
                 }
             }
         }
+    }
+
+    /// How many sessions there are.
+    pub fn counts(&self) -> SessionCounts {
+        let (state, max) = (self.sessions.state(), self.sessions.config().max_size);
+        let idle = state.idle_connections;
+        SessionCounts { idle, used: state.connections.saturating_sub(idle), max }
     }
 
     /// Asks the database whether it takes writes.
@@ -122,9 +146,11 @@ impl ManageConnection for Sessions {
     type Error = Fault;
 
     async fn connect(&self) -> Result<Session, Fault> {
+        let began = Instant::now();
         let opened = self.opener.open().await;
-        if let Err(fault) = &opened {
-            self.failed.send_replace(Some(fault.clone()));
+        match &opened {
+            Ok(_) => self.metrics.created(began.elapsed()),
+            Err(fault) => drop(self.failed.send_replace(Some(fault.clone()))),
         }
         opened
     }

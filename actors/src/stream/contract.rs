@@ -135,6 +135,18 @@ pub(super) async fn a_page_holds_one_record_however_large_and_no_more_than_its_b
     assert_eq!(shown(&page), ["b", "c"]);
 }
 
+pub(super) async fn a_page_knows_when_its_oldest_record_was_published(stream: &dyn RecordStream) {
+    let position = publish(stream, "hubspot", 1, &["a"]).await;
+    publish(stream, "hubspot", 1, &["b", "c"]).await;
+    let oldest = async |after| stream.lag(&hubspot(), after).await.expect("a lag").oldest_published_at;
+    let mut reader = stream.reader(&hubspot(), Idx::START);
+    for (after, records) in [(Idx::START, 1), (position, 2)] {
+        let page = reader.read(PageLimit { records, bytes: WHOLE.bytes }).await.expect("a page");
+        assert_eq!((page.entries().len(), page.published_at()), (records, oldest(after).await));
+    }
+    assert_eq!(reader.read(WHOLE).await.expect("a page").published_at(), None, "it is empty");
+}
+
 pub(super) async fn the_latest_version_of_a_record_is_found_by_its_key(stream: &dyn RecordStream) {
     let record = |id: &str| SequinId::derive(sync(1), "contact", id);
     assert_eq!(stream.latest(sync(1), record("a")).await.expect("an answer"), None);
@@ -349,6 +361,7 @@ macro_rules! suite {
             only_the_last_version_of_a_record_is_read,
             a_delete_is_a_version_and_so_is_what_comes_after,
             a_page_holds_one_record_however_large_and_no_more_than_its_bytes,
+            a_page_knows_when_its_oldest_record_was_published,
             the_latest_version_of_a_record_is_found_by_its_key,
             what_replaces_a_version_is_left_out_where_another_one_counts,
             lag_counts_what_matches_beyond_a_position_and_knows_its_age,

@@ -69,13 +69,13 @@ impl SupervisorState {
     pub(super) fn let_duties_go(&mut self) {
         match &self.duties.actor {
             Some(_) => self.duties.drain(),
-            None => self.owning.drained(TargetId::DUTIES),
+            None => self.drained(TargetId::DUTIES),
         }
     }
 
     pub(super) async fn duties_ended(&mut self, why: &str) {
         self.duties.actor = None;
-        self.owning.drained(TargetId::DUTIES);
+        self.drained(TargetId::DUTIES);
         match self.owning.epoch(TargetId::DUTIES) {
             Some(_) if self.is_draining => {}
             Some(epoch) if epoch != self.duties.epoch => self.do_duties().await,

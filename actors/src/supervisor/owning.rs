@@ -41,6 +41,12 @@ pub(super) struct Shared {
     letting_go: HashSet<TargetId>,
 }
 
+impl Shared {
+    fn owned(&self) -> usize {
+        self.epochs.len() + self.letting_go.len()
+    }
+}
+
 impl Owning {
     pub(super) async fn begin(
         context: &Arc<Context>,
@@ -100,13 +106,14 @@ impl Owning {
         self.tell(ClusterMessage::TargetsKnown);
     }
 
-    /// A target's actor has ended: if others wait for that, they hear of it.
-    pub(super) fn drained(&mut self, target: TargetId) {
-        if let Self::Shared(shared) = self
-            && shared.letting_go.remove(&target)
-        {
+    /// A target's actor has ended: if others wait for that, they hear of it. Returns whether they do.
+    fn drained(&mut self, target: TargetId) -> bool {
+        let Self::Shared(shared) = self else { return false };
+        let is_awaited = shared.letting_go.remove(&target);
+        if is_awaited {
             let _ = shared.cluster.cast(ClusterMessage::Drained(target));
         }
+        is_awaited
     }
 
     /// Gives everything to others; where there are none, it says so.
@@ -133,8 +140,11 @@ async fn is_ours(cluster: ActorRef<ClusterMessage>, target: TargetId, epoch: Epo
 impl SupervisorState {
     pub(super) async fn own(&mut self, target: TargetId, epoch: Epoch) {
         let Owning::Shared(shared) = &mut self.owning else { return };
-        shared.epochs.insert(target, epoch);
+        if shared.epochs.insert(target, epoch).is_none() {
+            self.context.telemetry.node().claimed();
+        }
         shared.letting_go.remove(&target);
+        self.count_owned();
         self.reconcile(target).await;
     }
 
@@ -145,19 +155,38 @@ impl SupervisorState {
         match self.targets.get(&target).and_then(|child| child.actor.as_ref()) {
             _ if target == TargetId::DUTIES => self.let_duties_go(),
             Some(actor) => drop(actor.cast(TargetMessage::Drain)),
-            None => self.owning.drained(target),
+            None => self.drained(target),
         }
+    }
+
+    /// A target's actor has ended, or there was none.
+    pub(super) fn drained(&mut self, target: TargetId) {
+        if self.owning.drained(target) {
+            self.context.telemetry.node().released();
+        }
+        self.count_owned();
     }
 
     /// There is no time for last words: what they would say may be wrong by now.
     pub(super) fn let_all_go(&mut self) {
         let Owning::Shared(shared) = &mut self.owning else { return };
+        self.context.telemetry.node().lost(shared.owned());
         shared.epochs.clear();
         shared.letting_go.clear();
         for actor in self.targets.values().filter_map(|child| child.actor.as_ref()) {
             actor.kill();
         }
         self.duties.kill();
+        self.count_owned();
+    }
+
+    /// What is to be let go of is its own until that has ended.
+    pub(super) fn count_owned(&self) {
+        let owned = match &self.owning {
+            Owning::Alone => self.targets.values().filter(|child| child.target.is_some()).count(),
+            Owning::Shared(shared) => shared.owned(),
+        };
+        self.context.telemetry.node().owns(owned);
     }
 
     /// The node's part in the cluster has ended by a fault.

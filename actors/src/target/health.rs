@@ -155,8 +155,7 @@ impl TargetActorState {
             reason.since = before.since;
         }
         if self.reason.is_none() {
-            // What the old sessions were connected to is not what will answer.
-            self.pool = Pool::new(&self.target, &self.sessions)?;
+            self.renew_pool()?;
         }
         self.is_beyond_probes = fault.is_beyond_a_probe();
         if self.reason.as_ref() != Some(&reason) {

@@ -78,6 +78,9 @@ impl RecordReader for JetStreamReader {
                 break;
             }
             let Some(next) = cursor.take() else { break };
+            if page.entries().is_empty() {
+                page.was_published(next.published_at);
+            }
             page.push(Idx(next.sequence), &next.payload);
         }
         match cursor.read_to().await {

@@ -93,13 +93,16 @@ fn fill(mut page: Page, connection: &Connection, filter: &Filter, limit: PageLim
     let Some(place) = place(connection, filter)?.filter(|place| place.last_idx > after) else {
         return Ok((page, true));
     };
-    let mut select = select_from(connection, &place, "position, envelope", IN_ORDER)?;
+    let mut select = select_from(connection, &place, "position, published_at, envelope", IN_ORDER)?;
     let mut rows = select.query(params_from_iter(bounds(&place, after)))?;
     while let Some(row) = rows.next()? {
-        let envelope = row.get_ref(1)?.as_blob()?;
+        let envelope = row.get_ref(2)?.as_blob()?;
         let is_full = page.entries().len() >= limit.records || page.size() + envelope.len() > limit.bytes;
         if is_full && !page.entries().is_empty() {
             return Ok((page, false));
+        }
+        if page.entries().is_empty() {
+            page.was_published(time(row.get(1)?));
         }
         page.push(idx(row.get(0)?), envelope);
     }
