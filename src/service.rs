@@ -76,7 +76,8 @@ impl Service {
         let inspector = Inspector::new(&settings);
         let engine = Engine::start(settings, Arc::clone(&stream), documents.clone()).await?;
         let alone = config.session_ttl.is_none().then(|| config.node.clone());
-        let api = Api::open(Arc::clone(&stream), documents.clone(), inspector, &admin_token, alone).await?;
+        let api =
+            Api::open(Arc::clone(&stream), documents.clone(), inspector, &admin_token, alone, config.metrics).await?;
         let api = Arc::new(api);
         let router = api::router(Arc::clone(&api)).into_make_service_with_connect_info::<SocketAddr>();
         let mut beside_http = JoinSet::new();

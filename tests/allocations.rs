@@ -9,7 +9,7 @@
 mod support;
 
 use sequin::{
-    config::{Backend, Config},
+    config::{Backend, Config, MetricsAccess},
     demo::crm::{Crm, PROVIDER},
     service::Service,
 };
@@ -89,6 +89,7 @@ impl Way {
             admin_token: Some(Secret::new(TOKEN)),
             encryption_key: None,
             session_ttl: None,
+            metrics: MetricsAccess::Off,
         };
         let service = Service::start(&config, EngineSettings::default()).await.expect("a service");
         let api = Api::new(format!("http://{}", service.address()));

@@ -12,6 +12,8 @@ mod docs;
 mod encryption_keys;
 mod health;
 mod idempotency;
+mod measures;
+mod metrics;
 mod nodes;
 mod openapi;
 mod problem;
@@ -20,6 +22,7 @@ mod reasons;
 mod records;
 mod request_id;
 mod resources;
+mod span;
 mod syncs;
 mod targets;
 mod tokens;
@@ -45,9 +48,12 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use access::Access;
 pub use access::generate_token;
 use audit::AuditLog;
+use measures::Measures;
 pub use openapi::openapi_json;
 use problem::Problem;
 use syncs::settings::KnownSettings;
+
+use crate::{config::MetricsAccess, telemetry::Scrape};
 
 /// How long a request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -64,6 +70,9 @@ pub struct Api {
     settings: KnownSettings,
     /// Bounds what all publications under way together take.
     publishing: records::Room,
+    measures: Measures,
+    scrape: Scrape,
+    metrics_access: MetricsAccess,
 }
 
 impl Api {
@@ -74,11 +83,26 @@ impl Api {
         inspector: Inspector,
         admin_token: &Secret,
         alone: Option<String>,
+        metrics_access: MetricsAccess,
     ) -> Result<Self, DocumentsError> {
         let access = Access::open(&documents, admin_token).await?;
         let settings = KnownSettings::open(&documents).await?;
         let (publishing, audit) = (records::Room::default(), AuditLog::default());
-        Ok(Self { stream, documents, inspector, access, audit, alone, settings, publishing })
+        let (measures, scrape) = (Measures::new(), Scrape::default());
+        let api = Self {
+            stream,
+            documents,
+            inspector,
+            access,
+            audit,
+            alone,
+            settings,
+            publishing,
+            measures,
+            scrape,
+            metrics_access,
+        };
+        Ok(api)
     }
 
     /// What goes on beside the requests, for as long as there are any: what other nodes write of tokens and syncs is heard
@@ -140,26 +164,41 @@ fn open() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(docs::serve))
 }
 
+/// What a token gets at, or anybody, or nobody, as the settings say.
+fn scraped() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(metrics::scrape))
+}
+
 /// The description of all calls.
 fn openapi() -> utoipa::openapi::OpenApi {
     openapi::describe(
-        OpenApiRouter::with_openapi(openapi::description()).merge(protected()).merge(open()).into_openapi(),
+        OpenApiRouter::with_openapi(openapi::description())
+            .merge(protected())
+            .merge(scraped())
+            .merge(open())
+            .into_openapi(),
     )
 }
 
 /// All routes of the API.
 pub fn router(api: Arc<Api>) -> Router {
-    let protected = Router::from(protected())
+    let (protected, open) = match api.metrics_access {
+        MetricsAccess::Token => (protected().merge(scraped()), open()),
+        MetricsAccess::Public => (protected(), open().merge(scraped())),
+        MetricsAccess::Off => (protected(), open()),
+    };
+    let protected = Router::from(protected)
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         // The last one sees a request first.
         .layer(middleware::from_fn_with_state(Arc::clone(&api), audit::record))
         .layer(middleware::from_fn_with_state(Arc::clone(&api), access::admit));
-    Router::from(open())
+    Router::from(open)
         .method_not_allowed_fallback(wrong_method)
         .merge(protected)
         .layer(middleware::from_fn(|request, next| in_time(REQUEST_TIMEOUT, request, next)))
-        .layer(TraceLayer::new_for_http().make_span_with(request_id::span))
+        .layer(TraceLayer::new_for_http().make_span_with(span::open).on_response(span::Answered::default()))
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), measures::measure))
         .layer(middleware::from_fn(request_id::name))
         .with_state(api)
 }

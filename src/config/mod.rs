@@ -37,6 +37,19 @@ pub struct Config {
     pub encryption_key: Option<Secret>,
     /// How long the others wait for a node that is not heard of; `None` where there are no others.
     pub session_ttl: Option<Duration>,
+    /// Who gets the metrics at `/metrics`.
+    pub metrics: MetricsAccess,
+}
+
+/// Who gets the metrics that are scraped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsAccess {
+    /// Whoever bears a token that may read.
+    Token,
+    /// Anybody.
+    Public,
+    /// Nobody.
+    Off,
 }
 
 /// Where records and state are kept.
@@ -77,7 +90,7 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl ConfigError {
-    fn new(setting: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(setting: &str, message: impl Into<String>) -> Self {
         Self { setting: setting.into(), message: message.into() }
     }
 }
@@ -89,6 +102,7 @@ const NODE: &str = "SEQUIN_NODE";
 pub(crate) const ADMIN_TOKEN: &str = "SEQUIN_ADMIN_TOKEN";
 pub(crate) const ENCRYPTION_KEY: &str = "SEQUIN_ENCRYPTION_KEY";
 
+const METRICS: &str = "SEQUIN_METRICS";
 const SESSION_TTL: &str = "SEQUIN_SESSION_TTL_SECONDS";
 
 /// What only a cluster has.
@@ -105,7 +119,7 @@ const OF_CLUSTERS: [&str; 9] = [
 ];
 
 /// What every node has.
-const OF_ALL: [&str; 6] = [LISTEN, BACKEND, CLUSTER, NODE, ADMIN_TOKEN, ENCRYPTION_KEY];
+const OF_ALL: [&str; 7] = [LISTEN, BACKEND, CLUSTER, NODE, ADMIN_TOKEN, ENCRYPTION_KEY, METRICS];
 
 /// The shortest admin token: what a guesser can't reach.
 pub(crate) const SHORTEST_TOKEN: usize = 16;
@@ -135,6 +149,7 @@ impl Config {
             node: settings.get(NODE).map_or_else(host_name, Into::into),
             admin_token,
             encryption_key: parse_key(settings)?,
+            metrics: parse_metrics(settings)?,
         };
         config.check_cluster()?;
         Ok(config)
@@ -175,6 +190,15 @@ impl MigrationConfig {
         let cluster = parse_name(CLUSTER, settings.get(CLUSTER).unwrap_or("sequin"))?;
         nats::check_cluster(&cluster)?;
         Ok(Self { from, to, cluster, encryption_key: parse_key(&settings)? })
+    }
+}
+
+fn parse_metrics(settings: &Settings) -> Result<MetricsAccess, ConfigError> {
+    match settings.get(METRICS) {
+        None | Some("token") => Ok(MetricsAccess::Token),
+        Some("public") => Ok(MetricsAccess::Public),
+        Some("off") => Ok(MetricsAccess::Off),
+        Some(other) => Err(ConfigError::new(METRICS, format!("takes token, public or off, not {other:?}"))),
     }
 }
 
@@ -245,6 +269,7 @@ mod tests {
             (CLUSTER, "a/b"),
             (ADMIN_TOKEN, "short"),
             (ENCRYPTION_KEY, "not a key"),
+            (METRICS, "private"),
             (SESSION_TTL, "6"),
             (nats::USER, "somebody"),
         ] {

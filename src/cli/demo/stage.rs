@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{DemoArguments, say};
 use crate::{
     cli::client::Client,
-    config::{Backend, Config},
+    config::{Backend, Config, MetricsAccess},
     demo::{
         customer::{Customer, READER, SEQUIN},
         postgres::{Options, ThrowawayPostgres},
@@ -72,6 +72,7 @@ impl Stage {
             admin_token: None,
             encryption_key: None,
             session_ttl: None,
+            metrics: MetricsAccess::Off,
         };
         let service = Service::start(&config, EngineSettings::default()).await?;
         let url = format!("http://{}", service.address());
