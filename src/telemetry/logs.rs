@@ -1,16 +1,20 @@
 //! Log lines: to standard error, filtered by `RUST_LOG` (default `info`), as JSON when `SEQUIN_LOG=json`, and what of them
 //! and of the spans is exported.
 
-use std::{fmt, io::IsTerminal};
+use std::{error::Error, fmt, io::IsTerminal};
 
 use opentelemetry::{Context, trace::TraceContextExt};
-use tracing::{Event, Level, Metadata, Subscriber};
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+};
 use tracing_subscriber::{
     EnvFilter, Layer,
+    field::{RecordFields, VisitOutput},
     filter::{FilterExt, FilterFn, filter_fn},
     fmt::{
         FmtContext, FormatEvent, FormatFields,
-        format::{Format, Json, Writer},
+        format::{DefaultVisitor, Format, Json, Writer},
     },
     layer::Filter,
     registry::LookupSpan,
@@ -41,7 +45,7 @@ where
         let format = WithTrace(Format::default().json().with_target(false));
         lines.json().event_format(format).with_filter(filter).boxed()
     } else {
-        lines.with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed()
+        lines.fmt_fields(Plain).with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed()
     }
 }
 
@@ -81,5 +85,34 @@ where
         self.0.format_event(ctx, Writer::new(&mut line), event)?;
         let Some(open) = line.trim_end().strip_suffix('}') else { return writer.write_str(&line) };
         writeln!(writer, r#"{open},"trace_id":"{}","span_id":"{}"}}"#, span.trace_id(), span.span_id())
+    }
+}
+
+/// Fields as they are usually written, without those that only say something to [`tracing_opentelemetry`].
+struct Plain;
+
+struct PlainVisitor<'a>(DefaultVisitor<'a>);
+
+impl<'writer> FormatFields<'writer> for Plain {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
+        let mut visitor = PlainVisitor(DefaultVisitor::new(writer, true));
+        fields.record(&mut visitor);
+        visitor.0.finish()
+    }
+}
+
+impl Visit for PlainVisitor<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if !field.name().starts_with("otel.") {
+            self.0.record_str(field, value);
+        }
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.0.record_error(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.record_debug(field, value);
     }
 }

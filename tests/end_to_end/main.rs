@@ -47,5 +47,6 @@ mod singer_tap;
 mod stream_identity;
 mod supervision;
 mod syncs;
+mod telemetry;
 mod views;
 mod wrong_tables;
