@@ -16,17 +16,20 @@ use opentelemetry_sdk::{
     trace::{SpanData, SpanExporter},
 };
 
+use super::settings::Collector;
+
 /// An exporter that is watched.
 #[derive(Debug)]
 pub(super) struct Watched<E> {
     exporter: E,
     signal: &'static str,
+    collector: String,
     is_failing: AtomicBool,
 }
 
 impl<E> Watched<E> {
-    pub(super) fn new(signal: &'static str, exporter: E) -> Self {
-        Self { exporter, signal, is_failing: AtomicBool::new(false) }
+    pub(super) fn new(signal: &'static str, collector: &Collector, exporter: E) -> Self {
+        Self { exporter, signal, collector: collector.address.clone(), is_failing: AtomicBool::new(false) }
     }
 
     fn watch(&self, result: OTelSdkResult) -> OTelSdkResult {
@@ -35,11 +38,14 @@ impl<E> Watched<E> {
             Err(error) if !was_failing => {
                 tracing::warn!(
                     signal = self.signal,
+                    collector = self.collector,
                     %error,
                     "telemetry does not arrive; what does not is lost, and the node works without"
                 );
             }
-            Ok(()) if was_failing => tracing::info!(signal = self.signal, "telemetry arrives again"),
+            Ok(()) if was_failing => {
+                tracing::info!(signal = self.signal, collector = self.collector, "telemetry arrives again")
+            }
             _ => {}
         }
         result

@@ -48,18 +48,18 @@ pub(crate) fn init_logs() {
 /// Sets everything up for the whole process, in its runtime and before instruments are made.
 pub(crate) fn init(settings: &TelemetrySettings, config: &Config) -> Result<Telemetry, ConfigError> {
     let resource = settings::resource(config);
+    let pushed = settings.metrics.as_ref().map(otlp::metrics).transpose()?;
+    let scraped = (config.metrics != MetricsAccess::Off).then(scrape::reader);
+    let metrics = metrics::provider(resource.clone(), pushed, scraped);
     let traces = settings.traces.as_ref().map(otlp::spans).transpose()?.map(|exporter| {
-        let exporter = delivery::Watched::new("traces", exporter);
         SdkTracerProvider::builder().with_resource(resource.clone()).with_batch_exporter(exporter).build()
     });
-    let logs = settings.logs.as_ref().map(otlp::logs).transpose()?.map(|exporter| {
-        let exporter = delivery::Watched::new("logs", exporter);
-        SdkLoggerProvider::builder().with_resource(resource.clone()).with_batch_exporter(exporter).build()
-    });
-    let pushed = settings.metrics.as_ref().map(otlp::metrics).transpose()?;
-    let pushed = pushed.map(|exporter| delivery::Watched::new("metrics", exporter));
-    let scraped = (config.metrics != MetricsAccess::Off).then(scrape::reader);
-    let metrics = metrics::provider(resource, pushed, scraped);
+    let logs = settings
+        .logs
+        .as_ref()
+        .map(otlp::logs)
+        .transpose()?
+        .map(|exporter| SdkLoggerProvider::builder().with_resource(resource).with_batch_exporter(exporter).build());
 
     let spans = traces.as_ref().map(|provider| {
         let tracer = provider.tracer(SCOPE);

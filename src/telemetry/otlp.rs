@@ -11,38 +11,46 @@ use opentelemetry_otlp::{
 };
 use reqwest::{blocking::Client, redirect::Policy};
 
-use super::settings::{Collector, Protocol};
+use super::{
+    delivery::Watched,
+    settings::{Collector, Protocol},
+};
 use crate::config::ConfigError;
 
-pub(super) fn spans(collector: &Collector) -> Result<SpanExporter, ConfigError> {
+pub(super) fn spans(collector: &Collector) -> Result<Watched<SpanExporter>, ConfigError> {
     let builder = SpanExporter::builder();
     let built = match collector.protocol {
         Protocol::Grpc => by_grpc(builder.with_tonic(), collector).build(),
         Protocol::Http => builder.with_http().with_http_client(client(collector)?).build(),
     };
-    built.map_err(|error| wrong(collector, &error))
+    watched("traces", collector, built)
 }
 
-pub(super) fn metrics(collector: &Collector) -> Result<MetricExporter, ConfigError> {
+pub(super) fn metrics(collector: &Collector) -> Result<Watched<MetricExporter>, ConfigError> {
     let builder = MetricExporter::builder();
     let built = match collector.protocol {
         Protocol::Grpc => by_grpc(builder.with_tonic(), collector).build(),
         Protocol::Http => builder.with_http().with_http_client(client(collector)?).build(),
     };
-    built.map_err(|error| wrong(collector, &error))
+    watched("metrics", collector, built)
 }
 
-pub(super) fn logs(collector: &Collector) -> Result<LogExporter, ConfigError> {
+pub(super) fn logs(collector: &Collector) -> Result<Watched<LogExporter>, ConfigError> {
     let builder = LogExporter::builder();
     let built = match collector.protocol {
         Protocol::Grpc => by_grpc(builder.with_tonic(), collector).build(),
         Protocol::Http => builder.with_http().with_http_client(client(collector)?).build(),
     };
-    built.map_err(|error| wrong(collector, &error))
+    watched("logs", collector, built)
 }
 
-fn wrong(collector: &Collector, error: &ExporterBuildError) -> ConfigError {
-    ConfigError::new(&collector.setting, error.to_string())
+fn watched<E>(
+    signal: &'static str,
+    collector: &Collector,
+    built: Result<E, ExporterBuildError>,
+) -> Result<Watched<E>, ConfigError> {
+    let exporter = built.map_err(|error| ConfigError::new(&collector.setting, error.to_string()))?;
+    Ok(Watched::new(signal, collector, exporter))
 }
 
 fn by_grpc<B: WithTonicConfig>(builder: B, collector: &Collector) -> B {

@@ -41,6 +41,8 @@ pub(super) struct Collector {
     /// The setting that names it.
     pub(super) setting: String,
     pub(super) protocol: Protocol,
+    /// Its host and port, without what may be secret in a URL.
+    pub(super) address: String,
     pub(super) is_tls: bool,
     /// The certificates that its own has to lead to, in PEM, if not to those that the machine trusts.
     pub(super) authority: Option<Vec<u8>>,
@@ -92,10 +94,7 @@ impl Collector {
         };
         let of = |name: &str| of_signal(get, signal, name);
         let endpoint = of(ENDPOINT);
-        let is_tls = match &endpoint {
-            Some((setting, url)) => is_tls(setting, url)?,
-            None => false,
-        };
+        let url = endpoint.as_ref().map(|(setting, url)| parse_url(setting, url)).transpose()?;
         let protocol = match of("PROTOCOL") {
             None => Protocol::Http,
             Some((_, value)) if value == "http/protobuf" => Protocol::Http,
@@ -105,8 +104,13 @@ impl Collector {
             }
         };
         let collector = Self {
+            is_tls: url.as_ref().is_some_and(|url| url.scheme() == "https"),
+            address: match (url, protocol) {
+                (Some(url), _) => address(&url),
+                (None, Protocol::Grpc) => "localhost:4317".into(),
+                (None, Protocol::Http) => "localhost:4318".into(),
+            },
             protocol,
-            is_tls,
             authority: of("CERTIFICATE").map(|(setting, path)| read_authority(&setting, &path)).transpose()?,
             timeout: values::timeout(get, signal)?.unwrap_or(TIMEOUT),
             setting: endpoint.as_ref().map_or(exporter, |(setting, _)| setting.clone()),
@@ -128,15 +132,17 @@ fn of_signal(get: Get<'_>, signal: &str, name: &str) -> Option<(String, String)>
     names.into_iter().find_map(|name| get(&name).map(|value| (name, value)))
 }
 
-fn is_tls(setting: &str, url: &str) -> Result<bool, ConfigError> {
+fn address(url: &Url) -> String {
+    let (host, port) = (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+    format!("{host}:{port}")
+}
+
+fn parse_url(setting: &str, url: &str) -> Result<Url, ConfigError> {
     // It is not repeated: it may hold a password.
     let wrong = || ConfigError::new(setting, "takes http://HOST:PORT or https://HOST:PORT");
     let url = Url::parse(url).map_err(|_| wrong())?;
-    match url.scheme() {
-        "http" if url.has_host() => Ok(false),
-        "https" if url.has_host() => Ok(true),
-        _ => Err(wrong()),
-    }
+    let is_web = matches!(url.scheme(), "http" | "https") && url.has_host();
+    is_web.then_some(url).ok_or_else(wrong)
 }
 
 fn read_authority(setting: &str, path: &str) -> Result<Vec<u8>, ConfigError> {
@@ -205,6 +211,7 @@ mod tests {
         let (traces, logs) = (traces.expect("a collector"), logs.expect("a collector"));
         assert_eq!((traces.protocol, traces.is_tls, traces.timeout), (Protocol::Grpc, true, Duration::from_secs(2)));
         assert_eq!((logs.protocol, logs.is_tls), (Protocol::Http, false));
+        assert_eq!((traces.address.as_str(), logs.address.as_str()), ("collector:4317", "logs:4318"));
     }
 
     #[test]
