@@ -44,7 +44,7 @@ impl<E> Watched<E> {
                 );
             }
             Ok(()) if was_failing => {
-                tracing::info!(signal = self.signal, collector = self.collector, "telemetry arrives again")
+                tracing::info!(signal = self.signal, collector = self.collector, "telemetry arrives again");
             }
             _ => {}
         }

@@ -41,7 +41,8 @@ pub(super) fn provider(
     if pushed.is_none() && scraped.is_none() {
         return None;
     }
-    let mut builder = SdkMeterProvider::builder().with_resource(resource).with_view(view);
+    let mut builder =
+        SdkMeterProvider::builder().with_resource(resource).with_view(|instrument: &Instrument| Some(view(instrument)));
     if let Some(exporter) = pushed {
         builder = builder.with_periodic_exporter(exporter);
     }
@@ -51,7 +52,7 @@ pub(super) fn provider(
     Some(builder.build())
 }
 
-fn view(instrument: &Instrument) -> Option<Stream> {
+fn view(instrument: &Instrument) -> Stream {
     let mut stream = Stream::builder();
     let name = instrument.name();
     if OF_MANY.iter().any(|prefix| name.starts_with(prefix)) {
@@ -61,7 +62,7 @@ fn view(instrument: &Instrument) -> Option<Stream> {
         let boundaries = boundaries(name).to_vec();
         stream = stream.with_aggregation(Aggregation::ExplicitBucketHistogram { boundaries, record_min_max: true });
     }
-    Some(stream.build().expect("limits above 0, and boundaries in order"))
+    stream.build().expect("limits above 0, and boundaries in order")
 }
 
 fn boundaries(histogram: &str) -> &'static [f64] {
