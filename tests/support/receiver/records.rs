@@ -151,7 +151,8 @@ fn text(value: Option<AnyValue>) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect()
 }
 
 #[async_trait]
@@ -161,7 +162,7 @@ impl MetricsService for Shared {
         request: Request<ExportMetricsServiceRequest>,
     ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
         self.received().take_metrics(request.into_inner());
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(ExportMetricsServiceResponse::default()))
     }
 }
 
@@ -172,7 +173,7 @@ impl TraceService for Shared {
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         self.received().take_spans(request.into_inner());
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(ExportTraceServiceResponse::default()))
     }
 }
 
@@ -183,6 +184,6 @@ impl LogsService for Shared {
         request: Request<ExportLogsServiceRequest>,
     ) -> Result<Response<ExportLogsServiceResponse>, Status> {
         self.received().take_logs(request.into_inner());
-        Ok(Response::new(Default::default()))
+        Ok(Response::new(ExportLogsServiceResponse::default()))
     }
 }
