@@ -5,8 +5,10 @@
 //!   actor.
 //! - [`cli`] is the command line; all but `serve`, `migrate`, `demo` and `openapi` speak HTTP like anybody else.
 //! - [`demo`] is the main job on one machine, to look at.
+//! - `telemetry` exports what all of them and the engine tell by the API of OpenTelemetry, and writes the log.
 //!
-//! Dependencies point one way: `cli -> demo -> service -> api -> sequin_actors`. Only [`service`] names backends.
+//! Dependencies point one way: `cli -> demo -> service -> api -> sequin_actors`. Only [`service`] names backends; only
+//! `telemetry` names exporters.
 
 pub mod api;
 pub mod cli;

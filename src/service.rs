@@ -76,10 +76,7 @@ impl Service {
         };
         let (inspector, published) = (Inspector::new(&settings), Publishing::new(settings.meter.as_ref()));
         let engine = Engine::start(settings, Arc::clone(&stream), documents.clone()).await?;
-        let alone = config.session_ttl.is_none().then(|| config.node.clone());
-        let telling = config.alerting.clone();
-        let api = Api::open(Arc::clone(&stream), documents.clone(), inspector, telling, &admin_token, alone, published)
-            .await?;
+        let api = Api::open(Arc::clone(&stream), documents.clone(), inspector, published, config, &admin_token).await?;
         let api = Arc::new(api);
         let router = api::router(Arc::clone(&api)).into_make_service_with_connect_info::<SocketAddr>();
         let mut beside_http = JoinSet::new();

@@ -9,7 +9,7 @@
 mod support;
 
 use sequin::{
-    config::{AlertingConfig, Backend, Config},
+    config::Config,
     demo::crm::{Crm, PROVIDER},
     service::Service,
 };
@@ -81,16 +81,7 @@ impl Way {
     /// Brings these records, then an update of each, then their deletes, and counts the allocations of each stretch.
     async fn of(Lines { upserts, deletes }: &Lines) -> Vec<(&'static str, u64)> {
         let directory = tempfile::tempdir().expect("a directory");
-        let config = Config {
-            listen: ([127, 0, 0, 1], 0).into(),
-            backend: Backend::Embedded(directory.path().into()),
-            cluster: "test".into(),
-            node: "test".into(),
-            admin_token: Some(Secret::new(TOKEN)),
-            encryption_key: None,
-            session_ttl: None,
-            alerting: AlertingConfig::default(),
-        };
+        let config = Config { admin_token: Some(Secret::new(TOKEN)), ..Config::embedded(directory.path(), "test") };
         let service = Service::start(&config, EngineSettings::default()).await.expect("a service");
         let api = Api::new(format!("http://{}", service.address()));
         let mut way = Self { api, database: Database::create().await, counted: Vec::new() };

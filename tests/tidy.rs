@@ -49,6 +49,15 @@ const RULES: &[Rule] = &[
         planted: ("src/service.rs", "let client = async_nats::connect(url);"),
     },
     Rule {
+        says: "only src/telemetry names the SDK of OpenTelemetry and its exporters",
+        because: "everything else measures by the API, and neither knows nor waits for who is told",
+        governs: |file| file.ships() && !file.is_in("src/telemetry"),
+        breaches: |file| {
+            file.names(&["opentelemetry_sdk", "opentelemetry_otlp", "opentelemetry_prometheus", "prometheus"])
+        },
+        planted: ("actors/src/writer.rs", "use opentelemetry_sdk::metrics::SdkMeterProvider;"),
+    },
+    Rule {
         says: "the folders of actors/src import in one direction (see DIRECTIONS)",
         because: "each can then be understood, tested and replaced without the others",
         governs: |file| file.is_in("actors/src") && !is_actor(file),

@@ -14,6 +14,8 @@ mod encryption_keys;
 mod health;
 mod idempotency;
 mod incidents;
+mod measures;
+mod metrics;
 mod nodes;
 mod openapi;
 mod problem;
@@ -23,6 +25,7 @@ mod records;
 mod request_id;
 mod resources;
 mod secret;
+mod span;
 mod syncs;
 mod targets;
 mod tokens;
@@ -48,11 +51,15 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use access::Access;
 pub use access::generate_token;
 use audit::AuditLog;
+use measures::Measures;
 pub use openapi::openapi_json;
 use problem::Problem;
 use syncs::settings::KnownSettings;
 
-use crate::config::AlertingConfig;
+use crate::{
+    config::{AlertingConfig, Config, MetricsAccess},
+    telemetry::Scrape,
+};
 
 /// How long a request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -71,23 +78,40 @@ pub struct Api {
     /// Bounds what all publications under way together take.
     publishing: records::Room,
     published: Publishing,
+    measures: Measures,
+    scrape: Scrape,
+    metrics_access: MetricsAccess,
 }
 
 impl Api {
-    /// An API over these, at a node that is told how to tell people, and is `alone` or one of many, for whoever bears the admin token or one that the documents hold.
+    /// An API over these, at a node so configured, for whoever bears the admin token or one that the documents hold.
     pub async fn open(
         stream: Arc<dyn RecordStream>,
         documents: Documents,
         inspector: Inspector,
-        telling: AlertingConfig,
-        admin_token: &Secret,
-        alone: Option<String>,
         published: Publishing,
+        config: &Config,
+        admin_token: &Secret,
     ) -> Result<Self, DocumentsError> {
         let access = Access::open(&documents, admin_token).await?;
         let settings = KnownSettings::open(&documents).await?;
         let (publishing, audit) = (records::Room::default(), AuditLog::default());
-        Ok(Self { stream, documents, inspector, telling, access, audit, alone, settings, publishing, published })
+        let (measures, scrape) = (Measures::new(), Scrape::default());
+        Ok(Self {
+            stream,
+            documents,
+            inspector,
+            telling: config.alerting.clone(),
+            access,
+            audit,
+            alone: config.session_ttl.is_none().then(|| config.node.clone()),
+            settings,
+            publishing,
+            published,
+            measures,
+            scrape,
+            metrics_access: config.metrics,
+        })
     }
 
     /// What goes on beside the requests, for as long as there are any: what other nodes write of tokens and syncs is heard
@@ -154,26 +178,41 @@ fn open() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(docs::serve))
 }
 
+/// What a token gets at, or anybody, or nobody, as the settings say.
+fn scraped() -> OpenApiRouter<Arc<Api>> {
+    OpenApiRouter::new().routes(routes!(metrics::scrape))
+}
+
 /// The description of all calls.
 fn openapi() -> utoipa::openapi::OpenApi {
     openapi::describe(
-        OpenApiRouter::with_openapi(openapi::description()).merge(protected()).merge(open()).into_openapi(),
+        OpenApiRouter::with_openapi(openapi::description())
+            .merge(protected())
+            .merge(scraped())
+            .merge(open())
+            .into_openapi(),
     )
 }
 
 /// All routes of the API.
 pub fn router(api: Arc<Api>) -> Router {
-    let protected = Router::from(protected())
+    let (protected, open) = match api.metrics_access {
+        MetricsAccess::Token => (protected().merge(scraped()), open()),
+        MetricsAccess::Public => (protected(), open().merge(scraped())),
+        MetricsAccess::Off => (protected(), open()),
+    };
+    let protected = Router::from(protected)
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
         // The last one sees a request first.
         .layer(middleware::from_fn_with_state(Arc::clone(&api), audit::record))
         .layer(middleware::from_fn_with_state(Arc::clone(&api), access::admit));
-    Router::from(open())
+    Router::from(open)
         .method_not_allowed_fallback(wrong_method)
         .merge(protected)
         .layer(middleware::from_fn(|request, next| in_time(REQUEST_TIMEOUT, request, next)))
-        .layer(TraceLayer::new_for_http().make_span_with(request_id::span))
+        .layer(TraceLayer::new_for_http().make_span_with(span::open).on_response(span::Answered::default()))
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), measures::measure))
         .layer(middleware::from_fn(request_id::name))
         .with_state(api)
 }

@@ -8,7 +8,6 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use tracing::Span;
 use uuid::Uuid;
 
 const HEADER: HeaderName = HeaderName::from_static("x-request-id");
@@ -62,12 +61,6 @@ pub(super) async fn name(mut request: Request, next: Next) -> Response {
     let mut response = id.scope(next.run(request)).await;
     response.headers_mut().insert(HEADER, header);
     response
-}
-
-/// What every line of the log begins with that is about the request. The query is not shown: it may hold anything.
-pub(super) fn span(request: &Request) -> Span {
-    let request_id = request.extensions().get::<RequestId>().map(tracing::field::display);
-    tracing::info_span!("request", method = %request.method(), path = request.uri().path(), request_id)
 }
 
 #[cfg(test)]

@@ -53,7 +53,7 @@ fn parse_rate(text: &str) -> Result<u32, String> {
 
 pub(super) async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
     if std::env::var_os("RUST_LOG").is_some() {
-        crate::telemetry::init();
+        crate::telemetry::init_logs();
     }
     // A Ctrl-C that comes while the stage is set counts once it is.
     let mut signals = Signals::listen()?;

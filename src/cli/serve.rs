@@ -1,15 +1,18 @@
 //! `sequin serve`: runs the service until it is asked to end, or can't go on.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::Args;
 use sequin_actors::EngineSettings;
 
 use super::{FAILED, WRONG_USAGE, WrongUsage, output::note, signals::Signals};
 use crate::{
-    config::{Backend, Config},
+    config::{Backend, Config, ConfigError},
     service::Service,
-    telemetry,
+    telemetry::{self, Telemetry, TelemetrySettings},
 };
 
 #[derive(Args)]
@@ -20,17 +23,31 @@ pub(super) struct ServeArguments {
 }
 
 pub(super) async fn run(arguments: ServeArguments) -> anyhow::Result<ExitCode> {
-    let config = match Config::load(arguments.config.as_deref()) {
-        Ok(config) => config,
+    let (config, telemetry) = match set_up(arguments.config.as_deref()) {
+        Ok(settings) => settings,
         Err(error) => {
             note(format_args!("error: {error}"));
             return Ok(ExitCode::from(WRONG_USAGE));
         }
     };
-    telemetry::init();
     // Before anything starts: a signal that comes meanwhile ends it in order too.
     let mut signals = Signals::listen()?;
-    let started = Service::start(&config, EngineSettings::default()).await;
+    let served = serve(&config, &mut signals).await;
+    // A second signal ends at once, here too.
+    let told = signals.unless_asked_to_end(telemetry.shutdown()).await;
+    served.map(|code| if told.is_some() { code } else { ExitCode::from(FAILED) })
+}
+
+/// Reads the settings, and has the process tell of itself from there on.
+fn set_up(file: Option<&Path>) -> Result<(Config, Telemetry), ConfigError> {
+    let (config, settings) = (Config::load(file)?, TelemetrySettings::load()?);
+    let telemetry = telemetry::init(&settings, &config)?;
+    Ok((config, telemetry))
+}
+
+/// Runs the service until the end.
+async fn serve(config: &Config, signals: &mut Signals) -> anyhow::Result<ExitCode> {
+    let started = Service::start(config, EngineSettings::default()).await;
     let mut service = started.map_err(|error| match error {
         error if error.is_wrong_setting() => anyhow::Error::new(WrongUsage(error.to_string())),
         error => error.into(),

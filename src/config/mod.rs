@@ -41,6 +41,19 @@ pub struct Config {
     pub session_ttl: Option<Duration>,
     /// How people are told when something is wrong.
     pub alerting: AlertingConfig,
+    /// Who gets the metrics at `/metrics`.
+    pub metrics: MetricsAccess,
+}
+
+/// Who gets the metrics that are scraped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricsAccess {
+    /// Whoever bears a token that may read.
+    Token,
+    /// Anybody.
+    Public,
+    /// Nobody.
+    Off,
 }
 
 /// Where records and state are kept.
@@ -81,7 +94,7 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 impl ConfigError {
-    fn new(setting: &str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(setting: &str, message: impl Into<String>) -> Self {
         Self { setting: setting.into(), message: message.into() }
     }
 }
@@ -93,6 +106,7 @@ const NODE: &str = "SEQUIN_NODE";
 pub(crate) const ADMIN_TOKEN: &str = "SEQUIN_ADMIN_TOKEN";
 pub(crate) const ENCRYPTION_KEY: &str = "SEQUIN_ENCRYPTION_KEY";
 
+const METRICS: &str = "SEQUIN_METRICS";
 const SESSION_TTL: &str = "SEQUIN_SESSION_TTL_SECONDS";
 
 /// What only a cluster has.
@@ -109,7 +123,7 @@ const OF_CLUSTERS: [&str; 9] = [
 ];
 
 /// What every node has.
-const OF_ALL: [&str; 10] = [
+const OF_ALL: [&str; 11] = [
     LISTEN,
     BACKEND,
     CLUSTER,
@@ -120,12 +134,28 @@ const OF_ALL: [&str; 10] = [
     alerting::SMTP_CA,
     alerting::FROM,
     alerting::CONSOLE_URL,
+    METRICS,
 ];
 
 /// The shortest admin token: what a guesser can't reach.
 pub(crate) const SHORTEST_TOKEN: usize = 16;
 
 impl Config {
+    /// A node that is alone, keeps everything in this directory, and listens on a free port of this machine.
+    pub fn embedded(directory: &Path, name: &str) -> Self {
+        Self {
+            listen: ([127, 0, 0, 1], 0).into(),
+            backend: Backend::Embedded(directory.into()),
+            cluster: name.into(),
+            node: name.into(),
+            admin_token: None,
+            encryption_key: None,
+            session_ttl: None,
+            alerting: AlertingConfig::default(),
+            metrics: MetricsAccess::Token,
+        }
+    }
+
     /// Reads the environment and, if one is named, the file; the environment wins.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         Self::parse(&Settings::load(file)?)
@@ -152,6 +182,7 @@ impl Config {
             node: settings.get(NODE).map_or_else(host_name, Into::into),
             admin_token,
             encryption_key: parse_key(settings)?,
+            metrics: parse_metrics(settings)?,
         };
         config.check_cluster()?;
         Ok(config)
@@ -192,6 +223,15 @@ impl MigrationConfig {
         let cluster = parse_name(CLUSTER, settings.get(CLUSTER).unwrap_or("sequin"))?;
         nats::check_cluster(&cluster)?;
         Ok(Self { from, to, cluster, encryption_key: parse_key(&settings)? })
+    }
+}
+
+fn parse_metrics(settings: &Settings) -> Result<MetricsAccess, ConfigError> {
+    match settings.get(METRICS) {
+        None | Some("token") => Ok(MetricsAccess::Token),
+        Some("public") => Ok(MetricsAccess::Public),
+        Some("off") => Ok(MetricsAccess::Off),
+        Some(other) => Err(ConfigError::new(METRICS, format!("takes token, public or off, not {other:?}"))),
     }
 }
 
@@ -262,6 +302,7 @@ mod tests {
             (CLUSTER, "a/b"),
             (ADMIN_TOKEN, "short"),
             (ENCRYPTION_KEY, "not a key"),
+            (METRICS, "private"),
             (SESSION_TTL, "6"),
             (nats::USER, "somebody"),
         ] {

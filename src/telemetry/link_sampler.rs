@@ -4,15 +4,23 @@
 //! would decide on it by chance, and mostly leave out what the publication of a sampled trace came to. So a span without a
 //! parent is sampled too if one is that it is linked to.
 
+use std::env;
+
 use opentelemetry::{
     Context, KeyValue, TraceId,
     trace::{Link, SpanKind, TraceContextExt},
 };
-use opentelemetry_sdk::trace::{SamplingDecision, SamplingResult, ShouldSample};
+use opentelemetry_sdk::trace::{Config, SamplingDecision, SamplingResult, ShouldSample};
+
+/// The one that the environment names.
+pub(super) fn sampler() -> Box<dyn ShouldSample> {
+    let setting = env::var("OTEL_TRACES_SAMPLER").ok().filter(|setting| !setting.is_empty());
+    following_links(Config::default().sampler, setting.as_deref())
+}
 
 /// The sampler of this setting (`OTEL_TRACES_SAMPLER`), which from then on follows links if it follows parents. One that asks no
 /// parent asks no link either: `always_off` stays off.
-pub(crate) fn following_links(sampler: Box<dyn ShouldSample>, setting: Option<&str>) -> Box<dyn ShouldSample> {
+fn following_links(sampler: Box<dyn ShouldSample>, setting: Option<&str>) -> Box<dyn ShouldSample> {
     let follows_parents = setting.is_none_or(|setting| setting.starts_with("parentbased_"));
     if follows_parents { Box::new(LinkSampler(sampler)) } else { sampler }
 }

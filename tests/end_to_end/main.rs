@@ -49,6 +49,7 @@ mod singer_tap;
 mod stream_identity;
 mod supervision;
 mod syncs;
+mod telemetry;
 mod traces;
 mod views;
 mod wrong_tables;

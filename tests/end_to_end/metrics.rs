@@ -8,10 +8,7 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use sequin::{
-    config::{Backend, Config},
-    service::Service,
-};
+use sequin::{config::Config, service::Service};
 use sequin_actors::{
     EngineSettings,
     flow::budget::NodeBudget,
@@ -84,15 +81,7 @@ struct Life {
 impl Life {
     async fn begin() -> Self {
         let (directory, metrics) = (tempfile::tempdir().expect("a directory"), Metrics::new());
-        let config = Config {
-            listen: ([127, 0, 0, 1], 0).into(),
-            backend: Backend::Embedded(directory.path().into()),
-            cluster: "test".into(),
-            node: "test".into(),
-            admin_token: Some(Secret::new(TOKEN)),
-            encryption_key: None,
-            session_ttl: None,
-        };
+        let config = Config { admin_token: Some(Secret::new(TOKEN)), ..Config::embedded(directory.path(), "test") };
         let settings = EngineSettings { meter: Some(metrics.meter()), ..EngineSettings::default() };
         let service = Service::start(&config, settings).await.expect("a service");
         let api = Api::new(format!("http://{}", service.address()));

@@ -17,10 +17,7 @@ use opentelemetry_sdk::{
     error::OTelSdkResult,
     trace::{Sampler, SamplingResult, SdkTracerProvider, ShouldSample, Span, SpanData, SpanProcessor},
 };
-use sequin::{
-    config::{Backend, Config},
-    service::Service,
-};
+use sequin::{config::Config, service::Service};
 use sequin_actors::{
     EngineSettings,
     model::{Secret, SequinId, SyncId, TraceContext, decode_trace},
@@ -157,15 +154,7 @@ struct Traced {
 impl Traced {
     async fn start() -> Self {
         let (directory, recorder) = (tempfile::tempdir().expect("a directory"), Recorder::install());
-        let config = Config {
-            listen: ([127, 0, 0, 1], 0).into(),
-            backend: Backend::Embedded(directory.path().into()),
-            cluster: "test".into(),
-            node: "test".into(),
-            admin_token: Some(Secret::new(TOKEN)),
-            encryption_key: None,
-            session_ttl: None,
-        };
+        let config = Config { admin_token: Some(Secret::new(TOKEN)), ..Config::embedded(directory.path(), "test") };
         // One writer, so that what is read together is applied together.
         let settings = EngineSettings { writers: 1, ..EngineSettings::default() };
         let service = Service::start(&config, settings).await.expect("a service");

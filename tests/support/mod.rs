@@ -12,6 +12,7 @@ pub(crate) mod model;
 pub(crate) mod nats;
 pub(crate) mod node;
 pub(crate) mod proxy;
+pub(crate) mod receiver;
 pub(crate) mod scripted;
 pub(crate) mod setup;
 pub(crate) mod status;

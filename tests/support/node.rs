@@ -116,7 +116,9 @@ impl Drop for Node {
 /// `sequin` with nothing of our environment's settings.
 pub(crate) fn sequin() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sequin"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SEQUIN_")) {
+    for (name, _) in std::env::vars_os()
+        .filter(|(name, _)| ["SEQUIN_", "OTEL_"].iter().any(|ours| name.to_string_lossy().starts_with(ours)))
+    {
         command.env_remove(name);
     }
     command

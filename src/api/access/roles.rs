@@ -4,10 +4,11 @@ use axum::http::Method;
 use sequin_actors::model::Role::{self, Admin, Publish, Read};
 
 /// The calls that need less than `admin`. What is not here needs that.
-const LESS_THAN_ADMIN: [(Method, &str, Role); 22] = [
+const LESS_THAN_ADMIN: [(Method, &str, Role); 23] = [
     (Method::POST, "/v1/records", Publish),
     (Method::PUT, "/v1/syncs/{sync}/collections/{collection}/version", Publish),
     (Method::POST, "/v1/syncs/{sync}/collections/{collection}/version/activate", Publish),
+    (Method::GET, "/metrics", Read),
     (Method::GET, "/v1/targets", Read),
     (Method::GET, "/v1/targets/{target}", Read),
     (Method::GET, "/v1/targets/{target}/setup-sql", Read),

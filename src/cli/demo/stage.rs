@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::{DemoArguments, say};
 use crate::{
     cli::client::Client,
-    config::{AlertingConfig, Backend, Config},
+    config::Config,
     demo::{
         customer::{Customer, READER, SEQUIN},
         postgres::{Options, ThrowawayPostgres},
@@ -64,16 +64,7 @@ impl Stage {
             None => ours().await?,
         };
         let data = tempfile::Builder::new().prefix("sequin-demo-").tempdir().context("making a data directory")?;
-        let config = Config {
-            listen: ([127, 0, 0, 1], 0).into(),
-            backend: Backend::Embedded(data.path().into()),
-            cluster: "demo".into(),
-            node: "demo".into(),
-            admin_token: None,
-            encryption_key: None,
-            session_ttl: None,
-            alerting: AlertingConfig::default(),
-        };
+        let config = Config::embedded(data.path(), "demo");
         let service = Service::start(&config, EngineSettings::default()).await?;
         let url = format!("http://{}", service.address());
         say(format_args!("Sequin             {}, its data in {}", service.address(), data.path().display()))?;

@@ -1,0 +1,118 @@
+//! Log lines: to standard error, filtered by `RUST_LOG` (default `info`), as JSON when `SEQUIN_LOG=json`, and what of them
+//! and of the spans is exported.
+
+use std::{error::Error, fmt, io::IsTerminal};
+
+use opentelemetry::{Context, trace::TraceContextExt};
+use tracing::{
+    Event, Level, Metadata, Subscriber,
+    field::{Field, Visit},
+};
+use tracing_subscriber::{
+    EnvFilter, Layer,
+    field::{RecordFields, VisitOutput},
+    filter::{FilterExt, FilterFn, filter_fn},
+    fmt::{
+        FmtContext, FormatEvent, FormatFields,
+        format::{DefaultVisitor, Format, Json, Writer},
+    },
+    layer::Filter,
+    registry::LookupSpan,
+};
+
+/// What is quiet in any case. An actor's own span lives as long as the actor: nothing is to hang on it. The driver logs
+/// what it sends, which is our customers' data.
+const QUIET: [&str; 3] = ["ractor=warn", "tokio_postgres=info", "opentelemetry=warn"];
+
+/// What works when logs are exported. To export what it says would give it something to say.
+const EXPORTING: [&str; 7] =
+    ["h2=off", "hyper=off", "opentelemetry=off", "reqwest=off", "rustls=off", "tonic=off", "tower::=off"];
+
+fn env_filter(beside: &[&str]) -> EnvFilter {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let directives = QUIET.iter().chain(beside);
+    directives.fold(filter, |filter, directive| filter.add_directive(directive.parse().expect("a directive")))
+}
+
+/// Lines to standard error.
+pub(super) fn lines<S>() -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let filter = env_filter(&[]).and(filter_fn(|metadata| !is_one_attempt(metadata)));
+    if std::env::var("SEQUIN_LOG").is_ok_and(|form| form == "json") {
+        let format = WithTrace(Format::default().json().with_target(false));
+        lines.json().event_format(format).with_filter(filter).boxed()
+    } else {
+        lines.fmt_fields(Plain).with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed()
+    }
+}
+
+/// Whether it is what the SDK says of each attempt to export that fails. [`super::delivery`] says when that begins.
+fn is_one_attempt(metadata: &Metadata<'_>) -> bool {
+    metadata.target().starts_with("opentelemetry") && metadata.name().contains("Export")
+}
+
+/// What is exported as logs.
+pub(super) fn exported<S>() -> impl Filter<S> + use<S> {
+    env_filter(&EXPORTING)
+}
+
+/// What is exported as traces: spans of ours. What is logged in them is exported as logs.
+pub(super) fn our_spans() -> FilterFn {
+    filter_fn(|metadata| {
+        metadata.is_span() && *metadata.level() <= Level::INFO && metadata.target().starts_with("sequin")
+    })
+}
+
+/// Adds to a line of JSON which trace and which span it belongs to.
+struct WithTrace(Format<Json>);
+
+impl<S, N> FormatEvent<S, N> for WithTrace
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, ctx: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let context = Context::current();
+        let span = context.span();
+        let span = span.span_context();
+        if !span.is_valid() {
+            return self.0.format_event(ctx, writer, event);
+        }
+        let mut line = String::new();
+        self.0.format_event(ctx, Writer::new(&mut line), event)?;
+        let Some(open) = line.trim_end().strip_suffix('}') else { return writer.write_str(&line) };
+        writeln!(writer, r#"{open},"trace_id":"{}","span_id":"{}"}}"#, span.trace_id(), span.span_id())
+    }
+}
+
+/// Fields as they are usually written, without those that only say something to [`tracing_opentelemetry`].
+struct Plain;
+
+struct PlainVisitor<'a>(DefaultVisitor<'a>);
+
+impl<'writer> FormatFields<'writer> for Plain {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
+        let mut visitor = PlainVisitor(DefaultVisitor::new(writer, true));
+        fields.record(&mut visitor);
+        visitor.0.finish()
+    }
+}
+
+impl Visit for PlainVisitor<'_> {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if !field.name().starts_with("otel.") {
+            self.0.record_str(field, value);
+        }
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        self.0.record_error(field, value);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.0.record_debug(field, value);
+    }
+}

@@ -1,0 +1,247 @@
+//! What a node tells of itself: by OpenTelemetry to a collector, and to those who scrape it.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::{
+    api::{Api, send},
+    eventually, holds,
+    node::{Node, refuse_to_start},
+    receiver::{Metric, Receiver},
+};
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const CALLER: &str = "b7ad6b7169203331";
+
+/// What a node says when it begins to lose telemetry.
+const LOST: &str = "telemetry does not arrive";
+
+async fn start(settings: &[(&str, String)]) -> Node {
+    let settings: Vec<(&str, &str)> = settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    Node::start_with(tempfile::tempdir().expect("a directory"), &settings).await
+}
+
+/// A request that is a part of a trace, and that the node has something to say about.
+async fn be_refused(api: &Api) {
+    let request = api.anonymous(Method::GET, "/v1/targets/somebody?password=s3cret").bearer_auth("not a token");
+    send(request.header("traceparent", format!("00-{TRACE}-{CALLER}-01"))).await.expect_problem(401);
+}
+
+/// Checks what came of that request.
+async fn check_request(receiver: &Receiver, node: &Node) {
+    let span = receiver.span_where("the request", |span| span.trace == TRACE).await;
+    assert_eq!((span.name.as_str(), span.kind), ("GET /v1/targets/{target}", SpanKind::Server));
+    assert_eq!((span.parent.as_str(), span.links.len()), (CALLER, 0));
+    for (name, value) in [
+        ("http.request.method", "GET"),
+        ("http.route", "/v1/targets/{target}"),
+        ("http.response.status_code", "401"),
+        ("url.path", "/v1/targets/somebody"),
+        ("url.scheme", "http"),
+    ] {
+        assert_eq!(span.attributes.get(name).map(String::as_str), Some(value), "{name} of {span:?}");
+    }
+    assert!(!format!("{span:?}").contains("s3cret"), "{span:?}");
+
+    let log = receiver.log_where("the refusal", |log| log.body.contains("the token is not valid")).await;
+    assert_eq!((&log.trace, &log.span), (&span.trace, &span.id));
+    assert_eq!(log.attributes.get("from").map(String::as_str), Some("127.0.0.1"), "{log:?}");
+    let lines = node.log();
+    let line = lines.lines().find(|line| line.contains("the token is not valid")).expect("a line");
+    let line: Value = serde_json::from_str(line).expect("JSON");
+    assert_eq!((&line["trace_id"], &line["span_id"]), (&json!(span.trace), &json!(span.id)));
+}
+
+/// Checks what the node measures of itself: the unit of each metric, and that each is described.
+async fn check_metrics(receiver: &Receiver) {
+    for (name, unit) in [
+        ("http.server.request.duration", "s"),
+        ("http.server.active_requests", "{request}"),
+        ("process.cpu.time", "s"),
+        ("process.memory.usage", "By"),
+        ("process.thread.count", "{thread}"),
+        ("process.unix.file_descriptor.count", "{file_descriptor}"),
+        ("process.uptime", "s"),
+        ("tokio.runtime.workers", "{worker}"),
+        ("tokio.runtime.alive_tasks", "{task}"),
+        ("tokio.runtime.global_queue_depth", "{task}"),
+        ("tokio.runtime.busy_time", "s"),
+    ] {
+        let metric = receiver.metric(name).await;
+        assert_eq!(metric.unit, unit, "{name}");
+        assert!(!metric.description.is_empty() && !metric.points.is_empty(), "{name}: {metric:?}");
+    }
+    let refused = [("http.route", "/v1/targets/{target}"), ("http.response.status_code", "401")];
+    let is_there = |metric: &Metric| metric.value(&refused) == Some(1.0);
+    receiver.metric_where("http.server.request.duration", is_there).await;
+    let memory = receiver.metric("process.memory.usage").await.value(&[]).expect("a value");
+    assert!((1e6..1e12).contains(&memory), "{memory}");
+    for mode in ["user", "system"] {
+        assert!(receiver.metric("process.cpu.time").await.value(&[("cpu.mode", mode)]).is_some(), "{mode}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_a_requests_span_and_its_log_records_go_to_a_collector_by_grpc() {
+    let receiver = Receiver::start().await;
+    let mut settings = receiver.settings("grpc");
+    settings.extend([("SEQUIN_LOG", "json".into()), ("SEQUIN_CLUSTER", "blue".into()), ("SEQUIN_NODE", "n1".into())]);
+    settings.push(("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test".into()));
+    let node = start(&settings).await;
+    be_refused(&node.api).await;
+    send(node.api.anonymous(Method::GET, "/v0/nothing")).await.expect_problem(401);
+
+    check_request(&receiver, &node).await;
+    check_metrics(&receiver).await;
+    let has_unmatched =
+        |metric: &Metric| metric.points.iter().any(|point| !point.attributes.contains_key("http.route"));
+    receiver.metric_where("http.server.request.duration", has_unmatched).await;
+    let resource = receiver.resource();
+    for (name, value) in [
+        ("service.name", "sequin"),
+        ("service.namespace", "blue"),
+        ("service.instance.id", "n1"),
+        ("service.version", env!("CARGO_PKG_VERSION")),
+        ("deployment.environment.name", "test"),
+    ] {
+        assert_eq!(resource.get(name).map(String::as_str), Some(value), "{name} of {resource:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_not_sent_yet_goes_to_a_collector_by_http_when_the_node_ends() {
+    let receiver = Receiver::start().await;
+    let mut settings = receiver.unhurried_settings("http/protobuf");
+    settings.extend([("SEQUIN_LOG", "json".into()), ("OTEL_BSP_SCHEDULE_DELAY", "3600000".into())]);
+    let mut node = start(&settings).await;
+    be_refused(&node.api).await;
+    assert!(node.sigterm().await.success());
+    assert!(receiver.spans().iter().any(|span| span.trace == TRACE), "{:?}", receiver.spans());
+    check_request(&receiver, &node).await;
+    check_metrics(&receiver).await;
+}
+
+#[tokio::test]
+async fn a_collector_that_refuses_is_told_of_once_and_once_more_when_it_takes_again() {
+    let receiver = Receiver::start().await;
+    receiver.refuse(true);
+    let mut node = start(&receiver.settings("http/protobuf")).await;
+    let count = |node: &Node, line: &str, signal: &str| {
+        let log = node.log();
+        log.lines().filter(|found| found.contains(line) && found.contains(&format!("\"{signal}\""))).count()
+    };
+    let signals = ["metrics", "traces", "logs"];
+    eventually("several attempts", async || {
+        be_refused(&node.api).await;
+        let told = signals.map(|signal| count(&node, LOST, signal));
+        holds(receiver.refused() >= 12 && told.iter().all(|times| *times > 0), || format!("{told:?}"))
+    })
+    .await;
+    assert_eq!(signals.map(|signal| count(&node, LOST, signal)), [1; 3]);
+    assert!(!node.log().contains("ExportError"), "the SDK tells of each attempt");
+    receiver.refuse(false);
+    eventually("it to be told", async || {
+        be_refused(&node.api).await;
+        let told = signals.map(|signal| count(&node, "telemetry arrives again", signal));
+        holds(told == [1; 3], || format!("{told:?}"))
+    })
+    .await;
+    assert!(node.sigterm().await.success());
+}
+
+#[tokio::test]
+async fn a_collector_that_says_nothing_keeps_a_node_neither_from_working_nor_from_ending() {
+    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    let endpoint = format!("http://{}", silent.local_addr().expect("its address"));
+    for protocol in ["grpc", "http/protobuf"] {
+        let mut node = start(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.clone()),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol.into()),
+            ("OTEL_EXPORTER_OTLP_TIMEOUT", "500".into()),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "50".into()),
+        ])
+        .await;
+        eventually("the node to notice", async || {
+            be_refused(&node.api).await;
+            holds(node.log().contains(LOST), || node.log())
+        })
+        .await;
+        node.api.get("/v1/targets").await.expect(200);
+        assert!(node.sigterm().await.success(), "{protocol}");
+    }
+}
+
+#[tokio::test]
+async fn a_collector_is_reached_by_tls_if_its_certificate_is_trusted_and_not_otherwise() {
+    let receiver = Receiver::start_with_tls().await;
+    let mut settings = receiver.settings("grpc");
+    settings.push(("OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "http/protobuf".into()));
+    settings.push(("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20s3cret".into()));
+    settings.push(("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip".into()));
+    let node = start(&settings).await;
+    eventually("the node to notice", async || {
+        be_refused(&node.api).await;
+        let log = node.log();
+        let lost = |signal: &str| log.lines().any(|line| line.contains(LOST) && line.contains(signal));
+        holds(["metrics", "traces", "logs"].into_iter().all(lost), || log.clone())
+    })
+    .await;
+    assert!(receiver.spans().is_empty() && receiver.authorizations().is_empty());
+    drop(node);
+
+    settings.push(("OTEL_EXPORTER_OTLP_CERTIFICATE", receiver.certificate().display().to_string()));
+    let node = start(&settings).await;
+    be_refused(&node.api).await;
+    receiver.span_where("the request", |span| span.trace == TRACE).await;
+    receiver.log_where("the refusal", |log| log.trace == TRACE).await;
+    receiver.metric("process.uptime").await;
+    assert_eq!(receiver.authorizations().into_iter().collect::<Vec<_>>(), ["Bearer s3cret"]);
+}
+
+#[tokio::test]
+async fn a_wrong_setting_stops_the_start_with_a_line_that_names_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (name, value) in [
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier pigeon"),
+        ("OTEL_LOGS_EXPORTER", "console"),
+        ("SEQUIN_METRICS", "private"),
+    ] {
+        let refusal = refuse_to_start(directory.path(), &[(name, value)]).await;
+        assert_eq!(refusal.status, Some(2), "{refusal:?}");
+        assert!(matches!(&refusal.lines[..], [line] if line.contains(name)), "{refusal:?}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_for_readers_unless_the_settings_open_or_close_them() {
+    let with = async |access: &str| start(&[("SEQUIN_METRICS", access.into())]).await;
+    let (usual, public, off) = tokio::join!(Node::start(), with("public"), with("off"));
+    let scrape = async |api: &Api, token: &str| send(api.anonymous(Method::GET, "/metrics").bearer_auth(token)).await;
+
+    send(usual.api.anonymous(Method::GET, "/metrics")).await.expect_problem(401);
+    for (role, status) in [("publish", 403), ("read", 200)] {
+        let token = usual.api.post("/v1/tokens", &json!({"name": role, "role": role})).await.expect(201);
+        assert_eq!(scrape(&usual.api, token["token"].as_str().expect("a token")).await.status, status, "{role}");
+    }
+    let answer = usual.api.get("/metrics").await;
+    assert_eq!(answer.content_type, "text/plain; version=0.0.4");
+    let text = answer.expect(200);
+    let text = text.as_str().expect("text");
+    for line in [
+        "# TYPE http_server_request_duration_seconds histogram",
+        "# TYPE process_cpu_time_seconds_total counter",
+        "# TYPE process_memory_usage_bytes gauge",
+        "# TYPE tokio_runtime_busy_time_seconds_total counter",
+        "http_route=\"/v1/tokens\"",
+        "service_name=\"sequin\"",
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
+    }
+
+    send(public.api.anonymous(Method::GET, "/metrics")).await.expect(200);
+    send(off.api.anonymous(Method::GET, "/metrics")).await.expect_problem(401);
+    off.api.get("/metrics").await.expect_problem(404);
+}
