@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{Incident, IncidentId, NoticeId};
+use super::{Incident, IncidentId, IncidentKind, NoticeId};
 
 /// What a notice says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +79,9 @@ pub struct Notice {
     pub incidents: Vec<IncidentId>,
     /// The first of them, as they were then.
     pub shown: Vec<Incident>,
+    /// How many of each kind they are, shown or not; empty where that was not counted, as by an earlier release.
+    #[serde(default)]
+    pub counts: Vec<(IncidentKind, u64)>,
     /// When it was to be said.
     pub made_at: DateTime<Utc>,
     /// To whom, and whether it has arrived there.
