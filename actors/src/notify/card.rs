@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use super::{
     figures::{counted, lines, moment, span},
-    wording::{headline_as, is_of_backfill, lasted},
+    wording::{headline_as, is_of_backfill, lasted, listed},
 };
 use crate::model::{Behind, Incident, NoticeEvent, Subject};
 
@@ -13,9 +13,9 @@ const LONGEST: usize = 2000;
 
 /// An incident as it is shown.
 pub(super) struct Card {
-    /// What it is, in a line.
-    pub(super) title: String,
-    /// What was observed.
+    /// What it is, in a line among others.
+    pub(super) listed: String,
+    /// What was observed, if the title does not say that.
     pub(super) summary: String,
     /// Its facts: what each is called, and what it is.
     pub(super) facts: Vec<(&'static str, String)>,
@@ -41,9 +41,15 @@ impl Card {
         let is_over = event == NoticeEvent::Resolved;
         let text = |text: &str| Some(lines(text.trim(), LONGEST)).filter(|text| !text.is_empty());
         let fix = text(&reason.fix).map(|text| Fix { is_sql: is_sql(&text), text });
+        let summary = lines(reason.summary.trim(), LONGEST);
+        let is_said = headline_as(event, incident, now).contains(&summary);
         Self {
-            title: headline_as(event, incident, now),
-            summary: lines(reason.summary.trim(), LONGEST),
+            listed: listed(event, incident, now),
+            summary: match summary {
+                _ if is_said => String::new(),
+                summary if is_over => format!("What was wrong: {summary}"),
+                summary => summary,
+            },
             facts: facts(is_over, incident, now),
             cause: reason.cause.as_deref().and_then(text).filter(|_| !is_over),
             fix: fix.filter(|_| !is_over),

@@ -30,7 +30,8 @@ pub fn check_recipient(address: &str) -> Result<(), FieldError> {
 
 pub(super) fn parse_recipient(address: &str) -> Option<Address> {
     // A quoted local part may hold anything, and nobody has one.
-    let is_plain = address.len() <= LONGEST_ADDRESS
+    let is_plain = address.is_ascii()
+        && address.len() <= LONGEST_ADDRESS
         && !address.contains(|c: char| c.is_control() || c.is_whitespace() || matches!(c, '"' | '<' | '>' | ','));
     address.parse().ok().filter(|_| is_plain)
 }
@@ -102,7 +103,7 @@ impl Letterhead<'_> {
             .from(self.from.clone())
             .message_id(Some(message_id(notice, &to, domain)))
             .to(Mailbox::new(None, to))
-            .subject(format!("{} {title}", tag(self.cluster)))
+            .subject(subject(self.cluster, &title))
             // Nobody's absence is answered to (<https://www.rfc-editor.org/rfc/rfc3834#section-5>).
             .raw_header(header("Auto-Submitted", "auto-generated"))
             .raw_header(header("X-Auto-Response-Suppress", "All"))
@@ -135,7 +136,7 @@ impl Letterhead<'_> {
             footer: self.footer(notice),
         };
         let preview = match only {
-            Some(card) => line(&card.summary, PREVIEW),
+            Some(card) => line(&preview(card), PREVIEW),
             None => content.said.join(" "),
         };
         let html = Html { content: &content, tone: Tone::of(notice.event), preview: &preview };
@@ -152,6 +153,12 @@ impl Letterhead<'_> {
     }
 }
 
+/// What is not in the title.
+fn preview(card: &Card) -> String {
+    let fix = card.fix.as_ref().map_or("", |fix| &fix.text);
+    [&card.summary, card.cause.as_deref().unwrap_or_default(), fix].join(" ")
+}
+
 /// What stands above the incidents, if they are not one.
 fn said(notice: &Notice) -> Vec<&'static str> {
     match (notice.event, total(notice)) {
@@ -164,6 +171,11 @@ fn said(notice: &Notice) -> Vec<&'static str> {
         (NoticeEvent::Reminded, _) => vec!["They are still open."],
         (NoticeEvent::Resolved, _) => vec!["They are over."],
     }
+}
+
+/// What others wrote is not taken for an encoded word (<https://www.rfc-editor.org/rfc/rfc2047#section-2>).
+fn subject(cluster: &str, title: &str) -> String {
+    format!("{} {title}", tag(cluster)).replace("=?", "= ?")
 }
 
 /// The same for each try, so that whoever gets a message twice can tell; another for each address.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     card::{Card, Fix, url},
-    wording::{headline_as, tag, title, total},
+    wording::{headline_as, listed, tag, title, total},
 };
 use crate::model::{Incident, Notice, NoticeEvent, Subject};
 
@@ -157,7 +157,7 @@ fn text(notice: &Notice, title: &str, console: Option<&str>) -> String {
             lines.extend(card.cause.map(|cause| format!("Why: {cause}")));
             lines.extend(card.fix.map(|fix| format!("What to do: {}", fix.text)));
         }
-        shown => lines.extend(shown.iter().map(|incident| headline_as(notice.event, incident, notice.made_at))),
+        shown => lines.extend(shown.iter().map(|incident| listed(notice.event, incident, notice.made_at))),
     }
     lines.retain(|line| !line.is_empty());
     lines.join("\n")
@@ -181,8 +181,8 @@ pub(super) fn slack(notice: &Notice, cluster: &str, console: Option<&str>) -> Ve
             lines.extend(card.url.map(|url| format!("<{}|Open in the console>", escaped(&url))));
         }
         shown => {
-            let title_of = |incident| escaped(&headline_as(notice.event, incident, notice.made_at));
-            lines.extend(shown.iter().map(|incident| format!("• {}", title_of(incident))));
+            let said = |incident| escaped(&listed(notice.event, incident, notice.made_at));
+            lines.extend(shown.iter().map(|incident| format!("• {}", said(incident))));
             let more = total(notice) - shown.len() as u64;
             if more > 0 {
                 lines.push(format!("• and {more} more"));

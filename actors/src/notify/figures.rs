@@ -85,7 +85,17 @@ mod tests {
         let seconds = [-5, 0, 59, 60, 3599, 3600, 7500, 86_399, 86_400, 97_200, 2 * 86_400, 7 * 86_400 + 80_000];
         let spans = seconds.map(|seconds| span(TimeDelta::seconds(seconds)));
         let expected = [
-            "0 s", "0 s", "59 s", "1 min", "59 min", "1 h", "2 h 5 min", "23 h 59 min", "1 day", "1 day 3 h", "2 days",
+            "0 s",
+            "0 s",
+            "59 s",
+            "1 min",
+            "59 min",
+            "1 h",
+            "2 h 5 min",
+            "23 h 59 min",
+            "1 day",
+            "1 day 3 h",
+            "2 days",
             "7 days",
         ];
         assert_eq!(spans, expected);

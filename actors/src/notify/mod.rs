@@ -4,6 +4,8 @@ mod card;
 mod email;
 mod event;
 mod figures;
+#[cfg(test)]
+mod samples;
 mod smtp;
 mod webhook;
 mod wording;
@@ -147,10 +149,8 @@ impl Notifier {
                 Destination::Webhook(name) => self.call(notice, name, alerting).await,
             }
         };
-        let too_long = |_| DeliveryError {
-            message: format!("it took more than {} s", limit.as_secs()),
-            is_permanent: false,
-        };
+        let too_long =
+            |_| DeliveryError { message: format!("it took more than {} s", limit.as_secs()), is_permanent: false };
         timeout(limit, delivered).await.map_err(too_long)?
     }
 

@@ -123,13 +123,8 @@ impl Smtp {
             _ => None,
         };
         // An address that is silent leaves time for the next one.
-        let connecting = AsyncSmtpConnection::connect_tokio1(
-            (self.host.as_str(), self.port),
-            Some(limit / 2),
-            &name,
-            at_once,
-            None,
-        );
+        let connecting =
+            AsyncSmtpConnection::connect_tokio1((self.host.as_str(), self.port), Some(limit / 2), &name, at_once, None);
         let mut connection = self.within(limit, "connecting", connecting).await?;
         let offers = connection.server_info().supports_feature(Extension::StartTls);
         match &self.encryption {

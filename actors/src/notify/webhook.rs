@@ -108,7 +108,8 @@ impl Sender<'_> {
         };
         let mut request = client.post(url).header(CONTENT_TYPE, kind).timeout(limit);
         if let Some(secret) = &webhook.secret {
-            let key = key(secret.reveal()).ok_or_else(|| permanent(format!("webhook {name}: its key is not base64")))?;
+            let key =
+                key(secret.reveal()).ok_or_else(|| permanent(format!("webhook {name}: its key is not base64")))?;
             let (id, timestamp) = (notice.id.to_string(), now.timestamp());
             request = request
                 .header("webhook-signature", signature(&key, &id, timestamp, &body))

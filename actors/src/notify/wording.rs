@@ -22,9 +22,7 @@ pub(super) fn title(notice: &Notice) -> String {
     let now = notice.made_at;
     let said = match (notice.event, &notice.shown[..]) {
         (NoticeEvent::Test, _) => "Test: notices of incidents arrive here".into(),
-        (NoticeEvent::Opened, [incident]) if total(notice) == 1 => opened(incident, now),
-        (NoticeEvent::Reminded, [incident]) if total(notice) == 1 => reminded(incident, now),
-        (NoticeEvent::Resolved, [incident]) if total(notice) == 1 => resolved(incident, now),
+        (event, [incident]) if total(notice) == 1 => headline_as(event, incident, now),
         (event, _) => digest(event, notice),
     };
     line(&said, TITLE)
@@ -43,12 +41,21 @@ pub(super) fn total(notice: &Notice) -> u64 {
     notice.incidents.len().max(notice.shown.len()) as u64
 }
 
-/// What one incident is, among others in a notice.
+/// What a notice says of one of its incidents, in a line.
 pub(super) fn headline_as(event: NoticeEvent, incident: &Incident, now: DateTime<Utc>) -> String {
     let said = match event {
         NoticeEvent::Opened | NoticeEvent::Test => opened(incident, now),
         NoticeEvent::Reminded => reminded(incident, now),
         NoticeEvent::Resolved => resolved(incident, now),
+    };
+    line(&said, TITLE)
+}
+
+/// The same in a list, above which it says what has happened to all of them.
+pub(super) fn listed(event: NoticeEvent, incident: &Incident, now: DateTime<Utc>) -> String {
+    let said = match event {
+        NoticeEvent::Opened | NoticeEvent::Reminded | NoticeEvent::Test => opened(incident, now),
+        NoticeEvent::Resolved => over(&who(&incident.subject), incident, now),
     };
     line(&said, TITLE)
 }
@@ -70,7 +77,9 @@ pub(super) fn is_of_backfill(incident: &Incident) -> bool {
 fn opened(incident: &Incident, now: DateTime<Utc>) -> String {
     let who = who(&incident.subject);
     let said = match incident.kind {
-        IncidentKind::ConsumerBehind if is_of_backfill(incident) => format!("{who} makes no progress with its backfill"),
+        IncidentKind::ConsumerBehind if is_of_backfill(incident) => {
+            format!("{who} makes no progress with its backfill")
+        }
         IncidentKind::TargetUnhealthy => format!("{who} is unhealthy"),
         IncidentKind::ConsumerBehind => format!("{who} is behind"),
         IncidentKind::ConsumerHalted => format!("{who} has halted"),
@@ -98,7 +107,11 @@ fn reminded(incident: &Incident, now: DateTime<Utc>) -> String {
 }
 
 fn resolved(incident: &Incident, now: DateTime<Utc>) -> String {
-    let (who, long) = (who_within(&incident.subject), span(lasted(incident, now)));
+    format!("Resolved: {}", over(&who_within(&incident.subject), incident, now))
+}
+
+fn over(who: &str, incident: &Incident, now: DateTime<Utc>) -> String {
+    let long = span(lasted(incident, now));
     let said = match incident.kind {
         IncidentKind::ConsumerBehind if is_of_backfill(incident) => "makes progress with its backfill again",
         IncidentKind::TargetUnhealthy => "is healthy again",
@@ -108,7 +121,7 @@ fn resolved(incident: &Incident, now: DateTime<Utc>) -> String {
         IncidentKind::RecordsQuarantined => "has no more records in quarantine",
         IncidentKind::NodeSilent => "is back, or others have taken over",
     };
-    format!("Resolved: {who} {said}, after {long}")
+    format!("{who} {said}, after {long}")
 }
 
 /// What follows the colon: how much waits, and for how long unless that was said; or what a halted consumer met.

@@ -12,10 +12,11 @@ use uuid::Uuid;
 
 use super::{tests::target, *};
 use crate::model::{
-    Applied, AuditEntry, AuditId, Backfill, Checkpoint, CollectionVersion, Consumer, ConsumerId, ConsumerStatus,
-    Desired, Filter, IdempotencyKey, Idx, Lag, Metadata, Provider, QuarantineKey, Quarantined, Reason, Rewind, Role,
-    RunState, Secret, SequinId, Severity, SyncId, SyncSettings, TableId, TableName, TargetState, TargetStatus, Token,
-    TokenHash, TokenId, UnsupportedText,
+    AlertingSettings, Applied, AuditEntry, AuditId, Backfill, Checkpoint, CollectionVersion, Consumer, ConsumerId,
+    ConsumerStatus, Delivery, Desired, Destination, Filter, IdempotencyKey, Idx, Incident, IncidentId, IncidentKind,
+    Lag, Metadata, Notice, NoticeEvent, NoticeId, Provider, QuarantineKey, Quarantined, Reason, Rewind, Role, RunState,
+    Secret, SequinId, Severity, Subject, SyncId, SyncSettings, TableId, TableName, TargetState, TargetStatus, Token,
+    TokenHash, TokenId, UnsupportedText, Webhook, WebhookFormat,
 };
 
 type Fields = Vec<(String, Vec<u8>)>;
@@ -227,4 +228,39 @@ fn what_the_api_writes_beside_them() {
     let id = Uuid::from_u128(5);
     let key = IdempotencyKey { id, resource: "/v1/targets".into(), fingerprint, is_made: true, used_at: at() };
     is_read_across_releases(&key, &[], &[]);
+}
+
+#[test]
+fn what_people_are_told_of_and_who_they_are() {
+    let incident = Incident {
+        id: IncidentId(Uuid::from_u128(6)),
+        kind: IncidentKind::NodeSilent,
+        subject: Subject::Node { name: "n1".into() },
+        consumers: 3,
+        records: None,
+        behind: None,
+        reason: reason(),
+        opened_at: at(),
+        cleared_at: None,
+        resolved_at: Some(at()),
+    };
+    is_read_across_releases(&incident, &[], &["reason"]);
+    let notice = Notice {
+        id: NoticeId(Uuid::from_u128(7)),
+        event: NoticeEvent::Opened,
+        incidents: vec![incident.id],
+        shown: vec![incident],
+        counts: Vec::new(),
+        made_at: at(),
+        deliveries: vec![(Destination::Email("a@example.com".into()), Delivery::Delivered { at: at() })],
+    };
+    is_read_across_releases(&notice, &["counts"], &[]);
+    let secret = Some(Secret::new("a key"));
+    let url = Secret::new("https://example.com");
+    let settings = AlertingSettings {
+        recipients: vec!["a@example.com".into()],
+        webhooks: vec![Webhook { name: "ops".into(), url, format: WebhookFormat::Slack, secret }],
+        ..AlertingSettings::default()
+    };
+    is_read_across_releases(&settings, &[], &[]);
 }
