@@ -105,7 +105,7 @@ async def serve(chosen):
 
     def authenticate(server, session, envelope, mechanism, data):
         is_right = isinstance(data, LoginPassword) and b"%s:%s" % (data.login, data.password) == chosen.login.encode()
-        return AuthResult(success=is_right, auth_data=data.login if is_right else None)
+        return AuthResult(success=is_right, handled=is_right, auth_data=data.login if is_right else None)
 
     def server():
         return Server(

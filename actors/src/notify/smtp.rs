@@ -77,16 +77,6 @@ impl Smtp {
             }
             mode = Some(value.into_owned());
         }
-        let tls = || tls(&host, settings.ca_pem.as_deref());
-        let (encryption, port) = match (url.scheme(), mode.as_deref()) {
-            ("smtps", None | Some("required")) => (Encryption::FromTheFirstByte(tls()?), 465),
-            ("smtp", None | Some("required")) => (Encryption::StartTls(tls()?), 587),
-            ("smtp", Some("opportunistic")) => (Encryption::StartTlsIfOffered(tls()?), 587),
-            ("smtp", Some("none")) => (Encryption::Refused, 587),
-            ("smtps", Some(_)) => return Err(wrong("smtps:// is always encrypted, and takes no ?tls=")),
-            ("smtp", Some(_)) => return Err(wrong("?tls= takes required, opportunistic or none")),
-            _ => return Err(wrong("takes smtp://HOST or smtps://HOST")),
-        };
         let decoded = |text: &str| percent_decode_str(text).decode_utf8().map(String::from);
         let not_text = |_| wrong("holds a user or a password that is not UTF-8");
         let login = match (url.username(), url.password()) {
@@ -97,6 +87,16 @@ impl Smtp {
             _ => return Err(wrong("has a user and a password, or neither")),
         };
         let from = sender(&settings.from)?;
+        let tls = || tls(&host, settings.ca_pem.as_deref());
+        let (encryption, port) = match (url.scheme(), mode.as_deref()) {
+            ("smtps", None | Some("required")) => (Encryption::FromTheFirstByte(tls()?), 465),
+            ("smtp", None | Some("required")) => (Encryption::StartTls(tls()?), 587),
+            ("smtp", Some("opportunistic")) => (Encryption::StartTlsIfOffered(tls()?), 587),
+            ("smtp", Some("none")) => (Encryption::Refused, 587),
+            ("smtps", Some(_)) => return Err(wrong("smtps:// is always encrypted, and takes no ?tls=")),
+            ("smtp", Some(_)) => return Err(wrong("?tls= takes required, opportunistic or none")),
+            _ => return Err(wrong("takes smtp://HOST or smtps://HOST")),
+        };
         Ok(Self { port: url.port().unwrap_or(port), host, encryption, login, from })
     }
 
