@@ -87,7 +87,7 @@ fn opened(incident: &Incident, now: DateTime<Utc>) -> String {
         IncidentKind::RecordsQuarantined => format!("{who} has {}", quarantine(incident)),
         IncidentKind::NodeSilent => format!("{who} is silent"),
     };
-    with_figures(said, incident, Some(now))
+    with_figures(&said, incident, Some(now))
 }
 
 fn reminded(incident: &Incident, now: DateTime<Utc>) -> String {
@@ -103,7 +103,7 @@ fn reminded(incident: &Incident, now: DateTime<Utc>) -> String {
         IncidentKind::RecordsQuarantined => format!("Still: {who} has had {} for {long}", quarantine(incident)),
         IncidentKind::NodeSilent => format!("Still: {who} has been silent for {long}"),
     };
-    with_figures(said, incident, None)
+    with_figures(&said, incident, None)
 }
 
 fn resolved(incident: &Incident, now: DateTime<Utc>) -> String {
@@ -125,7 +125,7 @@ fn over(who: &str, incident: &Incident, now: DateTime<Utc>) -> String {
 }
 
 /// What follows the colon: how much waits, and for how long unless that was said; or what a halted consumer met.
-fn with_figures(said: String, incident: &Incident, now: Option<DateTime<Utc>>) -> String {
+fn with_figures(said: &str, incident: &Incident, now: Option<DateTime<Utc>>) -> String {
     let detail = match incident.kind {
         IncidentKind::TargetUnhealthy | IncidentKind::NodeSilent => match incident.consumers {
             0 => None,
@@ -140,7 +140,7 @@ fn with_figures(said: String, incident: &Incident, now: Option<DateTime<Utc>>) -
         IncidentKind::ConsumerHalted => Some(line(&incident.reason.summary, SUMMARY)).filter(|text| !text.is_empty()),
         IncidentKind::RecordsQuarantined => None,
     };
-    detail.map_or_else(|| said.clone(), |detail| format!("{said}: {detail}"))
+    detail.map_or_else(|| said.into(), |detail| format!("{said}: {detail}"))
 }
 
 fn quarantine(incident: &Incident) -> String {

@@ -46,8 +46,8 @@ async fn receiver(status: Option<&'static str>) -> (u16, JoinHandle<Received>) {
             assert_ne!(caller.read_buf(&mut bytes).await.expect("a request"), 0, "half a request");
             let text = str::from_utf8(&bytes).expect("text");
             let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-            let lengths = head.lines().filter_map(|line| line.strip_prefix("content-length: "));
-            let length: usize = lengths.last().expect("a length").parse().expect("a number");
+            let mut lengths = head.lines().filter_map(|line| line.strip_prefix("content-length: "));
+            let length: usize = lengths.next().expect("a length").parse().expect("a number");
             if body.len() == length {
                 break (head.to_owned(), body.to_owned());
             }
