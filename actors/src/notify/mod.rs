@@ -19,6 +19,8 @@ use chrono::{DateTime, Utc};
 use tokio::time::timeout;
 
 use crate::model::{AlertingSettings, Destination, Notice, NoticeEvent, NoticeId, Secret};
+#[cfg(test)]
+use crate::smtp as mail_server;
 pub use email::check_recipient;
 use email::{Letterhead, parse_recipient};
 use smtp::Smtp;

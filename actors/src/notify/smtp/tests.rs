@@ -8,14 +8,12 @@ use serde_json::json;
 use super::{
     super::{
         Limits, Notifier, NotifierSettings,
+        mail_server::{Mail, Smtp as Server},
         samples::{incident, notice},
     },
     *,
 };
-use crate::{
-    model::{AlertingSettings, Destination, IncidentKind, Notice, NoticeEvent, Secret},
-    smtp::Smtp as Server,
-};
+use crate::model::{AlertingSettings, Destination, IncidentKind, Notice, NoticeEvent, Secret};
 
 fn settings(url: &str, ca_pem: Option<&str>) -> NotifierSettings {
     let smtp =
@@ -98,7 +96,7 @@ async fn nothing_that_others_wrote_becomes_a_header_a_recipient_or_a_part() {
     }
     let messages = server.messages();
     assert_eq!(messages.len(), 1 + attempts.len());
-    let names = |mail: &crate::smtp::Mail| mail.headers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
+    let names = |mail: &Mail| mail.headers.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>();
     for (mail, attempt) in messages[1..].iter().zip(attempts) {
         assert_eq!(names(mail), names(&messages[0]), "{attempt}");
         assert_eq!((&mail.to[..], &mail.defects[..]), (&["ops@example.com".to_owned()][..], &[][..]), "{attempt}");
