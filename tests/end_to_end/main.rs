@@ -7,6 +7,7 @@ mod support;
 mod access;
 mod access_cli;
 mod alerting;
+mod alerting_test;
 mod audit;
 mod backfill_and_live;
 mod bloat;
