@@ -400,20 +400,6 @@ impl ConsumerState {
         }
     }
 
-    /// Counts a pipeline that failed, if one runs.
-    fn count_failure(&mut self, code: &str) {
-        if self.pipeline().is_some() {
-            self.arguments.metrics.failed(code);
-        }
-    }
-
-    fn pipeline(&mut self) -> Option<&mut Pipeline> {
-        match &mut self.mode {
-            Mode::Running(pipeline) => Some(pipeline),
-            _ => None,
-        }
-    }
-
     // The end of an attempt.
 
     /// Ends the attempt: its tasks, its writers, and whatever is in flight.

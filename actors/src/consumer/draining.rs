@@ -1,8 +1,18 @@
 //! Draining: nothing more is read, and what is in flight is finished, within a deadline.
 
-use super::{ConsumerState, Happening, Mode, pipeline::Then};
+use super::{
+    ConsumerState, Happening, Mode,
+    pipeline::{Pipeline, Then},
+};
 
 impl ConsumerState {
+    pub(super) fn pipeline(&mut self) -> Option<&mut Pipeline> {
+        match &mut self.mode {
+            Mode::Running(pipeline) => Some(pipeline),
+            _ => None,
+        }
+    }
+
     pub(super) fn drain(&mut self, then: Then) {
         match self.pipeline() {
             Some(pipeline) => {

@@ -117,6 +117,13 @@ impl ConsumerState {
         self.hear_after(wait, Happening::RetryDue);
     }
 
+    /// Counts a pipeline that failed, if one runs.
+    pub(super) fn count_failure(&mut self, code: &str) {
+        if self.pipeline().is_some() {
+            self.arguments.metrics.failed(code);
+        }
+    }
+
     /// What was there already when the last status was written has been there since then.
     pub(super) fn keep_since(&self, reason: &mut Reason) {
         let before = self.written.iter().flat_map(|(status, _)| &status.reasons);
