@@ -71,6 +71,7 @@ impl Service {
             cluster: config.cluster.clone(),
             node: config.node.clone(),
             session_ttl: config.session_ttl,
+            alert_after: config.alerting.after,
             notifier: config.alerting.notifier.clone(),
             ..engine_settings
         };

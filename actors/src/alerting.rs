@@ -25,8 +25,8 @@ use crate::{
     context::Context,
     flow::alerts::{Incidents, Notices, Pace, World},
     model::{
-        AlertingSettings, Consumer, ConsumerId, ConsumerStatus, Destination, Incident, Notice, NoticeId, Target,
-        TargetId, TargetStatus,
+        AlertingSettings, Consumer, ConsumerId, ConsumerStatus, Destination, Incident, IncidentKind, Notice, NoticeId,
+        Target, TargetId, TargetStatus,
     },
     notify::DeliveryError,
     store::{Document, DocumentEvent, DocumentsError, OnlyOne},
@@ -225,6 +225,7 @@ impl AlertingState {
         }
         let tried: HashSet<_> = self.tried.values().copied().collect();
         entries.notices.extend(tried.into_iter().filter_map(|id| known.notices.get(id).cloned()));
+        self.count();
         if entries.is_empty() {
             return self.deliver();
         }
@@ -234,11 +235,22 @@ impl AlertingState {
         for destination in settled {
             self.busy.remove(&destination);
         }
+        let Some(known) = &self.known else { return };
         let (ledger, myself) = (Arc::clone(&known.ledger), self.myself.clone());
         self.saving.spawn(async move {
             let saved = ledger.lock().await.save(entries).await;
             let _ = myself.cast(AlertingMessage::Saved(saved));
         });
+    }
+
+    fn count(&self) {
+        let Some(known) = &self.known else { return };
+        let alerts = self.arguments.context.telemetry.alerts();
+        for kind in IncidentKind::ALL {
+            let open = known.incidents.all_open().filter(|incident| incident.kind == kind).count();
+            alerts.open(kind, open as u64);
+        }
+        alerts.pending(known.notices.pending() as u64);
     }
 
     /// What somebody else has written makes everything doubtful that was decided here: it is begun anew.

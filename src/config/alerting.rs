@@ -1,6 +1,6 @@
 //! How people are told when something is wrong: the mail server, who writes, and where the console is.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use reqwest::Url;
 use sequin_actors::notify::{Notifier, NotifierError, NotifierSettings, SmtpSettings};
@@ -11,9 +11,10 @@ pub(super) const SMTP_URL: &str = "SEQUIN_SMTP_URL";
 pub(super) const SMTP_CA: &str = "SEQUIN_SMTP_CA";
 pub(super) const FROM: &str = "SEQUIN_ALERT_FROM";
 pub(super) const CONSOLE_URL: &str = "SEQUIN_CONSOLE_URL";
+pub(super) const AFTER: &str = "SEQUIN_ALERT_AFTER_SECONDS";
 
 /// How people are told.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct AlertingConfig {
     /// What tells them.
     pub notifier: Notifier,
@@ -21,6 +22,14 @@ pub struct AlertingConfig {
     pub from: Option<String>,
     /// Where people find the console, without a slash at its end.
     pub console_url: Option<String>,
+    /// How long something must be wrong before people are told.
+    pub after: Duration,
+}
+
+impl Default for AlertingConfig {
+    fn default() -> Self {
+        Self { notifier: Notifier::default(), from: None, console_url: None, after: Duration::from_secs(30) }
+    }
 }
 
 impl AlertingConfig {
@@ -28,8 +37,9 @@ impl AlertingConfig {
         let console_url = settings.get(CONSOLE_URL).map(parse_console_url).transpose()?;
         let smtp = parse_smtp(settings)?;
         let from = smtp.as_ref().map(|smtp| smtp.from.clone());
+        let after = settings.number(AFTER, 1..=3600)?.map_or(Self::default().after, Duration::from_secs);
         let settings = NotifierSettings { smtp, console_url: console_url.clone(), cluster: cluster.into() };
-        Ok(Self { notifier: Notifier::new(settings).map_err(wrong)?, from, console_url })
+        Ok(Self { notifier: Notifier::new(settings).map_err(wrong)?, from, console_url, after })
     }
 }
 

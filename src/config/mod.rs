@@ -123,7 +123,7 @@ const OF_CLUSTERS: [&str; 9] = [
 ];
 
 /// What every node has.
-const OF_ALL: [&str; 11] = [
+const OF_ALL: [&str; 12] = [
     LISTEN,
     BACKEND,
     CLUSTER,
@@ -134,6 +134,7 @@ const OF_ALL: [&str; 11] = [
     alerting::SMTP_CA,
     alerting::FROM,
     alerting::CONSOLE_URL,
+    alerting::AFTER,
     METRICS,
 ];
 

@@ -8,8 +8,9 @@ use futures_util::FutureExt;
 use super::{AlertingMessage, AlertingState};
 use crate::{
     flow::alerts::Due,
-    model::{Destination, NoticeId},
+    model::{Delivery, Destination, NoticeId},
     notify::DeliveryError,
+    telemetry::{Channel, Outcome},
 };
 
 impl AlertingState {
@@ -43,8 +44,19 @@ impl AlertingState {
             Ok(()) => tracing::info!(notice = %id, ?destination, "people were told"),
             Err(error) => tracing::warn!(notice = %id, ?destination, %error, "a notice was not delivered"),
         }
+        let channel = match destination {
+            Destination::Email(_) => Channel::Email,
+            Destination::Webhook(_) => Channel::Webhook,
+        };
         let failed = outcome.err().map(|error| (error.message, error.is_permanent));
-        known.notices.tried(id, &destination, failed, Utc::now(), fastrand::f64());
+        let ended = known.notices.tried(id, &destination, failed, Utc::now(), fastrand::f64());
+        let alerts = self.arguments.context.telemetry.alerts();
+        match ended {
+            Some(Delivery::Delivered { .. }) => alerts.delivered(channel, Outcome::Delivered),
+            Some(Delivery::Pending { .. }) => alerts.delivered(channel, Outcome::Failed),
+            Some(Delivery::GivenUp { .. }) => alerts.delivered(channel, Outcome::GivenUp),
+            None => {}
+        }
         self.tried.insert(destination, id);
         self.look();
     }

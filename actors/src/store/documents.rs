@@ -7,17 +7,13 @@ mod audit_log;
 mod key_check;
 mod kinds;
 mod names;
+mod only_one;
 mod rotation;
 #[cfg(test)]
 mod skew;
 mod wire;
 
-use std::{
-    fmt::{self, Display},
-    marker::PhantomData,
-    str::FromStr,
-    sync::Arc,
-};
+use std::{fmt::Display, marker::PhantomData, str::FromStr, sync::Arc};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -25,6 +21,7 @@ use self::wire::{decode, encode};
 use super::{Entry, Event, Keyring, KeyringError, Revision, Store, StoreError, Watch};
 
 pub use names::Named;
+pub use only_one::OnlyOne;
 pub use rotation::Resealed;
 pub use wire::{Unreadable, UnreadableCause};
 
@@ -63,24 +60,6 @@ pub trait Document: Sized + Send + Sync {
     fn to_stored(&self, keyring: &Keyring) -> Self::Stored;
     /// As it was before it was written down.
     fn from_stored(stored: Self::Stored, keyring: &Keyring) -> Result<Self, KeyringError>;
-}
-
-/// What a document is known by of which there is one, or none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct OnlyOne;
-
-impl Display for OnlyOne {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("settings")
-    }
-}
-
-impl FromStr for OnlyOne {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == Self.to_string() { Ok(Self) } else { Err(format!("there is only one, which is not called {text}")) }
-    }
 }
 
 /// A document, and the revision that a change to it has to name.

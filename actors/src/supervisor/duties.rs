@@ -75,6 +75,7 @@ impl SupervisorState {
 
     pub(super) async fn duties_ended(&mut self, why: &str) {
         self.duties.actor = None;
+        self.context.telemetry.alerts().ended();
         self.drained(TargetId::DUTIES);
         match self.owning.epoch(TargetId::DUTIES) {
             Some(_) if self.is_draining => {}

@@ -212,8 +212,8 @@ impl Notices {
         due.map(|(destination, notice)| Due { notice: notice.clone(), destination: destination.clone() }).collect()
     }
 
-    /// A delivery was tried, and has `failed` for a reason that is permanent or not; the notice is to be saved. `chance` is
-    /// drawn evenly from 0 to 1.
+    /// A delivery was tried, and has `failed` for a reason that is permanent or not; the notice is to be saved. Returns how
+    /// that leaves the delivery. `chance` is drawn evenly from 0 to 1.
     pub fn tried(
         &mut self,
         id: NoticeId,
@@ -221,11 +221,11 @@ impl Notices {
         failed: Option<(String, bool)>,
         now: DateTime<Utc>,
         chance: f64,
-    ) {
-        let Some(notice) = self.all.get_mut(&id) else { return };
+    ) -> Option<&Delivery> {
+        let notice = self.all.get_mut(&id)?;
         let is_late = now - notice.made_at > GIVE_UP_AFTER;
-        let Some((_, delivery)) = notice.deliveries.iter_mut().find(|(to, _)| to == destination) else { return };
-        let Delivery::Pending { attempts, .. } = *delivery else { return };
+        let (_, delivery) = notice.deliveries.iter_mut().find(|(to, _)| to == destination)?;
+        let Delivery::Pending { attempts, .. } = *delivery else { return None };
         *delivery = match failed {
             None => Delivery::Delivered { at: now },
             Some((error, is_permanent)) if is_permanent || is_late => Delivery::GivenUp { at: now, error },
@@ -234,6 +234,7 @@ impl Notices {
                 Delivery::Pending { attempts: attempts + 1, next_at, error: Some(error) }
             }
         };
+        Some(delivery)
     }
 
     /// Forgets what was said before `before` of nothing but incidents that are forgotten, and returns it.
