@@ -24,6 +24,7 @@ mod faults_of_table;
 mod faults_of_target;
 mod files;
 mod idempotency;
+mod incidents;
 mod interleavings;
 mod isolation;
 mod key_rotation;

@@ -15,6 +15,7 @@ pub(crate) mod proxy;
 pub(crate) mod receiver;
 pub(crate) mod scripted;
 pub(crate) mod setup;
+pub(crate) mod smtp;
 pub(crate) mod status;
 
 use std::time::{Duration, Instant};
