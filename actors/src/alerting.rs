@@ -18,12 +18,12 @@ use std::{
 
 use chrono::{TimeDelta, Utc};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
-use tokio::{sync::Mutex, task::JoinSet};
+use tokio::{sync::Mutex, task::JoinSet, time::sleep};
 
 use self::ledger::{Entries, Ledger};
 use crate::{
     context::Context,
-    flow::alerts::{Incidents, Notices, Pace, World},
+    flow::alerts::{About, Incidents, Notices, Pace, World},
     model::{
         AlertingSettings, Consumer, ConsumerId, ConsumerStatus, Destination, Incident, IncidentKind, Notice, NoticeId,
         Target, TargetId, TargetStatus,
@@ -38,6 +38,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// How long who ends waits for what is being delivered.
 const LAST_DELIVERIES: Duration = Duration::from_secs(10);
+
+/// How long it takes at most until a node that has lost everything hears of it.
+const BEFORE_ITS_END: Duration = Duration::from_secs(1);
 
 /// For how long incidents that are over are kept, and what was said of them.
 const RETENTION: TimeDelta = TimeDelta::days(30);
@@ -62,6 +65,8 @@ pub(crate) enum AlertingMessage {
     Saved(Result<(), DocumentsError>),
     /// A delivery was tried.
     Tried(NoticeId, Destination, Result<(), DeliveryError>),
+    /// A delivery was not tried: it is not for this node to do so.
+    NotTried(Destination),
     /// Finish what is being delivered, and end.
     Drain,
     /// That has had its time.
@@ -78,6 +83,8 @@ pub(crate) struct AlertingState {
     myself: ActorRef<AlertingMessage>,
     arguments: AlertingArguments,
     world: World,
+    /// Whether that could be read.
+    knows_whom_to_tell: bool,
     /// Whom to tell; at most one.
     settings: HashMap<OnlyOne, AlertingSettings>,
     /// The kinds of documents that have been told of completely.
@@ -87,8 +94,12 @@ pub(crate) struct AlertingState {
     is_saving: bool,
     /// What was tried, and is not saved.
     tried: HashMap<Destination, NoticeId>,
+    /// Those of which what was tried is being saved.
+    settled: Vec<Destination>,
     /// Those to which something is under way, or whose last delivery is not saved.
     busy: HashSet<Destination>,
+    /// What is being saved.
+    unsaved: HashSet<NoticeId>,
     is_draining: bool,
     /// Watches, and reads.
     watching: JoinSet<()>,
@@ -122,12 +133,15 @@ impl Actor for AlertingActor {
             myself,
             arguments,
             world: World::new(Utc::now()),
+            knows_whom_to_tell: true,
             settings: HashMap::new(),
             told: HashSet::new(),
             known: None,
             is_saving: false,
             tried: HashMap::new(),
+            settled: Vec::new(),
             busy: HashSet::new(),
+            unsaved: HashSet::new(),
             is_draining: false,
             watching: JoinSet::new(),
             saving: JoinSet::new(),
@@ -144,17 +158,27 @@ impl Actor for AlertingActor {
         state: &mut AlertingState,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            AlertingMessage::Target(event) => hear(&mut state.world.targets, &mut state.told, event),
-            AlertingMessage::Consumer(event) => hear(&mut state.world.consumers, &mut state.told, event),
+            AlertingMessage::Target(event) => {
+                state.is_readable(&event, About::Target);
+                hear(&mut state.world.targets, &mut state.told, event);
+            }
+            AlertingMessage::Consumer(event) => {
+                state.is_readable(&event, About::Consumer);
+                hear(&mut state.world.consumers, &mut state.told, event);
+            }
             AlertingMessage::TargetReported(event) => hear(&mut state.world.target_statuses, &mut state.told, event),
             AlertingMessage::ConsumerReported(event) => {
                 hear(&mut state.world.consumer_statuses, &mut state.told, event)
             }
-            AlertingMessage::Settings(event) => hear(&mut state.settings, &mut state.told, event),
+            AlertingMessage::Settings(event) => {
+                state.knows_whom_to_tell = !matches!(event, DocumentEvent::Unreadable(..));
+                hear(&mut state.settings, &mut state.told, event);
+            }
             AlertingMessage::Loaded(loaded) => state.loaded(*loaded?),
             AlertingMessage::Look => state.tick(),
             AlertingMessage::Saved(saved) => state.saved(saved)?,
             AlertingMessage::Tried(notice, to, outcome) => state.tried(notice, to, outcome),
+            AlertingMessage::NotTried(to) => state.not_tried(&to),
             AlertingMessage::Drain => state.drain(),
             AlertingMessage::DrainDeadline => state.myself.stop(None),
         }
@@ -175,6 +199,19 @@ impl AlertingState {
     fn pace(&self) -> Pace {
         let settle = self.arguments.context.settings.alert_after;
         Pace { settle: TimeDelta::from_std(settle).unwrap_or(TimeDelta::MAX) }
+    }
+
+    /// Whether all has been told that there was: before, what is missing can't be told from what is to come.
+    fn knows_all(&self) -> bool {
+        self.told.len() == WATCHED && self.knows_whom_to_tell
+    }
+
+    fn is_readable<T, Id: Copy>(&mut self, event: &DocumentEvent<T, Id>, about: impl Fn(Id) -> About) {
+        match event {
+            DocumentEvent::Unreadable(id, _) => drop(self.world.unreadable.insert(about(*id))),
+            DocumentEvent::Put(id, _) | DocumentEvent::Deleted(id) => drop(self.world.unreadable.remove(&about(*id))),
+            DocumentEvent::Current => {}
+        }
     }
 
     fn settings(&self) -> AlertingSettings {
@@ -213,7 +250,10 @@ impl AlertingState {
     /// Looks at what is wrong, and saves what comes of it.
     fn look(&mut self) {
         while self.saving.try_join_next().is_some() {}
-        let knows_all = self.told.len() == WATCHED;
+        if self.knows_all() {
+            self.deliver();
+        }
+        let knows_all = self.knows_all();
         let (now, settings) = (Utc::now(), self.settings());
         let Some(known) = self.known.as_mut().filter(|_| !self.is_saving) else { return };
         let mut entries = Entries::default();
@@ -227,17 +267,23 @@ impl AlertingState {
         entries.notices.extend(tried.into_iter().filter_map(|id| known.notices.get(id).cloned()));
         self.count();
         if entries.is_empty() {
-            return self.deliver();
+            return;
         }
         self.is_saving = true;
+        self.unsaved = entries.notices.iter().map(|notice| notice.id).collect();
         // Those that are tried from now on are saved the next time.
-        let settled: Vec<_> = self.tried.drain().map(|(destination, _)| destination).collect();
-        for destination in settled {
-            self.busy.remove(&destination);
-        }
+        self.settled = self.tried.drain().map(|(destination, _)| destination).collect();
         let Some(known) = &self.known else { return };
         let (ledger, myself) = (Arc::clone(&known.ledger), self.myself.clone());
+        // What happens while it lets go is for the next one to know.
+        let is_ours = (!self.is_draining).then(|| Arc::clone(&self.arguments.is_ours));
         self.saving.spawn(async move {
+            // A node that has slept through its end decided from what it knew before. It is told so any moment, which ends this.
+            if let Some(is_ours) = is_ours
+                && !is_ours().await
+            {
+                sleep(BEFORE_ITS_END).await;
+            }
             let saved = ledger.lock().await.save(entries).await;
             let _ = myself.cast(AlertingMessage::Saved(saved));
         });
@@ -257,6 +303,10 @@ impl AlertingState {
     fn saved(&mut self, saved: Result<(), DocumentsError>) -> Result<(), DocumentsError> {
         saved?;
         self.is_saving = false;
+        self.unsaved.clear();
+        for destination in self.settled.drain(..) {
+            self.busy.remove(&destination);
+        }
         self.look();
         self.stop_if_drained();
         Ok(())

@@ -158,6 +158,8 @@ pub(crate) struct ConsumerState {
     quarantine: Option<Arc<Quarantine>>,
     /// Why the target was not available, until something is brought to it again.
     outage: Option<Reason>,
+    /// Why it last failed, until something is brought again.
+    trouble: Option<Reason>,
     /// Whether somebody wants everything in quarantine to be tried again.
     is_asked_to_retry: bool,
     /// What may become wrong with the table.
@@ -216,6 +218,7 @@ impl Actor for ConsumerActor {
             status: Arc::new(status),
             quarantine: None,
             outage: None,
+            trouble: None,
             is_asked_to_retry: false,
             warnings: Vec::new(),
             unsaved: None,
@@ -355,7 +358,7 @@ impl ConsumerState {
             WriterReport::Applied { pages, applied, records } => {
                 let Some(pipeline) = self.pipeline() else { return };
                 let published_at = pipeline.completed(&pages);
-                self.outage = None;
+                (self.outage, self.trouble) = (None, None);
                 let metrics = &self.arguments.metrics;
                 metrics.applied(applied);
                 if let Some(progress) = &mut self.progress {

@@ -5,6 +5,7 @@
 
 use std::{collections::HashMap, hash::Hash, time::Duration};
 
+use futures_util::future::join_all;
 use tokio::time::sleep;
 
 use crate::{
@@ -12,6 +13,9 @@ use crate::{
     model::{Incident, IncidentId, Notice, NoticeId, Revision},
     store::{Document, Documents, DocumentsError, StoreError},
 };
+
+/// How many are written at the same time.
+const AT_ONCE: usize = 32;
 
 /// Everything of it, with the revisions that the next writes name.
 pub(crate) struct Ledger {
@@ -47,12 +51,8 @@ impl Ledger {
     /// Writes everything, however long the store is away. It fails if somebody else has written something of it.
     pub(super) async fn save(&mut self, entries: Entries) -> Result<(), DocumentsError> {
         let Self { documents, incidents, notices } = self;
-        for incident in &entries.incidents {
-            save(documents, incidents, incident.id, incident).await?;
-        }
-        for notice in &entries.notices {
-            save(documents, notices, notice.id, notice).await?;
-        }
+        save_all(documents, incidents, &entries.incidents, |incident| incident.id).await?;
+        save_all(documents, notices, &entries.notices, |notice| notice.id).await?;
         for id in entries.forgotten_notices {
             forget::<Notice>(documents, notices, id).await?;
         }
@@ -83,23 +83,37 @@ where
     Ok((all, revisions))
 }
 
-async fn save<T: Document + PartialEq>(
+async fn save_all<T: Document + PartialEq>(
     documents: &Documents,
     revisions: &mut HashMap<T::Id, Revision>,
-    id: T::Id,
-    value: &T,
+    values: &[T],
+    id: impl Fn(&T) -> T::Id,
 ) -> Result<(), DocumentsError>
 where
     T::Id: Eq + Hash,
 {
+    for some in values.chunks(AT_ONCE) {
+        let writes = some.iter().map(|value| save(documents, revisions.get(&id(value)).copied(), id(value), value));
+        for (value, saved) in some.iter().zip(join_all(writes).await) {
+            revisions.extend(saved?.map(|revision| (id(value), revision)));
+        }
+    }
+    Ok(())
+}
+
+/// Writes something until it is written. One that only a newer release can read is left to that.
+async fn save<T: Document + PartialEq>(
+    documents: &Documents,
+    before: Option<Revision>,
+    id: T::Id,
+    value: &T,
+) -> Result<Option<Revision>, DocumentsError> {
     let mut patience = Patience::new();
     loop {
-        match write(documents, revisions.get(&id).copied(), id, value).await {
-            Ok(revision) => {
-                revisions.insert(id, revision);
-                return Ok(());
-            }
+        match write(documents, before, id, value).await {
+            Err(DocumentsError::Unreadable(_)) => return Ok(None),
             Err(error) => patience.outlast(error).await?,
+            Ok(revision) => return Ok(Some(revision)),
         }
     }
 }

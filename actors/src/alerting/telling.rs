@@ -14,21 +14,21 @@ use crate::{
 };
 
 impl AlertingState {
-    /// Delivers what is due. Everything that was decided is saved by now.
+    /// Delivers what is due, out of what is saved.
     pub(super) fn deliver(&mut self) {
         while self.delivering.try_join_next().is_some() {}
         if self.is_draining {
             return;
         }
         let Some(known) = &self.known else { return };
-        for Due { notice, destination } in known.notices.due(&self.busy, Utc::now()) {
+        for Due { notice, destination } in known.notices.due(&self.busy, &self.unsaved, Utc::now()) {
             self.busy.insert(destination.clone());
             let (myself, is_ours) = (self.myself.clone(), Arc::clone(&self.arguments.is_ours));
             let (notifier, settings) = (self.arguments.context.settings.notifier.clone(), self.settings());
             self.delivering.spawn(async move {
                 // A node that was taken for dead is not to say what another has said since.
                 if !is_ours().await {
-                    return;
+                    return drop(myself.cast(AlertingMessage::NotTried(destination)));
                 }
                 let delivery = AssertUnwindSafe(notifier.deliver(&notice, &destination, &settings));
                 let panicked = |_| DeliveryError { message: "the delivery panicked".into(), is_permanent: false };
@@ -36,6 +36,11 @@ impl AlertingState {
                 let _ = myself.cast(AlertingMessage::Tried(notice.id, destination, outcome));
             });
         }
+    }
+
+    pub(super) fn not_tried(&mut self, destination: &Destination) {
+        self.busy.remove(destination);
+        self.stop_if_drained();
     }
 
     pub(super) fn tried(&mut self, id: NoticeId, destination: Destination, outcome: Result<(), DeliveryError>) {

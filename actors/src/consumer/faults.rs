@@ -112,6 +112,7 @@ impl ConsumerState {
         tracing::warn!(consumer = %self.arguments.consumer.name, reason = reason.summary, "failed, and will try again");
         self.keep_since(&mut reason);
         self.count_failure(&reason.code);
+        self.trouble = Some(reason.clone());
         self.tear_down(Mode::Waiting(reason));
         let wait = self.restarts.failed(Instant::now(), fastrand::f64());
         self.hear_after(wait, Happening::RetryDue);

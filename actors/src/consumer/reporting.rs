@@ -97,7 +97,7 @@ impl ConsumerState {
         match &self.mode {
             Mode::Running(pipeline) => {
                 let has_lag = self.progress.as_ref().is_some_and(Progress::has_lag);
-                let has_work = has_lag || !pipeline.is_settled() || self.outage.is_some();
+                let has_work = has_lag || !pipeline.is_settled() || self.outage.is_some() || self.trouble.is_some();
                 let rest = self.watch.until_due(pipeline.moves(), now).min(REST);
                 (!has_work && rest > TICK).then_some(rest)
             }
@@ -244,7 +244,11 @@ impl ConsumerState {
         match &self.mode {
             // A target that answers may still take nothing.
             Mode::Running(_) if let Some(outage) = &self.outage => (RunState::Waiting, vec![outage.clone()]),
-            Mode::Running(_) => (self.progress.as_ref().map_or(RunState::Waiting, Progress::run_state), Vec::new()),
+            // One that was started again may fail again.
+            Mode::Running(_) => {
+                let state = self.progress.as_ref().map_or(RunState::Waiting, Progress::run_state);
+                (state, self.trouble.iter().cloned().collect())
+            }
             Mode::Waiting(reason) => (RunState::Waiting, vec![reason.clone()]),
             Mode::Halted(reasons) => (RunState::Halted, reasons.clone()),
             // What was last observed holds until it is known what comes next.

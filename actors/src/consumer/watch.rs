@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{ConsumerState, Happening, Mode, reporting::TICK};
 use crate::{
     context::EngineSettings,
-    flow::progress::Progress,
+    flow::progress::{LagLimit, Progress},
     model::{Lag, StreamId},
     pipeline::{reason, verify_again},
     postgres::Finding,
@@ -114,8 +114,9 @@ impl ConsumerState {
     }
 
     pub(super) fn measured(&mut self, lag: Lag, beyond_backfill: u64, stream: Option<StreamId>, took: Duration) {
+        let limit = LagLimit::of(&self.arguments.consumer);
         if let Some(progress) = &mut self.progress {
-            progress.measured(lag, beyond_backfill, Utc::now());
+            progress.measured(lag, beyond_backfill, limit, Utc::now());
             progress.reads(stream);
         }
         self.tell_metrics();
@@ -127,7 +128,7 @@ impl ConsumerState {
     fn look_whether_an_outage_is_over(&mut self) {
         let has_lag = self.progress.as_ref().is_some_and(Progress::has_lag);
         if !has_lag && matches!(&self.mode, Mode::Running(pipeline) if pipeline.is_settled()) {
-            self.outage = None;
+            (self.outage, self.trouble) = (None, None);
         }
     }
 

@@ -18,6 +18,8 @@ pub struct Progress {
     lag: Lag,
     /// How fast that becomes less.
     shrinking: Shrinking,
+    /// Since when more of it waits than its limit allows.
+    many_since: Option<DateTime<Utc>>,
     /// When it last got on, or was not to.
     got_on_at: Option<DateTime<Utc>>,
     rate: Rate,
@@ -90,6 +92,7 @@ impl Progress {
             checkpoint,
             lag: Lag::default(),
             shrinking: Shrinking::default(),
+            many_since: None,
             got_on_at: None,
             rate: Rate::default(),
             recently: 0,
@@ -153,10 +156,13 @@ impl Progress {
     }
 
     /// The stream was asked what lies beyond the checkpoint, and how much of that lies beyond the backfill too.
-    pub fn measured(&mut self, lag: Lag, beyond_backfill: u64, now: DateTime<Utc>) {
+    pub fn measured(&mut self, lag: Lag, beyond_backfill: u64, limit: LagLimit, now: DateTime<Utc>) {
+        self.got_on_at.get_or_insert(now);
         if lag.records == 0 {
             self.is_excused(now);
         }
+        let are_many = limit.records.is_some_and(|most| lag.records > most);
+        self.many_since = are_many.then(|| self.many_since.unwrap_or(now));
         self.shrinking.observe(lag.records, now);
         self.lag = lag;
         if let Some(backfill) = &mut self.checkpoint.backfill
@@ -232,20 +238,19 @@ impl Progress {
     pub fn behind(&self, limit: LagLimit, now: DateTime<Utc>) -> Option<Reason> {
         let oldest = self.lag.oldest_published_at.filter(|_| self.unfinished_backfill().is_none())?;
         let age = (now - oldest).to_std().unwrap_or_default();
-        let is_late = age > limit.age;
-        let are_many = limit.records.is_some_and(|most| self.lag.records > most);
-        let reason = Reason {
+        let late_since = (age > limit.age).then(|| oldest + limit.age);
+        let many_since = self.many_since.filter(|_| limit.records.is_some());
+        late_since.or(many_since).map(|since| Reason {
             code: "behind".into(),
             severity: Severity::Error,
             summary: format!("{} records wait, the oldest for {} s", self.lag.records, age.as_secs()),
-            since: if is_late { oldest + limit.age } else { oldest },
+            since,
             cause: Some("records come faster than the table takes them, or something holds the table up".into()),
             target: None,
             fix: "look at the target's load and locks; raise lag_threshold_seconds or lag_threshold_records if this is as it \
                   should be"
                 .into(),
-        };
-        (is_late || are_many).then_some(reason)
+        })
     }
 
     /// Says that the backfill, which is under way, does not get on, if it has not for longer than `limit` allows.
@@ -309,7 +314,7 @@ mod tests {
     #[test]
     fn a_backfill_counts_what_was_brought_and_what_moved_on_and_ends_at_its_end() {
         let mut progress = backfilling(100, 100);
-        progress.measured(lag(130), 70, Utc::now());
+        progress.measured(lag(130), 70, limit(300), Utc::now());
         let done = |progress: &Progress| progress.checkpoint.backfill.as_ref().expect("a backfill").done;
         assert_eq!((done(&progress), progress.run_state()), (40, RunState::Backfilling));
         progress.reached(Idx(99), Utc::now());
@@ -322,7 +327,7 @@ mod tests {
     fn a_consumer_is_behind_when_its_oldest_record_is_old_but_not_in_a_backfill() {
         let now = DateTime::UNIX_EPOCH + Duration::from_secs(400);
         let mut progress = backfilling(100, 100);
-        progress.measured(lag(5), 5, now);
+        progress.measured(lag(5), 5, limit(300), now);
         assert_eq!(progress.behind(limit(300), now), None);
         progress.reached(Idx(100), now);
         let reason = progress.behind(limit(300), now).expect("behind");
@@ -336,10 +341,10 @@ mod tests {
         let (before, long_after) =
             (published - Duration::from_secs(1_000_000), published + Duration::from_secs(1 << 40));
         let mut progress = Progress::resume(Checkpoint::default());
-        progress.measured(lag(5), 0, before);
+        progress.measured(lag(5), 0, limit(300), before);
         assert_eq!(progress.behind(limit(0), before), None);
         assert!(progress.behind(limit(u32::MAX.into()), long_after).is_some());
-        progress.measured(Lag::default(), 0, before);
+        progress.measured(Lag::default(), 0, limit(300), before);
         assert_eq!(progress.behind(limit(0), long_after), None);
     }
 
@@ -372,18 +377,19 @@ mod tests {
     fn so_many_records_can_be_too_many_however_young_they_are() {
         let mut progress = Progress::resume(Checkpoint::default());
         let now = DateTime::UNIX_EPOCH + Duration::from_secs(10);
-        progress.measured(lag(1001), 0, now);
         let most = |records| LagLimit { records: Some(records), ..limit(300) };
+        progress.measured(lag(1001), 0, most(1001), now);
         assert_eq!(progress.behind(most(1001), now), None);
-        assert_eq!(progress.behind(most(1000), now).expect("behind").since, DateTime::UNIX_EPOCH);
+        progress.measured(lag(1001), 0, most(1000), now);
+        progress.measured(lag(2000), 0, most(1000), now + Duration::from_secs(20));
+        assert_eq!(progress.behind(most(1000), now).expect("behind").since, now, "not for as long as they wait");
     }
 
     #[test]
     fn a_backfill_that_makes_no_progress_is_told_for_that_unless_it_could_not() {
         let at = |seconds| DateTime::UNIX_EPOCH + Duration::from_secs(seconds);
         let mut progress = backfilling(100, 100);
-        progress.reached(Idx(1), at(0));
-        progress.measured(lag(99), 0, at(0));
+        progress.measured(lag(99), 0, limit(300), at(0));
         assert_eq!(progress.stalled_backfill(limit(300), at(300)), None);
         let reason = progress.stalled_backfill(limit(300), at(301)).expect("stalled");
         assert_eq!((reason.code.as_str(), reason.since), ("backfill_stalled", at(300)));

@@ -6,10 +6,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use super::{About, Cause, Pace, World, world::Condition};
-use crate::model::{Incident, IncidentId, Resolution};
+use crate::model::{Incident, IncidentId, Resolution, Subject};
 
-/// The numbers of an incident are saved this often while nothing else of it changes.
+/// The numbers of an incident are saved this often while nothing else of it changes,
 const NUMBERS_EVERY: TimeDelta = TimeDelta::seconds(60);
+
+/// and of so many incidents at a time, however many there are.
+const NUMBERS_OF: usize = 20;
 
 /// What an incident's id is made within.
 const NAMESPACE: Uuid = Uuid::from_u128(0x6f0b_53a5_6c1e_4f0c_9a53_1b1f_58a2_77d1);
@@ -20,8 +23,8 @@ pub struct Incidents {
     all: HashMap<IncidentId, Incident>,
     /// The last of each cause.
     last: HashMap<Cause, IncidentId>,
-    /// Since when something is wrong that is no incident yet.
-    unsettled: HashMap<Cause, DateTime<Utc>>,
+    /// Since when something is wrong, again and again, that is no incident yet, and when it last was.
+    unsettled: HashMap<Cause, (DateTime<Utc>, DateTime<Utc>)>,
     /// When each that is open was last returned to be saved.
     saved_at: HashMap<IncidentId, DateTime<Utc>>,
 }
@@ -65,13 +68,17 @@ impl Incidents {
     pub fn look(&mut self, world: &mut World, now: DateTime<Utc>) -> Vec<Incident> {
         let picture = world.picture(self, now);
         let mut changed = Vec::new();
+        let mut numbers_of = NUMBERS_OF;
         let open: Vec<_> = self.all_open().map(|incident| (Cause::of(incident), incident.id)).collect();
         for (cause, id) in open {
             let Some(incident) = self.all.get_mut(&id) else { continue };
             let is_changed = match picture.wrong.get(&cause) {
                 Some(condition) => {
                     let is_due = self.saved_at.get(&id).is_none_or(|at| (now - *at).abs() >= NUMBERS_EVERY);
-                    goes_on(incident, condition, is_due)
+                    let news = goes_on(incident, condition);
+                    let is_taken = news == News::Numbers && is_due && numbers_of > 0;
+                    numbers_of -= usize::from(is_taken);
+                    is_taken || news == News::Other
                 }
                 None if picture.unclear.contains(&cause.about) => false,
                 None => clears(incident, world.resolution(&cause.about), self.pace, now),
@@ -81,7 +88,9 @@ impl Incidents {
                 changed.push(incident.clone());
             }
         }
-        self.unsettled.retain(|cause, _| picture.wrong.contains_key(cause) || picture.unclear.contains(&cause.about));
+        // What comes again and again, with short breaks, has not gone.
+        let settle = self.pace.settle;
+        self.unsettled.retain(|_, (_, last)| now - *last < settle);
         for (cause, condition) in picture.wrong {
             if self.open(&cause).is_none() {
                 changed.extend(self.settles(cause, condition, now));
@@ -94,14 +103,15 @@ impl Incidents {
     fn settles(&mut self, cause: Cause, condition: Condition, now: DateTime<Utc>) -> Option<Incident> {
         // A time in the future is one that was read off another clock.
         let since = condition.reason.since.min(now);
-        let first_seen = *self.unsettled.entry(cause.clone()).or_insert(since);
-        if now - first_seen.min(since) < self.pace.settle {
+        let (first_seen, last_seen) = self.unsettled.entry(cause.clone()).or_insert((since, now));
+        *last_seen = now;
+        if now - (*first_seen).min(since) < self.pace.settle {
             return None;
         }
         self.unsettled.remove(&cause);
         let Condition { kind, subject, consumers, records, behind, reason } = condition;
         let incident = Incident {
-            id: next_id(&cause, self.last.get(&cause)),
+            id: next_id(&cause, self.last.get(&cause), reason.since),
             kind,
             subject,
             consumers,
@@ -124,7 +134,8 @@ impl Incidents {
     pub fn forget(&mut self, before: DateTime<Utc>) -> Vec<IncidentId> {
         let is_last = |incident: &Incident| self.last.get(&Cause::of(incident)) == Some(&incident.id);
         let is_old = |incident: &&Incident| {
-            let stays = is_last(incident) && incident.resolution != Some(Resolution::Deleted);
+            let is_of_node = matches!(incident.subject, Subject::Node { .. });
+            let stays = is_last(incident) && !is_of_node && incident.resolution != Some(Resolution::Deleted);
             !stays && incident.resolved_at.is_some_and(|at| at < before)
         };
         let old: Vec<_> = self.all().filter(is_old).map(|incident| incident.id).collect();
@@ -137,19 +148,32 @@ impl Incidents {
     }
 }
 
-/// Made of the one before it, so that two nodes that both believe to be the one make the same.
-fn next_id(cause: &Cause, before: Option<&IncidentId>) -> IncidentId {
+/// Made of the one before it, so that two nodes that both believe to be the one make the same. Of a node none before it is
+/// kept, and since when it is silent says enough.
+fn next_id(cause: &Cause, before: Option<&IncidentId>, since: DateTime<Utc>) -> IncidentId {
     let about = match &cause.about {
         About::Target(id) => format!("target {id}"),
         About::Consumer(id) => format!("consumer {id}"),
         About::Node(name) => format!("node {name}"),
     };
-    let before = before.map_or_else(|| "none".into(), ToString::to_string);
+    let before = match (before, &cause.about) {
+        (_, About::Node(_)) => since.to_rfc3339(),
+        (Some(before), _) => before.to_string(),
+        (None, _) => "none".into(),
+    };
     IncidentId(Uuid::new_v5(&NAMESPACE, format!("{} {about} after {before}", cause.kind.as_str()).as_bytes()))
 }
 
-/// Takes over what is wrong now. Returns whether that is to be saved.
-fn goes_on(incident: &mut Incident, now: &Condition, is_due: bool) -> bool {
+/// What is new of an incident that goes on.
+#[derive(PartialEq)]
+enum News {
+    Nothing,
+    Numbers,
+    Other,
+}
+
+/// Takes over what is wrong now.
+fn goes_on(incident: &mut Incident, now: &Condition) -> News {
     let comes_back = incident.cleared_at.take().is_some();
     let is_other = incident.reason.code != now.reason.code;
     let before = incident.clone();
@@ -159,7 +183,13 @@ fn goes_on(incident: &mut Incident, now: &Condition, is_due: bool) -> bool {
     incident.reason.clone_from(&now.reason);
     // It has been wrong all the time, also if it was wrong in several ways.
     incident.reason.since = since.min(now.reason.since);
-    comes_back || is_other || (is_due && *incident != before)
+    if comes_back || is_other {
+        News::Other
+    } else if *incident == before {
+        News::Nothing
+    } else {
+        News::Numbers
+    }
 }
 
 /// Nothing is wrong now. Returns whether that is news.

@@ -13,8 +13,14 @@ use crate::model::{
 /// From this many on, they are told in one notice.
 const DIGEST_FROM: usize = 4;
 
-/// After this many notices of what went wrong within a while, the next one waits.
+/// After this many notices of what began, or went on, or ended, within a while, the next one of that waits.
 const MANY: usize = 5;
+
+/// How many incidents one notice is about at most: what fits into a document with room to spare.
+const AT_MOST: usize = 5000;
+
+/// What was tried this often keeps nothing else from being delivered.
+const PATIENCE: u32 = 5;
 
 /// How many incidents a notice shows.
 const SHOWN: usize = 25;
@@ -105,13 +111,13 @@ impl Notices {
                 (Some(_), _) => {}
             }
         }
-        if self.is_quiet_for_now(now) {
-            opened.clear();
-        }
         let mut made = Vec::new();
         for (event, incidents) in
             [(NoticeEvent::Opened, opened), (NoticeEvent::Reminded, reminded), (NoticeEvent::Resolved, resolved)]
         {
+            if self.is_quiet_for_now(event, now) {
+                continue;
+            }
             for about in self.in_notices(incidents, now) {
                 made.push(self.make(event, &about, &destinations, now));
             }
@@ -122,10 +128,9 @@ impl Notices {
         made
     }
 
-    /// Whether so much was told lately that it is better to wait, and tell of more at once.
-    fn is_quiet_for_now(&self, now: DateTime<Utc>) -> bool {
-        let is_recent =
-            |notice: &&Notice| notice.event == NoticeEvent::Opened && (now - notice.made_at).abs() < self.pace.quiet();
+    /// Whether so much of this was told lately that it is better to wait, and tell of more at once.
+    fn is_quiet_for_now(&self, event: NoticeEvent, now: DateTime<Utc>) -> bool {
+        let is_recent = |notice: &&Notice| notice.event == event && (now - notice.made_at).abs() < self.pace.quiet();
         self.all.values().filter(is_recent).count() >= MANY
     }
 
@@ -142,7 +147,8 @@ impl Notices {
         incidents.sort_by_key(|(incident, since)| (incident.kind, *since, incident.id));
         let incidents = incidents.into_iter().map(|(incident, _)| incident);
         if incidents.len() >= DIGEST_FROM {
-            vec![incidents.collect()]
+            let incidents: Vec<_> = incidents.collect();
+            incidents.chunks(AT_MOST).map(<[_]>::to_vec).collect()
         } else {
             incidents.map(|incident| vec![incident]).collect()
         }
@@ -188,28 +194,28 @@ impl Notices {
         self.all.insert(notice.id, notice);
     }
 
-    /// What is to be delivered now: to each destination that is not `busy`, what it has to hear first.
-    pub fn due(&self, busy: &HashSet<Destination>, now: DateTime<Utc>) -> Vec<Due> {
-        let mut first: HashMap<&Destination, &Notice> = HashMap::new();
-        for notice in self.all.values() {
+    /// What is to be delivered now: to each destination that is not `busy`, what it has to hear first, out of what is saved.
+    ///
+    /// What was tried in vain for a while is passed by: it may be this one alone that does not arrive.
+    pub fn due(&self, busy: &HashSet<Destination>, unsaved: &HashSet<NoticeId>, now: DateTime<Utc>) -> Vec<Due> {
+        // A time far ahead is one of a clock that was set back.
+        let is_time = |next_at: DateTime<Utc>| next_at <= now || next_at - now > LONGEST_WAIT * 2;
+        let mut first: HashMap<&Destination, (&Notice, bool)> = HashMap::new();
+        for notice in self.all.values().filter(|notice| !unsaved.contains(&notice.id)) {
             for (destination, delivery) in &notice.deliveries {
-                if is_pending(delivery) && !busy.contains(destination) {
-                    let earliest = first.entry(destination).or_insert(notice);
-                    if (notice.made_at, notice.id) < (earliest.made_at, earliest.id) {
-                        *earliest = notice;
-                    }
+                let Delivery::Pending { attempts, next_at, .. } = *delivery else { continue };
+                let is_due = is_time(next_at);
+                if busy.contains(destination) || (!is_due && attempts >= PATIENCE) {
+                    continue;
+                }
+                let earliest = first.entry(destination).or_insert((notice, is_due));
+                if (notice.made_at, notice.id) < (earliest.0.made_at, earliest.0.id) {
+                    *earliest = (notice, is_due);
                 }
             }
         }
-        let is_due = |(destination, notice): &(&Destination, &Notice)| {
-            notice.deliveries.iter().any(|(to, delivery)| {
-                // A time far ahead is one of a clock that was set back.
-                let is_time = |next_at: DateTime<Utc>| next_at <= now || next_at - now > LONGEST_WAIT * 2;
-                to == *destination && matches!(delivery, Delivery::Pending { next_at, .. } if is_time(*next_at))
-            })
-        };
-        let due = first.into_iter().filter(is_due);
-        due.map(|(destination, notice)| Due { notice: notice.clone(), destination: destination.clone() }).collect()
+        let due = first.into_iter().filter(|(_, (_, is_due))| *is_due);
+        due.map(|(destination, (notice, _))| Due { notice: notice.clone(), destination: destination.clone() }).collect()
     }
 
     /// A delivery was tried, and has `failed` for a reason that is permanent or not; the notice is to be saved. Returns how

@@ -43,6 +43,10 @@ pub(super) struct Scene {
     pub(super) refuses: Option<(&'static str, bool)>,
     /// Where whoever alerts dies, the next time that he comes there.
     pub(super) dies_at: Option<Point>,
+    /// A notice that never arrives.
+    pub(super) only: Option<NoticeId>,
+    /// A target that nobody reports on.
+    pub(super) stuck: Option<TargetId>,
     pub(super) attempts: usize,
     pub(super) mails: Vec<Mail>,
 }
@@ -62,6 +66,8 @@ impl Scene {
             saved_notices: HashMap::new(),
             refuses: None,
             dies_at: None,
+            only: None,
+            stuck: None,
             attempts: 0,
             mails: Vec::new(),
         };
@@ -107,8 +113,10 @@ impl Scene {
         let step = STEP.max(seconds / STEPS_AT_MOST);
         for _ in 0..seconds / step {
             self.now += TimeDelta::seconds(step);
-            for status in self.world.target_statuses.values_mut().filter(|s| !silent.contains(s.node.as_str())) {
-                status.checked_at = self.now;
+            for (id, status) in &mut self.world.target_statuses {
+                if !silent.contains(status.node.as_str()) && self.stuck != Some(*id) {
+                    status.checked_at = self.now;
+                }
             }
             for status in self.world.consumer_statuses.values_mut().filter(|s| !silent.contains(s.node.as_str())) {
                 status.checked_at = self.now;
@@ -139,16 +147,17 @@ impl Scene {
     }
 
     pub(super) fn deliver(&mut self) {
-        for Due { notice, destination } in self.notices.due(&HashSet::new(), self.now) {
+        for Due { notice, destination } in self.notices.due(&HashSet::new(), &HashSet::new(), self.now) {
             if !self.survives(Point::Delivering) {
                 return;
             }
             self.attempts += 1;
-            if self.refuses.is_none() {
+            let refuses = self.refuses.or((self.only == Some(notice.id)).then_some(("451 not this one", false)));
+            if refuses.is_none() {
                 let names = notice.shown.iter().map(|incident| name(&incident.subject)).collect();
                 self.mails.push((notice.event, names, notice.incidents.len()));
             }
-            let failed = self.refuses.map(|(error, is_permanent)| (error.to_owned(), is_permanent));
+            let failed = refuses.map(|(error, is_permanent)| (error.to_owned(), is_permanent));
             self.notices.tried(notice.id, &destination, failed, self.now, 1.0);
             self.saved_notices.extend(self.notices.get(notice.id).map(|notice| (notice.id, notice.clone())));
         }

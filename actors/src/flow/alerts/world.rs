@@ -14,6 +14,9 @@ use crate::model::{
     silence_on_target,
 };
 
+/// Who has not caught up by then after an outage is behind.
+const CATCH_UP_WITHIN: TimeDelta = TimeDelta::hours(1);
+
 /// What was reported last, of everything.
 #[derive(Default)]
 pub struct World {
@@ -27,8 +30,12 @@ pub struct World {
     pub target_statuses: HashMap<TargetId, TargetStatus>,
     /// How consumers are.
     pub consumer_statuses: HashMap<ConsumerId, ConsumerStatus>,
+    /// Those that are there and can't be read: of them nobody knows anything.
+    pub unreadable: HashSet<About>,
     /// Where each consumer was last seen, and since when it has been there.
     still: HashMap<ConsumerId, (Idx, DateTime<Utc>)>,
+    /// Until when each was seen to be paused.
+    paused_until: HashMap<ConsumerId, DateTime<Utc>>,
 }
 
 /// Something that is wrong now.
@@ -53,8 +60,10 @@ impl Picture {
     fn add(&mut self, condition: Condition) {
         let cause = Cause { kind: condition.kind, about: (&condition.subject).into() };
         let is_of_node = matches!(cause.about, About::Node(_));
-        let more = if is_of_node { condition.consumers } else { 0 };
-        self.wrong.entry(cause).and_modify(|of_first| of_first.consumers += more).or_insert(condition);
+        let first = self.wrong.entry(cause).or_insert_with(|| Condition { consumers: 0, ..condition.clone() });
+        // A node has several targets.
+        first.consumers = if is_of_node { first.consumers + condition.consumers } else { condition.consumers };
+        first.reason.since = first.reason.since.min(condition.reason.since);
     }
 }
 
@@ -83,11 +92,12 @@ impl World {
         for consumer in self.consumers.values().filter(|consumer| consumer.desired == Desired::Running) {
             *waiting.entry(consumer.target).or_default() += 1;
         }
-        let mut picture = Picture::default();
+        let mut picture = Picture { unclear: self.unreadable.clone(), ..Picture::default() };
+        let reporting: HashSet<&str> = self.reporting_nodes(now).collect();
         let mut troubled = HashSet::new();
         for target in self.targets.values() {
             let consumers = waiting.get(&target.id).copied().unwrap_or_default();
-            if self.look_at_target(target, consumers, &mut picture, now) {
+            if self.look_at_target(target, consumers, &reporting, &mut picture, now) {
                 troubled.insert(target.id);
             }
         }
@@ -101,8 +111,19 @@ impl World {
         picture
     }
 
-    /// Remembers which consumers get on.
+    /// The nodes that report on a target.
+    fn reporting_nodes(&self, now: DateTime<Utc>) -> impl Iterator<Item = &str> {
+        self.targets.values().filter_map(move |target| {
+            let status = self.target_statuses.get(&target.id)?;
+            silence_on_target(target, Some(status), now).is_none().then_some(status.node.as_str())
+        })
+    }
+
+    /// Remembers which consumers get on, and which are not to.
     fn follow(&mut self, now: DateTime<Utc>) {
+        self.paused_until.retain(|id, _| self.consumers.contains_key(id));
+        let paused = self.consumers.values().filter(|consumer| consumer.desired != Desired::Running);
+        self.paused_until.extend(paused.map(|consumer| (consumer.id, now)));
         self.still.retain(|id, _| self.consumer_statuses.contains_key(id));
         for (id, status) in &self.consumer_statuses {
             let (at, since) = self.still.entry(*id).or_insert((status.checkpoint, now));
@@ -113,14 +134,23 @@ impl World {
     }
 
     /// Returns whether nothing is to be said of its consumers because of it.
-    fn look_at_target(&self, target: &Target, consumers: u64, picture: &mut Picture, now: DateTime<Utc>) -> bool {
+    fn look_at_target(
+        &self,
+        target: &Target,
+        consumers: u64,
+        reporting: &HashSet<&str>,
+        picture: &mut Picture,
+        now: DateTime<Utc>,
+    ) -> bool {
         let status = self.target_statuses.get(&target.id);
         let subject = Subject::Target { id: target.id, name: target.name.clone() };
         let condition =
             |kind, subject, reason| Condition { kind, subject, consumers, records: None, behind: None, reason };
         if let Some(reason) = silence_on_target(target, status, now) {
             picture.unclear.insert((&subject).into());
-            let of_node = status.map(|status| Subject::Node { name: status.node.clone() }).unwrap_or(subject);
+            // A node that reports on others is not the one that is silent.
+            let node = status.map(|status| &status.node).filter(|node| !reporting.contains(node.as_str()));
+            let of_node = node.map_or(subject, |node| Subject::Node { name: node.clone() });
             // It may be that nobody could report while nobody listened either.
             if now - self.since > TARGET_SILENT {
                 picture.add(condition(IncidentKind::NodeSilent, of_node, reason));
@@ -180,9 +210,9 @@ impl World {
             is_hindered |= !is_of_records;
             picture.add(condition(kind, is_of_records.then_some(status.quarantined), None, reason));
         }
-        // That it falls behind meanwhile is no other trouble.
+        // That it falls behind meanwhile is no other trouble; and who begins again has not caught up with anything.
         let is_behind = Cause { kind: IncidentKind::ConsumerBehind, about: About::Consumer(id) };
-        let reason = if is_hindered {
+        let reason = if is_hindered || status.state == RunState::Backfilling {
             incidents.open(&is_behind).map(|incident| incident.reason.clone())
         } else {
             self.is_behind(consumer, &status, incidents, now)
@@ -205,20 +235,24 @@ impl World {
         now: DateTime<Utc>,
     ) -> Option<Reason> {
         let cause = |kind| Cause { kind, about: About::Consumer(consumer.id) };
-        let oldest = status.lag.oldest_published_at.filter(|_| status.state != RunState::Backfilling)?;
+        let oldest = status.lag.oldest_published_at?;
         let threshold = TimeDelta::seconds(consumer.lag_threshold_seconds.into());
         let reported = status.reasons.iter().find(|reason| reason.code == "behind");
         match (reported, incidents.open(&cause(IncidentKind::ConsumerBehind))) {
             (Some(reason), Some(_)) => Some(reason.clone()),
-            (None, Some(incident)) => (now - oldest > threshold / 2).then(|| incident.reason.clone()),
+            (None, Some(incident)) => {
+                let reported_at = self.consumer_statuses.get(&consumer.id).map_or(now, |status| status.checked_at);
+                (reported_at - oldest > threshold / 2).then(|| incident.reason.clone())
+            }
             (None, None) => None,
             (Some(reason), None) => {
                 let of_target = Cause { kind: IncidentKind::TargetUnhealthy, about: About::Target(consumer.target) };
                 let hindrances = [of_target, cause(IncidentKind::ConsumerHalted), cause(IncidentKind::ConsumerStalled)];
                 let ended = hindrances.iter().filter_map(|hindrance| incidents.hindered_until(hindrance, now));
-                let works_since = ended.chain([consumer.updated_at]).max()?;
+                let works_since = ended.chain(self.paused_until.get(&consumer.id).copied()).max();
                 let gets_on = self.still.get(&consumer.id).is_some_and(|(_, since)| now - *since < threshold);
-                (oldest >= works_since || !gets_on).then(|| reason.clone())
+                let catches_up = gets_on && works_since.is_some_and(|at| oldest < at && now - at < CATCH_UP_WITHIN);
+                (!catches_up).then(|| reason.clone())
             }
         }
     }
