@@ -8,12 +8,19 @@ use serde_json::{Value, json};
 
 use crate::support::{
     api::{Api, send},
+    database::Database,
     eventually, holds,
+    model::{HUBSPOT, contact, lines, sync},
     node::{Node, refuse_to_start},
-    receiver::{Metric, Receiver},
+    receiver::{Metric, Receiver, Span},
+    setup::Setup,
 };
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+/// The trace that a publication is a part of.
+const PUBLISHED: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+/// The same of one that its caller does not keep.
+const NOT_KEPT: &str = "5b8efff798038103d269b633813fc60c";
 const CALLER: &str = "b7ad6b7169203331";
 
 /// What a node says when it begins to lose telemetry.
@@ -55,6 +62,30 @@ async fn check_request(receiver: &Receiver, node: &Node) {
     assert_eq!((&line["trace_id"], &line["span_id"]), (&json!(span.trace), &json!(span.id)));
 }
 
+/// Publishes a record as a part of a trace, and waits until it is in the table.
+async fn publish(setup: &Setup, trace: &str, flags: &str) {
+    let request = setup.node.api.request(Method::POST, "/v1/records").header("content-type", "application/x-ndjson");
+    let request = request.header("traceparent", format!("00-{trace}-{CALLER}-{flags}"));
+    let published = send(request.body(lines(&[contact(sync(1), trace, json!({}))]))).await.expect(200);
+    setup.reached(HUBSPOT, published["last_updated_idx"].as_i64().expect("a position")).await;
+}
+
+/// Checks that a publication leads from its caller to its request and on, and that the batch with its record leads back to it.
+async fn check_publication(receiver: &Receiver) {
+    let of_caller = |span: &Span| span.trace == PUBLISHED && span.parent == CALLER;
+    let request = receiver.span_where("the request to publish", of_caller).await;
+    assert_eq!((request.name.as_str(), request.kind), ("POST /v1/records", SpanKind::Server));
+    let published = receiver.span_where("publishing", |span| span.parent == request.id).await;
+    assert_eq!((published.name.as_str(), published.kind), ("publish hubspot", SpanKind::Producer));
+    assert_eq!(published.trace, PUBLISHED);
+    let link = (published.trace.clone(), published.id.clone());
+    let applied = receiver.span_where("applying", |span| span.links.contains(&link)).await;
+    assert_eq!((applied.name.as_str(), applied.kind), ("apply hubspot", SpanKind::Consumer));
+    assert!(applied.parent.is_empty() && applied.trace != PUBLISHED, "{applied:?}");
+    let step = receiver.span_where("the database's work", |span| span.parent == applied.id).await;
+    assert_eq!(step.trace, applied.trace);
+}
+
 /// Checks what the node measures of itself: the unit of each metric, and that each is described.
 async fn check_metrics(receiver: &Receiver) {
     for (name, unit) in [
@@ -90,12 +121,21 @@ async fn metrics_a_requests_span_and_its_log_records_go_to_a_collector_by_grpc()
     let mut settings = receiver.settings("grpc");
     settings.extend([("SEQUIN_LOG", "json".into()), ("SEQUIN_CLUSTER", "blue".into()), ("SEQUIN_NODE", "n1".into())]);
     settings.push(("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test".into()));
-    let node = start(&settings).await;
+    let setup = Setup::with(start(&settings).await, Database::create().await).await;
+    let node = &setup.node;
     be_refused(&node.api).await;
     send(node.api.anonymous(Method::GET, "/v0/nothing")).await.expect_problem(401);
+    setup.start_hubspot().await;
+    publish(&setup, PUBLISHED, "01").await;
 
-    check_request(&receiver, &node).await;
+    check_request(&receiver, node).await;
+    check_publication(&receiver).await;
     check_metrics(&receiver).await;
+    let (of_consumer, of_pool) = ([("sequin.consumer", HUBSPOT)], [("db.client.connection.pool.name", "app")]);
+    let is_counted = |metric: &Metric| metric.value(&of_consumer) == Some(1.0);
+    assert_eq!(receiver.metric_where("sequin.consumer.applied", is_counted).await.unit, "{record}");
+    let is_connected = |metric: &Metric| metric.value(&of_pool).is_some_and(|connections| connections >= 1.0);
+    assert_eq!(receiver.metric_where("db.client.connection.count", is_connected).await.unit, "{connection}");
     let has_unmatched =
         |metric: &Metric| metric.points.iter().any(|point| !point.attributes.contains_key("http.route"));
     receiver.metric_where("http.server.request.duration", has_unmatched).await;
@@ -112,16 +152,28 @@ async fn metrics_a_requests_span_and_its_log_records_go_to_a_collector_by_grpc()
 }
 
 #[tokio::test]
-async fn what_was_not_sent_yet_goes_to_a_collector_by_http_when_the_node_ends() {
+async fn what_was_not_sent_yet_goes_to_a_collector_by_http_when_the_node_ends_and_no_trace_that_nobody_keeps() {
     let receiver = Receiver::start().await;
     let mut settings = receiver.unhurried_settings("http/protobuf");
     settings.extend([("SEQUIN_LOG", "json".into()), ("OTEL_BSP_SCHEDULE_DELAY", "3600000".into())]);
-    let mut node = start(&settings).await;
-    be_refused(&node.api).await;
-    assert!(node.sigterm().await.success());
+    settings.push(("OTEL_TRACES_SAMPLER", "parentbased_traceidratio".into()));
+    settings.push(("OTEL_TRACES_SAMPLER_ARG", "0".into()));
+    let mut setup = Setup::with(start(&settings).await, Database::create().await).await;
+    be_refused(&setup.node.api).await;
+    setup.start_hubspot().await;
+    publish(&setup, PUBLISHED, "01").await;
+    publish(&setup, NOT_KEPT, "00").await;
+    assert!(receiver.spans().is_empty(), "{:?}", receiver.spans());
+    assert!(setup.node.sigterm().await.success());
     assert!(receiver.spans().iter().any(|span| span.trace == TRACE), "{:?}", receiver.spans());
-    check_request(&receiver, &node).await;
+    check_request(&receiver, &setup.node).await;
+    check_publication(&receiver).await;
     check_metrics(&receiver).await;
+    let spans = receiver.spans();
+    let of_batches: Vec<_> = spans.iter().filter(|span| span.name.starts_with("apply")).collect();
+    let [applied] = of_batches[..] else { panic!("one batch that is kept, not {of_batches:?}") };
+    let is_kept = |span: &Span| [TRACE, PUBLISHED, &applied.trace].contains(&span.trace.as_str());
+    assert!(spans.iter().all(is_kept), "{spans:?}");
 }
 
 #[tokio::test]
