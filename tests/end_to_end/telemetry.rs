@@ -37,7 +37,18 @@ async fn be_refused(api: &Api) {
     send(request.header("traceparent", format!("00-{TRACE}-{CALLER}-01"))).await.expect_problem(401);
 }
 
-/// Checks what came of that request.
+/// The token of somebody who may do little.
+async fn publisher(api: &Api) -> String {
+    let made = api.post("/v1/tokens", &json!({"name": "ingest", "role": "publish"})).await.expect(201);
+    made["token"].as_str().expect("a token").into()
+}
+
+/// A request that the node has something to say about, however often it comes.
+async fn be_forbidden(api: &Api, token: &str) {
+    send(api.anonymous(Method::GET, "/v1/targets").bearer_auth(token)).await.expect_problem(403);
+}
+
+/// Checks what came of a request that was refused.
 async fn check_request(receiver: &Receiver, node: &Node) {
     let span = receiver.span_where("the request", |span| span.trace == TRACE).await;
     assert_eq!((span.name.as_str(), span.kind), ("GET /v1/targets/{target}", SpanKind::Server));
@@ -181,13 +192,14 @@ async fn a_collector_that_refuses_is_told_of_once_and_once_more_when_it_takes_ag
     let receiver = Receiver::start().await;
     receiver.refuse(true);
     let mut node = start(&receiver.settings("http/protobuf")).await;
+    let token = publisher(&node.api).await;
     let count = |node: &Node, line: &str, signal: &str| {
         let log = node.log();
         log.lines().filter(|found| found.contains(line) && found.contains(&format!("\"{signal}\""))).count()
     };
     let signals = ["metrics", "traces", "logs"];
     eventually("several attempts", async || {
-        be_refused(&node.api).await;
+        be_forbidden(&node.api, &token).await;
         let told = signals.map(|signal| count(&node, LOST, signal));
         holds(receiver.refused() >= 12 && told.iter().all(|times| *times > 0), || format!("{told:?}"))
     })
@@ -196,7 +208,7 @@ async fn a_collector_that_refuses_is_told_of_once_and_once_more_when_it_takes_ag
     assert!(!node.log().contains("ExportError"), "the SDK tells of each attempt");
     receiver.refuse(false);
     eventually("it to be told", async || {
-        be_refused(&node.api).await;
+        be_forbidden(&node.api, &token).await;
         let told = signals.map(|signal| count(&node, "telemetry arrives again", signal));
         holds(told == [1; 3], || format!("{told:?}"))
     })
@@ -216,8 +228,9 @@ async fn a_collector_that_says_nothing_keeps_a_node_neither_from_working_nor_fro
             ("OTEL_METRIC_EXPORT_INTERVAL", "50".into()),
         ])
         .await;
+        let token = publisher(&node.api).await;
         eventually("the node to notice", async || {
-            be_refused(&node.api).await;
+            be_forbidden(&node.api, &token).await;
             holds(node.log().contains(LOST), || node.log())
         })
         .await;
@@ -234,8 +247,9 @@ async fn a_collector_is_reached_by_tls_if_its_certificate_is_trusted_and_not_oth
     settings.push(("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20s3cret".into()));
     settings.push(("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip".into()));
     let node = start(&settings).await;
+    let token = publisher(&node.api).await;
     eventually("the node to notice", async || {
-        be_refused(&node.api).await;
+        be_forbidden(&node.api, &token).await;
         let log = node.log();
         let lost = |signal: &str| log.lines().any(|line| line.contains(LOST) && line.contains(signal));
         holds(["metrics", "traces", "logs"].into_iter().all(lost), || log.clone())
