@@ -220,7 +220,7 @@ async fn a_collector_that_refuses_is_told_of_once_and_once_more_when_it_takes_ag
 async fn a_collector_that_says_nothing_keeps_a_node_neither_from_working_nor_from_ending() {
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let endpoint = format!("http://{}", silent.local_addr().expect("its address"));
-    for protocol in ["grpc", "http/protobuf"] {
+    let lives = async |protocol: &str| {
         let mut node = start(&[
             ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.clone()),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol.into()),
@@ -236,7 +236,8 @@ async fn a_collector_that_says_nothing_keeps_a_node_neither_from_working_nor_fro
         .await;
         node.api.get("/v1/targets").await.expect(200);
         assert!(node.sigterm().await.success(), "{protocol}");
-    }
+    };
+    tokio::join!(lives("grpc"), lives("http/protobuf"));
 }
 
 #[tokio::test]

@@ -47,7 +47,7 @@ pub(in crate::api) struct IncidentView {
     #[schema(required)]
     resolved_at: Option<DateTime<Utc>>,
     /// How it came to an end.
-    #[schema(schema_with = resolution_words)]
+    #[schema(schema_with = resolution_words, required)]
     resolution: Option<Resolution>,
     /// What was said of it, as far as that is kept.
     notices: Vec<NoticeView>,
