@@ -173,7 +173,8 @@ const TOO_LONG: &str = match str::from_utf8(&[b'\n'; 451]) {
 fn is_actor(file: &File) -> bool {
     let inner = file.path.strip_prefix("actors/src/");
     inner.is_some_and(|name| {
-        !name.contains('/') || ["alerting/", "consumer/", "supervisor/", "target/"].iter().any(|folder| name.starts_with(folder))
+        !name.contains('/')
+            || ["alerting/", "consumer/", "supervisor/", "target/"].iter().any(|folder| name.starts_with(folder))
     })
 }
 

@@ -426,7 +426,7 @@ def consumer():
     def gauge(name):
         return of_consumers(f"{name}{{{CONSUMER}}}")
 
-    done, total = gauge("sequin_consumer_backfill_done"), gauge("sequin_consumer_backfill_total")
+    done, size = gauge("sequin_consumer_backfill_done"), gauge("sequin_consumer_backfill_size")
     # At a pace of nothing there is no end in sight, and so nothing to show.
     pace = f"max by (sequin_consumer, sequin_target) (deriv(sequin_consumer_backfill_done{{{CONSUMER}}}[5m]))"
     state = of_consumers(f"sequin_consumer_state{{{CONSUMER}}}", ", sequin_state")
@@ -438,7 +438,7 @@ def consumer():
                    named="{{sequin_state}}"),
             number("Oldest record that waits", "The age of the oldest record that is not in the table.", f"max({gauge('sequin_consumer_lag_age_seconds')})", SECONDS),
             number("Records that wait", "How many are not in the table yet.", f"sum({gauge('sequin_consumer_lag')})"),
-            number("Backfill", "How much of what the stream held at the start is in the table.", f"sum({done}) / (sum({total}) > 0)", SHARE),
+            number("Backfill", "How much of what the stream held at the start is in the table.", f"sum({done}) / (sum({size}) > 0)", SHARE),
             number("In quarantine", "Records that the database refused.", f"sum({gauge('sequin_consumer_quarantined')})", bad_from=1),
             number("Not saved for", "For how long the checkpoint has not been saved. What lies beyond it is read again after a crash.",
                    f"max({gauge('sequin_consumer_checkpoint_age_seconds')})", SECONDS, bad_from=60),
@@ -458,8 +458,8 @@ def consumer():
                   [(rate(f'messaging_client_consumed_messages_total{{{NODES},messaging_consumer_group_name=~"$consumer"}}'), "read")], PER_SECOND, width=12),
         ]),
         ("Backfill", [
-            lines("Backfill", "Records of the stream at the start, and how many of them are in the table.", [(done, "done"), (total, "total")], COUNT, width=12),
-            lines("Time that is left", "At the pace of the last five minutes.", [(f"({total} - {done}) / ({pace} > 0)", "left")], SECONDS, width=12),
+            lines("Backfill", "Records of the stream at the start, and how many of them are in the table.", [(done, "done"), (size, "size")], COUNT, width=12),
+            lines("Time that is left", "At the pace of the last five minutes.", [(f"({size} - {done}) / ({pace} > 0)", "left")], SECONDS, width=12),
         ]),
         ("What is wrong", [
             lines("In quarantine", "Records that were refused: sequin quarantine list.", [(gauge("sequin_consumer_quarantined"), "{{sequin_consumer}}")], COUNT),

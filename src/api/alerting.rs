@@ -80,10 +80,9 @@ fn format_words() -> Object {
     words(meaning, &WebhookFormat::ALL.map(WebhookFormat::as_str))
 }
 
-/// The address, if it is one that can be called.
-fn parse_url(url: &Secret) -> Option<Url> {
-    let is_web = |url: &Url| matches!(url.scheme(), "http" | "https") && url.has_host();
-    Url::parse(url.reveal()).ok().filter(is_web)
+/// What of the URL of a webhook is no secret.
+fn host(url: &Secret) -> Option<String> {
+    Url::parse(url.reveal()).ok()?.host_str().map(ToOwned::to_owned)
 }
 
 /// What is set, or nothing, which is no revision.
@@ -120,8 +119,7 @@ impl AlertingView {
 impl WebhookView {
     fn of(webhook: Webhook) -> Self {
         let Webhook { name, url, format, secret } = webhook;
-        let host = parse_url(&url).and_then(|url| url.host_str().map(ToOwned::to_owned));
-        Self { name, url: (), url_set: true, host, format, secret: (), secret_set: secret.is_some() }
+        Self { name, url: (), url_set: true, host: host(&url), format, secret: (), secret_set: secret.is_some() }
     }
 }
 

@@ -8,12 +8,19 @@ use serde_json::{Value, json};
 
 use crate::support::{
     api::{Api, send},
+    database::Database,
     eventually, holds,
+    model::{HUBSPOT, contact, lines, sync},
     node::{Node, refuse_to_start},
-    receiver::{Metric, Receiver},
+    receiver::{Metric, Receiver, Span},
+    setup::Setup,
 };
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+/// The trace that a publication is a part of.
+const PUBLISHED: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+/// The same of one that its caller does not keep.
+const NOT_KEPT: &str = "5b8efff798038103d269b633813fc60c";
 const CALLER: &str = "b7ad6b7169203331";
 
 /// What a node says when it begins to lose telemetry.
@@ -30,7 +37,18 @@ async fn be_refused(api: &Api) {
     send(request.header("traceparent", format!("00-{TRACE}-{CALLER}-01"))).await.expect_problem(401);
 }
 
-/// Checks what came of that request.
+/// The token of somebody who may do little.
+async fn publisher(api: &Api) -> String {
+    let made = api.post("/v1/tokens", &json!({"name": "ingest", "role": "publish"})).await.expect(201);
+    made["token"].as_str().expect("a token").into()
+}
+
+/// A request that the node has something to say about, however often it comes.
+async fn be_forbidden(api: &Api, token: &str) {
+    send(api.anonymous(Method::GET, "/v1/targets").bearer_auth(token)).await.expect_problem(403);
+}
+
+/// Checks what came of a request that was refused.
 async fn check_request(receiver: &Receiver, node: &Node) {
     let span = receiver.span_where("the request", |span| span.trace == TRACE).await;
     assert_eq!((span.name.as_str(), span.kind), ("GET /v1/targets/{target}", SpanKind::Server));
@@ -53,6 +71,30 @@ async fn check_request(receiver: &Receiver, node: &Node) {
     let line = lines.lines().find(|line| line.contains("the token is not valid")).expect("a line");
     let line: Value = serde_json::from_str(line).expect("JSON");
     assert_eq!((&line["trace_id"], &line["span_id"]), (&json!(span.trace), &json!(span.id)));
+}
+
+/// Publishes a record as a part of a trace, and waits until it is in the table.
+async fn publish(setup: &Setup, trace: &str, flags: &str) {
+    let request = setup.node.api.request(Method::POST, "/v1/records").header("content-type", "application/x-ndjson");
+    let request = request.header("traceparent", format!("00-{trace}-{CALLER}-{flags}"));
+    let published = send(request.body(lines(&[contact(sync(1), trace, json!({}))]))).await.expect(200);
+    setup.reached(HUBSPOT, published["last_updated_idx"].as_i64().expect("a position")).await;
+}
+
+/// Checks that a publication leads from its caller to its request and on, and that the batch with its record leads back to it.
+async fn check_publication(receiver: &Receiver) {
+    let of_caller = |span: &Span| span.trace == PUBLISHED && span.parent == CALLER;
+    let request = receiver.span_where("the request to publish", of_caller).await;
+    assert_eq!((request.name.as_str(), request.kind), ("POST /v1/records", SpanKind::Server));
+    let published = receiver.span_where("publishing", |span| span.parent == request.id).await;
+    assert_eq!((published.name.as_str(), published.kind), ("publish hubspot", SpanKind::Producer));
+    assert_eq!(published.trace, PUBLISHED);
+    let link = (published.trace.clone(), published.id.clone());
+    let applied = receiver.span_where("applying", |span| span.links.contains(&link)).await;
+    assert_eq!((applied.name.as_str(), applied.kind), ("apply hubspot", SpanKind::Consumer));
+    assert!(applied.parent.is_empty() && applied.trace != PUBLISHED, "{applied:?}");
+    let step = receiver.span_where("the database's work", |span| span.parent == applied.id).await;
+    assert_eq!(step.trace, applied.trace);
 }
 
 /// Checks what the node measures of itself: the unit of each metric, and that each is described.
@@ -90,12 +132,21 @@ async fn metrics_a_requests_span_and_its_log_records_go_to_a_collector_by_grpc()
     let mut settings = receiver.settings("grpc");
     settings.extend([("SEQUIN_LOG", "json".into()), ("SEQUIN_CLUSTER", "blue".into()), ("SEQUIN_NODE", "n1".into())]);
     settings.push(("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test".into()));
-    let node = start(&settings).await;
+    let setup = Setup::with(start(&settings).await, Database::create().await).await;
+    let node = &setup.node;
     be_refused(&node.api).await;
     send(node.api.anonymous(Method::GET, "/v0/nothing")).await.expect_problem(401);
+    setup.start_hubspot().await;
+    publish(&setup, PUBLISHED, "01").await;
 
-    check_request(&receiver, &node).await;
+    check_request(&receiver, node).await;
+    check_publication(&receiver).await;
     check_metrics(&receiver).await;
+    let (of_consumer, of_pool) = ([("sequin.consumer", HUBSPOT)], [("db.client.connection.pool.name", "app")]);
+    let is_counted = |metric: &Metric| metric.value(&of_consumer) == Some(1.0);
+    assert_eq!(receiver.metric_where("sequin.consumer.applied", is_counted).await.unit, "{record}");
+    let is_connected = |metric: &Metric| metric.value(&of_pool).is_some_and(|connections| connections >= 1.0);
+    assert_eq!(receiver.metric_where("db.client.connection.count", is_connected).await.unit, "{connection}");
     let has_unmatched =
         |metric: &Metric| metric.points.iter().any(|point| !point.attributes.contains_key("http.route"));
     receiver.metric_where("http.server.request.duration", has_unmatched).await;
@@ -112,16 +163,28 @@ async fn metrics_a_requests_span_and_its_log_records_go_to_a_collector_by_grpc()
 }
 
 #[tokio::test]
-async fn what_was_not_sent_yet_goes_to_a_collector_by_http_when_the_node_ends() {
+async fn what_was_not_sent_yet_goes_to_a_collector_by_http_when_the_node_ends_and_no_trace_that_nobody_keeps() {
     let receiver = Receiver::start().await;
     let mut settings = receiver.unhurried_settings("http/protobuf");
     settings.extend([("SEQUIN_LOG", "json".into()), ("OTEL_BSP_SCHEDULE_DELAY", "3600000".into())]);
-    let mut node = start(&settings).await;
-    be_refused(&node.api).await;
-    assert!(node.sigterm().await.success());
+    settings.push(("OTEL_TRACES_SAMPLER", "parentbased_traceidratio".into()));
+    settings.push(("OTEL_TRACES_SAMPLER_ARG", "0".into()));
+    let mut setup = Setup::with(start(&settings).await, Database::create().await).await;
+    be_refused(&setup.node.api).await;
+    setup.start_hubspot().await;
+    publish(&setup, PUBLISHED, "01").await;
+    publish(&setup, NOT_KEPT, "00").await;
+    assert!(receiver.spans().is_empty(), "{:?}", receiver.spans());
+    assert!(setup.node.sigterm().await.success());
     assert!(receiver.spans().iter().any(|span| span.trace == TRACE), "{:?}", receiver.spans());
-    check_request(&receiver, &node).await;
+    check_request(&receiver, &setup.node).await;
+    check_publication(&receiver).await;
     check_metrics(&receiver).await;
+    let spans = receiver.spans();
+    let of_batches: Vec<_> = spans.iter().filter(|span| span.name.starts_with("apply")).collect();
+    let [applied] = of_batches[..] else { panic!("one batch that is kept, not {of_batches:?}") };
+    let is_kept = |span: &Span| [TRACE, PUBLISHED, &applied.trace].contains(&span.trace.as_str());
+    assert!(spans.iter().all(is_kept), "{spans:?}");
 }
 
 #[tokio::test]
@@ -129,13 +192,14 @@ async fn a_collector_that_refuses_is_told_of_once_and_once_more_when_it_takes_ag
     let receiver = Receiver::start().await;
     receiver.refuse(true);
     let mut node = start(&receiver.settings("http/protobuf")).await;
+    let token = publisher(&node.api).await;
     let count = |node: &Node, line: &str, signal: &str| {
         let log = node.log();
         log.lines().filter(|found| found.contains(line) && found.contains(&format!("\"{signal}\""))).count()
     };
     let signals = ["metrics", "traces", "logs"];
     eventually("several attempts", async || {
-        be_refused(&node.api).await;
+        be_forbidden(&node.api, &token).await;
         let told = signals.map(|signal| count(&node, LOST, signal));
         holds(receiver.refused() >= 12 && told.iter().all(|times| *times > 0), || format!("{told:?}"))
     })
@@ -144,7 +208,7 @@ async fn a_collector_that_refuses_is_told_of_once_and_once_more_when_it_takes_ag
     assert!(!node.log().contains("ExportError"), "the SDK tells of each attempt");
     receiver.refuse(false);
     eventually("it to be told", async || {
-        be_refused(&node.api).await;
+        be_forbidden(&node.api, &token).await;
         let told = signals.map(|signal| count(&node, "telemetry arrives again", signal));
         holds(told == [1; 3], || format!("{told:?}"))
     })
@@ -156,7 +220,7 @@ async fn a_collector_that_refuses_is_told_of_once_and_once_more_when_it_takes_ag
 async fn a_collector_that_says_nothing_keeps_a_node_neither_from_working_nor_from_ending() {
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     let endpoint = format!("http://{}", silent.local_addr().expect("its address"));
-    for protocol in ["grpc", "http/protobuf"] {
+    let lives = async |protocol: &str| {
         let mut node = start(&[
             ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.clone()),
             ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol.into()),
@@ -164,14 +228,16 @@ async fn a_collector_that_says_nothing_keeps_a_node_neither_from_working_nor_fro
             ("OTEL_METRIC_EXPORT_INTERVAL", "50".into()),
         ])
         .await;
+        let token = publisher(&node.api).await;
         eventually("the node to notice", async || {
-            be_refused(&node.api).await;
+            be_forbidden(&node.api, &token).await;
             holds(node.log().contains(LOST), || node.log())
         })
         .await;
         node.api.get("/v1/targets").await.expect(200);
         assert!(node.sigterm().await.success(), "{protocol}");
-    }
+    };
+    tokio::join!(lives("grpc"), lives("http/protobuf"));
 }
 
 #[tokio::test]
@@ -182,8 +248,9 @@ async fn a_collector_is_reached_by_tls_if_its_certificate_is_trusted_and_not_oth
     settings.push(("OTEL_EXPORTER_OTLP_HEADERS", "authorization=Bearer%20s3cret".into()));
     settings.push(("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip".into()));
     let node = start(&settings).await;
+    let token = publisher(&node.api).await;
     eventually("the node to notice", async || {
-        be_refused(&node.api).await;
+        be_forbidden(&node.api, &token).await;
         let log = node.log();
         let lost = |signal: &str| log.lines().any(|line| line.contains(LOST) && line.contains(signal));
         holds(["metrics", "traces", "logs"].into_iter().all(lost), || log.clone())

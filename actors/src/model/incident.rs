@@ -123,3 +123,17 @@ pub struct Incident {
     /// How it came to an end, once it has.
     pub resolution: Option<Resolution>,
 }
+
+impl Incident {
+    /// Whether it is over, as programs see it.
+    pub fn status(&self) -> &'static str {
+        if self.resolved_at.is_some() { "resolved" } else { "open" }
+    }
+
+    /// The age of the oldest record that waits, in seconds. Once nothing is wrong, nothing gets older.
+    pub fn seconds_behind(&self, now: DateTime<Utc>) -> f64 {
+        let until = self.cleared_at.or(self.resolved_at).unwrap_or(now);
+        let oldest = self.behind.and_then(|behind| behind.oldest_published_at);
+        oldest.map_or(0.0, |oldest| (until - oldest).to_std().unwrap_or_default().as_secs_f64())
+    }
+}

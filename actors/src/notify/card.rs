@@ -6,7 +6,7 @@ use super::{
     figures::{counted, lines, moment, span},
     wording::{headline_as, is_of_backfill, lasted, listed},
 };
-use crate::model::{Behind, Incident, NoticeEvent, Subject};
+use crate::model::{Behind, Incident, IncidentId, NoticeEvent, Subject};
 
 /// How much of a text that others wrote is shown, in characters.
 const LONGEST: usize = 2000;
@@ -53,19 +53,14 @@ impl Card {
             facts: facts(is_over, incident, now),
             cause: reason.cause.as_deref().and_then(text).filter(|_| !is_over),
             fix: fix.filter(|_| !is_over),
-            url: console.map(|console| url(console, &incident.subject)),
+            url: console.map(|console| incident_url(console, incident.id)),
         }
     }
 }
 
-/// Where the console shows what an incident is about.
-pub(super) fn url(console: &str, subject: &Subject) -> String {
-    let console = console.trim_end_matches('/');
-    match subject {
-        Subject::Target { id, .. } => format!("{console}/targets/{id}"),
-        Subject::Consumer { id, .. } => format!("{console}/consumers/{id}"),
-        Subject::Node { .. } => format!("{console}/nodes"),
-    }
+/// Where the console shows an incident.
+pub fn incident_url(console: &str, id: IncidentId) -> String {
+    format!("{}/incidents/{id}", console.trim_end_matches('/'))
 }
 
 /// What others write as prose does not end like a statement.

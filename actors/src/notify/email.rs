@@ -22,18 +22,32 @@ use crate::model::{FieldError, Notice, NoticeEvent};
 const LONGEST_ADDRESS: usize = 254;
 
 /// Checks an address that mail is to be sent to.
-pub fn check_recipient(address: &str) -> Result<(), FieldError> {
-    parse_recipient(address)
-        .map(drop)
-        .ok_or_else(|| FieldError::new("recipients", "takes addresses such as ops@example.com, without a name"))
+pub fn check_recipient(field: &str, address: &str) -> Result<(), FieldError> {
+    match parse_recipient(address) {
+        Some(_) => Ok(()),
+        None => Err(FieldError::new(field, "takes an address such as ops@example.com, without a name")),
+    }
 }
 
 pub(super) fn parse_recipient(address: &str) -> Option<Address> {
-    // A quoted local part may hold anything, and nobody has one.
-    let is_plain = address.is_ascii()
-        && address.len() <= LONGEST_ADDRESS
-        && !address.contains(|c: char| c.is_control() || c.is_whitespace() || matches!(c, '"' | '<' | '>' | ','));
-    address.parse().ok().filter(|_| is_plain)
+    address.parse().ok().filter(|_| is_plain(address))
+}
+
+/// Whether it is an address as mail servers write them (RFC 5321), without what hardly any has: quotes, comments, and
+/// what is not ASCII. So nothing in it can be taken for anything else in a header or a command.
+fn is_plain(address: &str) -> bool {
+    let is_atom = |text: &str| {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-/=?^_`{|}~".contains(&b);
+        !text.is_empty() && text.bytes().all(allowed)
+    };
+    let is_label = |text: &str| {
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+        (1..=63).contains(&text.len()) && text.bytes().all(allowed) && !text.starts_with('-') && !text.ends_with('-')
+    };
+    address.len() <= LONGEST_ADDRESS
+        && address.split_once('@').is_some_and(|(user, domain)| {
+            user.len() <= 64 && user.split('.').all(is_atom) && domain.split('.').all(is_label)
+        })
 }
 
 /// How much mail programs show of a message in their list, in characters.

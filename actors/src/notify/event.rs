@@ -7,10 +7,10 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::{
-    card::{Card, Fix, url},
+    card::{Card, Fix, incident_url},
     wording::{headline_as, listed, tag, title, total},
 };
-use crate::model::{Incident, Notice, NoticeEvent, Subject};
+use crate::model::{Incident, IncidentKind, Notice, NoticeEvent, Resolution, Severity, Subject};
 
 #[derive(Serialize)]
 struct CloudEvent<'a> {
@@ -32,23 +32,26 @@ struct Data<'a> {
     /// How many incidents there are, of which the first follow.
     total: u64,
     incidents: Vec<IncidentView<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<String>,
 }
 
+/// As `GET /v1/incidents/ID` shows it, but for whom else it was told to.
 #[derive(Serialize)]
 struct IncidentView<'a> {
     id: String,
-    kind: &'static str,
+    kind: IncidentKind,
+    status: &'static str,
     title: String,
     subject: SubjectView<'a>,
+    target: Option<&'a str>,
     consumers: u64,
     records: Option<u64>,
     behind: Option<BehindView>,
     reason: ReasonView<'a>,
     opened_at: DateTime<Utc>,
+    cleared_at: Option<DateTime<Utc>>,
     resolved_at: Option<DateTime<Utc>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    resolution: Option<Resolution>,
     url: Option<String>,
 }
 
@@ -57,20 +60,19 @@ struct SubjectView<'a> {
     r#type: &'static str,
     id: Option<Uuid>,
     name: &'a str,
-    target: Option<&'a str>,
 }
 
 #[derive(Serialize)]
 struct BehindView {
     records: u64,
-    oldest_published_at: Option<DateTime<Utc>>,
+    seconds: f64,
     eta_seconds: Option<u64>,
 }
 
 #[derive(Serialize)]
 struct ReasonView<'a> {
     code: &'a str,
-    severity: &'static str,
+    severity: Severity,
     summary: &'a str,
     since: DateTime<Utc>,
     cause: Option<&'a str>,
@@ -96,7 +98,7 @@ pub(super) fn cloud_event(notice: &Notice, cluster: &str, console: Option<&str>)
             total: notice.incidents.len() as u64,
             incidents: notice.shown.iter().map(|incident| view(notice, incident, console)).collect(),
             url: match only {
-                Some(incident) => console.map(|console| url(console, &incident.subject)),
+                Some(incident) => console.map(|console| incident_url(console, incident.id)),
                 None => console.map(Into::into),
             },
         },
@@ -107,25 +109,27 @@ pub(super) fn cloud_event(notice: &Notice, cluster: &str, console: Option<&str>)
 fn view<'a>(notice: &Notice, incident: &'a Incident, console: Option<&str>) -> IncidentView<'a> {
     let reason = &incident.reason;
     let (r#type, id, name, target) = match &incident.subject {
-        Subject::Target { id, name } => ("target", Some(id.0), name, None),
+        Subject::Target { id, name } => ("target", Some(id.0), name, Some(name.as_str())),
         Subject::Consumer { id, name, target } => ("consumer", Some(id.0), name, Some(target.as_str())),
         Subject::Node { name } => ("node", None, name, None),
     };
     IncidentView {
         id: incident.id.to_string(),
-        kind: incident.kind.as_str(),
+        kind: incident.kind,
+        status: incident.status(),
         title: headline_as(notice.event, incident, notice.made_at),
-        subject: SubjectView { r#type, id, name, target },
+        subject: SubjectView { r#type, id, name },
+        target,
         consumers: incident.consumers,
         records: incident.records,
         behind: incident.behind.map(|behind| BehindView {
             records: behind.records,
-            oldest_published_at: behind.oldest_published_at,
+            seconds: incident.seconds_behind(notice.made_at),
             eta_seconds: behind.eta_seconds,
         }),
         reason: ReasonView {
             code: &reason.code,
-            severity: reason.severity.as_str(),
+            severity: reason.severity,
             summary: &reason.summary,
             since: reason.since,
             cause: reason.cause.as_deref(),
@@ -133,8 +137,10 @@ fn view<'a>(notice: &Notice, incident: &'a Incident, console: Option<&str>) -> I
             fix: &reason.fix,
         },
         opened_at: incident.opened_at,
+        cleared_at: incident.cleared_at,
         resolved_at: incident.resolved_at,
-        url: console.map(|console| url(console, &incident.subject)),
+        resolution: incident.resolution,
+        url: console.map(|console| incident_url(console, incident.id)),
     }
 }
 

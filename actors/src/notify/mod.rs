@@ -21,6 +21,7 @@ use tokio::time::timeout;
 use crate::model::{AlertingSettings, Destination, Notice, NoticeEvent, NoticeId, Secret};
 #[cfg(test)]
 use crate::smtp as mail_server;
+pub use card::incident_url;
 pub use email::check_recipient;
 use email::{Letterhead, parse_recipient};
 use smtp::Smtp;

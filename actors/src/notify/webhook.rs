@@ -25,24 +25,22 @@ const PREFIX: &str = "whsec_";
 /// How much is told of what went wrong, in characters.
 const SAID: usize = 300;
 
-/// Checks a URL that notices are to be sent to.
-pub fn check_webhook_url(url: &str) -> Result<(), FieldError> {
-    let wrong = |what| Err(FieldError::new("url", what));
+/// Checks a URL that notices are to be sent to. What is wrong is told without it.
+pub fn check_webhook_url(field: &str, url: &str) -> Result<(), FieldError> {
+    let wrong = |what| Err(FieldError::new(field, what));
     match Url::parse(url) {
-        _ if url.len() > LONGEST_URL => wrong("takes 2,048 bytes at most"),
-        Ok(url) if !matches!(url.scheme(), "http" | "https") || !url.has_host() => wrong("takes https:// or http://"),
-        Ok(url) if url.fragment().is_some() => wrong("has no fragment (#…), which is not sent"),
-        Ok(_) => Ok(()),
-        Err(_) => wrong("takes a URL such as https://example.com/hook"),
+        _ if url.len() > LONGEST_URL => wrong("takes a URL of at most 2,048 bytes"),
+        Ok(url) if url.fragment().is_some() => wrong("takes a URL without a fragment (#…), which is not sent"),
+        Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(()),
+        _ => wrong("takes a URL such as https://example.com/hooks/ops"),
     }
 }
 
-/// Checks a key that notices are to be signed with: any text, or `whsec_` and base64.
-pub fn check_webhook_secret(secret: &str) -> Result<(), FieldError> {
+/// Checks a key that notices are to be signed with: any text, or `whsec_` and base64. What is wrong is told without it.
+pub fn check_webhook_secret(field: &str, secret: &str) -> Result<(), FieldError> {
     match key(secret) {
         Some(key) if !key.is_empty() => Ok(()),
-        Some(_) => Err(FieldError::new("secret", "takes a key, or none by null")),
-        None => Err(FieldError::new("secret", "takes base64 behind whsec_")),
+        _ => Err(FieldError::new(field, "takes a text as the key, or whsec_ and the key in base64")),
     }
 }
 

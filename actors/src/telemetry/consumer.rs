@@ -312,7 +312,7 @@ fn gauges(instruments: &Instruments<'_, ConsumerMetrics>) {
             }
         },
     );
-    instruments.gauge("sequin.consumer.backfill.total", "{record}", "Records of the backfill.", |consumer, tell| {
+    instruments.gauge("sequin.consumer.backfill.size", "{record}", "Records of the backfill.", |consumer, tell| {
         let backfill = consumer.seen().backfill;
         if let Some((_, total)) = backfill {
             tell(total, &consumer.labels().consumer);

@@ -1,14 +1,15 @@
 //! Telling everybody something, to see whether it arrives.
 
-use std::time::Duration;
-
 use axum::{
     Json,
     http::{HeaderMap, header},
 };
 use chrono::Utc;
 use futures_util::future::join_all;
-use sequin_actors::model::{AlertingSettings, Destination, Notice, NoticeEvent, NoticeId};
+use sequin_actors::{
+    model::{AlertingSettings, Destination, Notice},
+    notify::Notifier,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::{ToSchema, openapi::Object};
 
@@ -19,9 +20,6 @@ use crate::api::{
     openapi::{Conflict, words},
     problem::Problem,
 };
-
-/// How long a delivery may take: shorter than a request.
-const LIMIT: Duration = Duration::from_secs(30);
 
 /// Whom to tell: everybody, unless one is named. No body at all is as good as an empty object.
 #[derive(Default, Deserialize, ToSchema)]
@@ -82,29 +80,16 @@ pub(in crate::api) async fn test(
     let request: TestRequest = if has_body { parse_object(&bytes)? } else { TestRequest::default() };
     let settings = current(&api).await?.value;
     let destinations = request.destinations(&settings)?;
-    let (id, event, made_at) = (NoticeId::generate(), NoticeEvent::Test, Utc::now());
-    let notice = Notice {
-        id,
-        event,
-        incidents: Vec::new(),
-        shown: Vec::new(),
-        counts: Vec::new(),
-        made_at,
-        deliveries: Vec::new(),
-    };
+    let notice = Notifier::test_notice(Utc::now());
     let tries = destinations.iter().map(|destination| deliver(&api, &notice, destination, &settings));
     let deliveries = join_all(tries).await;
     Ok(Json(TestedView { ok: deliveries.iter().all(|tried| tried.ok), deliveries }))
 }
 
 async fn deliver(api: &Api, notice: &Notice, destination: &Destination, settings: &AlertingSettings) -> TriedView {
-    let delivery = api.telling.notifier.deliver(notice, destination, settings);
-    let error = match tokio::time::timeout(LIMIT, delivery).await {
-        Ok(Ok(())) => None,
-        Ok(Err(error)) => Some(error.to_string()),
-        Err(_) => Some(format!("there was no answer within {} s", LIMIT.as_secs())),
-    };
+    let delivered = api.telling.notifier.deliver(notice, destination, settings).await;
     let (channel, name) = channel(destination);
+    let error = delivered.err().map(|error| error.to_string());
     TriedView { channel, destination: name.into(), ok: error.is_none(), error }
 }
 

@@ -4,12 +4,13 @@ use axum::{http::HeaderMap, response::Response};
 use chrono::Utc;
 use sequin_actors::{
     model::{AlertingSettings, FieldError, Secret, Webhook, WebhookFormat},
+    notify::{check_recipient, check_webhook_secret, check_webhook_url},
     store::{OnlyOne, Revision, Versioned},
 };
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::{AlertingView, answer, current, format_words, parse_url};
+use super::{AlertingView, answer, current, format_words, host};
 use crate::api::{
     State, body,
     openapi::{Conflict, IfMatch},
@@ -17,9 +18,6 @@ use crate::api::{
     resources::check_if_match,
     secret::SecretText,
 };
-
-/// The longest URL, in bytes.
-const LONGEST_URL: usize = 2048;
 
 /// Whom to tell.
 #[derive(Deserialize, ToSchema)]
@@ -58,7 +56,7 @@ struct WebhookRequest {
     #[serde(default)]
     #[schema(schema_with = format_words)]
     format: WebhookFormat,
-    /// The key that what is sent is signed with. Null, or left out: the one that the webhook of this name has, if any; an
+    /// The key that what is sent is signed with: any text, or `whsec_` and base64. Null, or left out: the one that the webhook of this name has, if any; an
     /// empty text for none.
     #[schema(value_type = Option<String>, format = Password, write_only)]
     secret: Option<SecretText>,
@@ -94,7 +92,9 @@ pub(in crate::api) async fn put(
 
 impl AlertingRequest {
     fn into_settings(self, before: &AlertingSettings) -> Result<AlertingSettings, Problem> {
-        let mut errors = Vec::new();
+        let recipients = self.recipients.iter().enumerate();
+        let wrong = recipients.filter_map(|(number, to)| check_recipient(&format!("recipients[{number}]"), to).err());
+        let mut errors: Vec<FieldError> = wrong.collect();
         let webhooks = self.webhooks.into_iter().enumerate();
         let webhooks = webhooks.map(|(number, webhook)| webhook.into_webhook(number, before, &mut errors)).collect();
         let Self { recipients, reminder_minutes, .. } = self;
@@ -114,28 +114,24 @@ impl AlertingRequest {
 impl WebhookRequest {
     /// What is wrong with it is told; what stands in for that gets no further than the check of everything else.
     fn into_webhook(self, number: usize, before: &AlertingSettings, errors: &mut Vec<FieldError>) -> Webhook {
-        let mut refuse = |field: &str, message: &str| {
-            errors.push(FieldError::new(format!("webhooks[{number}].{field}"), message));
-        };
+        let field = |name: &str| format!("webhooks[{number}].{name}");
         let given = self.url.map(|SecretText(url)| url);
-        let host = given.as_ref().and_then(parse_url).and_then(|url| url.host_str().map(ToOwned::to_owned));
-        let is_callable = host.is_some() && given.as_ref().is_some_and(|url| url.reveal().len() <= LONGEST_URL);
-        if given.is_some() && !is_callable {
-            refuse("url", "takes a URL such as https://example.com/hooks/ops, of at most 2048 bytes");
-        }
-        let name = self.name.or(host).unwrap_or_else(|| {
-            refuse("name", "is missing, and there is no URL whose host could be it");
+        errors.extend(given.as_ref().and_then(|url| check_webhook_url(&field("url"), url.reveal()).err()));
+        let name = self.name.or_else(|| given.as_ref().and_then(host)).unwrap_or_else(|| {
+            errors.push(FieldError::new(field("name"), "is missing, and there is no URL whose host could be it"));
             String::new()
         });
         let known = before.webhooks.iter().find(|known| known.name == name);
         let url = given.or_else(|| known.map(|known| known.url.clone())).unwrap_or_else(|| {
-            refuse("url", "is missing: there is no webhook of this name yet whose URL could be kept");
+            let missing = "is missing: there is no webhook of this name yet whose URL could be kept";
+            errors.push(FieldError::new(field("url"), missing));
             Secret::new("")
         });
         let secret = match self.secret {
             Some(SecretText(secret)) => Some(secret).filter(|secret| !secret.reveal().is_empty()),
             None => known.and_then(|known| known.secret.clone()),
         };
+        errors.extend(secret.as_ref().and_then(|key| check_webhook_secret(&field("secret"), key.reveal()).err()));
         Webhook { name, url, format: self.format, secret }
     }
 }
@@ -186,19 +182,20 @@ mod tests {
             "recipients": ["ops@example.com", "ops"],
             "webhooks": [
                 {"name": "kept"}, {"name": "ftp", "url": "ftp://hunter2@example.com"}, {"format": "slack"},
-                {"name": "long", "url": long}, {"url": "https://[::1]/hunter2"},
+                {"name": "long", "url": long}, {"url": "https://[::1]/hunter2", "secret": "whsec_hunter2"},
             ],
         });
         let problem = settings(request, &AlertingSettings::default()).expect_err("wrong settings");
         let fields: Vec<&str> =
             problem["errors"].as_array().expect("errors").iter().filter_map(|error| error["field"].as_str()).collect();
         let expected = [
+            "recipients[1]",
             "webhooks[0].url",
             "webhooks[1].url",
             "webhooks[2].name",
             "webhooks[2].url",
             "webhooks[3].url",
-            "recipients[1]",
+            "webhooks[4].secret",
             "webhooks[4].name",
         ];
         assert_eq!(fields, expected, "{problem}");

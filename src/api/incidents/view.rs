@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sequin_actors::{
     model::{Behind, Delivery, Destination, Incident, IncidentKind, Notice, NoticeEvent, Resolution, Subject},
-    notify::headline,
+    notify::{headline, incident_url},
 };
 use serde::Serialize;
 use utoipa::{ToSchema, openapi::Object};
@@ -47,7 +47,7 @@ pub(in crate::api) struct IncidentView {
     #[schema(required)]
     resolved_at: Option<DateTime<Utc>>,
     /// How it came to an end.
-    #[schema(schema_with = resolution_words)]
+    #[schema(schema_with = resolution_words, required)]
     resolution: Option<Resolution>,
     /// What was said of it, as far as that is kept.
     notices: Vec<NoticeView>,
@@ -141,7 +141,8 @@ fn delivery_words() -> Object {
 impl IncidentView {
     pub(super) fn of(incident: Incident, notices: Vec<Notice>, console_url: Option<&str>, now: DateTime<Utc>) -> Self {
         let title = headline(&incident, now);
-        let url = console_url.map(|console| format!("{console}/incidents/{}", incident.id));
+        let url = console_url.map(|console| incident_url(console, incident.id));
+        let (status, seconds) = (incident.status(), incident.seconds_behind(now));
         let Incident {
             id,
             kind,
@@ -167,14 +168,13 @@ impl IncidentView {
         Self {
             id: id.0,
             kind,
-            status: if resolved_at.is_some() { "resolved" } else { "open" },
+            status,
             title,
             subject,
             target,
             consumers,
             records,
-            // Once it is over, nothing gets older.
-            behind: behind.map(|behind| BehindView::of(behind, cleared_at.or(resolved_at).unwrap_or(now))),
+            behind: behind.map(|Behind { records, eta_seconds, .. }| BehindView { records, seconds, eta_seconds }),
             reason: reason.into(),
             opened_at,
             cleared_at,
@@ -183,14 +183,6 @@ impl IncidentView {
             notices: notices.into_iter().map(NoticeView::of).collect(),
             url,
         }
-    }
-}
-
-impl BehindView {
-    fn of(behind: Behind, now: DateTime<Utc>) -> Self {
-        let Behind { records, oldest_published_at, eta_seconds } = behind;
-        let age = |oldest: DateTime<Utc>| (now - oldest).to_std().unwrap_or_default().as_secs_f64();
-        Self { records, seconds: oldest_published_at.map_or(0.0, age), eta_seconds }
     }
 }
 

@@ -69,7 +69,7 @@ async fn a_mail_arrives_in_two_forms_under_a_subject_that_says_all() {
     assert_eq!((behind.kind.as_str(), &behind.defects[..]), ("multipart/alternative", &[][..]));
     assert_eq!(behind.parts, ["text/plain", "text/html"]);
     for form in [&behind.text, &behind.html] {
-        assert!(form.contains("in 9 min") && form.contains("https://c.example.com/consumers/"), "{form}");
+        assert!(form.contains("in 9 min") && form.contains("https://c.example.com/incidents/"), "{form}");
     }
     assert_eq!(test.header("Subject"), "[Sequin east] Test: notices of incidents arrive here");
 }
