@@ -30,7 +30,7 @@ pub(super) struct AlertingView {
     /// Addresses for mail.
     recipients: Vec<String>,
     webhooks: Vec<WebhookView>,
-    /// How often they are told again of what is still wrong; 0 is never.
+    /// How often they are told again of what is still wrong, in minutes; 0 is never.
     reminder_minutes: u32,
     email: EmailView,
     /// How many deliveries of notices are still to be made.

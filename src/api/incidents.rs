@@ -2,7 +2,7 @@
 
 mod view;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use axum::Json;
 use chrono::{DateTime, Utc};
@@ -13,7 +13,7 @@ use sequin_actors::{
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use self::view::{IncidentView, kind_words};
+use self::view::{IncidentView, NoticeView, kind_words};
 use super::{
     Api, State,
     body::{Params, Path},
@@ -120,24 +120,40 @@ impl Wanted {
     }
 }
 
-/// What was said of each incident, in order of time.
-async fn notices(documents: &Documents) -> Result<HashMap<IncidentId, Vec<Notice>>, Problem> {
-    let mut notices: Vec<Notice> = documents.all::<Notice>().await?.into_iter().flatten().collect();
-    notices.sort_by_key(|notice| (notice.made_at, notice.id));
-    let mut by_incident: HashMap<_, Vec<Notice>> = HashMap::new();
-    for notice in notices {
-        for incident in &notice.incidents {
-            by_incident.entry(*incident).or_default().push(notice.clone());
+/// How many notices of each incident a list shows: the last ones.
+const NOTICES_IN_LIST: usize = 10;
+
+/// What was said of some incidents, in order of time: the last `most` notices of each. A notice may be of thousands, so it is
+/// shown once for all of them, and of those that are not asked for nothing is kept.
+fn said(notices: Vec<Notice>, of: &[IncidentId], most: usize) -> HashMap<IncidentId, Vec<Arc<NoticeView>>> {
+    let mut said: HashMap<_, Vec<Arc<NoticeView>>> = of.iter().map(|incident| (*incident, Vec::new())).collect();
+    let mut newest_first = notices;
+    newest_first.sort_unstable_by_key(|notice| std::cmp::Reverse((notice.made_at, notice.id)));
+    for mut notice in newest_first {
+        let mut about = std::mem::take(&mut notice.incidents);
+        about.retain(|incident| said.get(incident).is_some_and(|said| said.len() < most));
+        if about.is_empty() {
+            continue;
+        }
+        let view = Arc::new(NoticeView::of(notice));
+        for incident in about {
+            said.entry(incident).or_default().push(Arc::clone(&view));
         }
     }
-    Ok(by_incident)
+    said.values_mut().for_each(|said| said.reverse());
+    said
 }
 
-fn view(api: &Api, incident: Incident, notices: Vec<Notice>) -> IncidentView {
-    IncidentView::of(incident, notices, api.telling.console_url.as_deref(), Utc::now())
+async fn notices(documents: &Documents) -> Result<Vec<Notice>, Problem> {
+    // Those that can't be read are for whoever delivers them to tell of.
+    Ok(documents.all::<Notice>().await?.into_iter().flatten().collect())
 }
 
-/// Lists incidents, the newest first.
+fn view(api: &Api, incident: Incident, said: Vec<Arc<NoticeView>>) -> IncidentView {
+    IncidentView::of(incident, said, api.telling.console_url.as_deref(), Utc::now())
+}
+
+/// Lists incidents, the newest first, each with the last ten notices of it.
 #[utoipa::path(get, path = "/v1/incidents", tag = "alerting", operation_id = "list_incidents", params(IncidentParams),
     responses((status = 200, description = "A page of them", body = List<IncidentView>)))]
 pub(super) async fn list(
@@ -155,10 +171,11 @@ pub(super) async fn list(
         }
     }
     found.sort_by_key(|incident| std::cmp::Reverse(place(incident)));
-    let mut notices = notices(&api.documents).await?;
+    let on_page: Vec<IncidentId> = found.iter().take(limit).map(|incident| incident.id).collect();
+    let mut said = said(notices(&api.documents).await?, &on_page, NOTICES_IN_LIST);
     let show = |incident: Incident| {
-        let notices = notices.remove(&incident.id).unwrap_or_default();
-        view(&api, incident, notices)
+        let said = said.remove(&incident.id).unwrap_or_default();
+        view(&api, incident, said)
     };
     let list = List::page(found, limit, |incident| cursor(place(incident)), show);
     // Where they would stand is not known: they are told of once.
@@ -173,14 +190,14 @@ pub(super) async fn read(api: State, Path(incident): Path<String>) -> Result<Jso
     let not_there = || Problem::not_found(format!("there is no incident {incident}"));
     let id: IncidentId = incident.parse().map_err(|_| not_there())?;
     let found = beside::<Incident>(&api.documents, id).await?.ok_or_else(not_there)?;
-    let said = notices(&api.documents).await?.remove(&id).unwrap_or_default();
+    let said = said(notices(&api.documents).await?, &[id], usize::MAX).remove(&id).unwrap_or_default();
     Ok(Json(view(&api, found, said)))
 }
 
 #[cfg(test)]
 mod tests {
     use chrono::TimeDelta;
-    use sequin_actors::model::{ConsumerId, TargetId};
+    use sequin_actors::model::{ConsumerId, NoticeEvent, NoticeId, TargetId};
     use uuid::Uuid;
 
     use super::{view::tests::incident, *};
@@ -218,5 +235,27 @@ mod tests {
         assert_eq!(listed(&Wanted { kind: Some(IncidentKind::NodeSilent), ..wanted() }), [false; 3]);
         let after = Wanted { after: Some(place(&of_target)), ..wanted() };
         assert!(!listed(&after)[0], "only what comes after it");
+    }
+
+    #[test]
+    fn of_thousands_that_are_told_of_at_once_only_those_asked_for_are_shown_and_the_notice_once_for_all() {
+        let ids: Vec<IncidentId> = (0..10_000).map(|number| IncidentId(Uuid::from_u128(number))).collect();
+        let shown = incident(Subject::Node { name: "app".into() });
+        let notice = |minutes: i64| Notice {
+            id: NoticeId::generate(),
+            event: NoticeEvent::Reminded,
+            incidents: ids.clone(),
+            shown: vec![shown.clone(); 25],
+            counts: Vec::new(),
+            made_at: DateTime::UNIX_EPOCH + TimeDelta::minutes(minutes),
+            deliveries: Vec::new(),
+        };
+        let digests = vec![notice(3), notice(1), notice(2)];
+        let expected: Vec<Uuid> = [2, 0].map(|place: usize| digests[place].id.0).into();
+        let said = said(digests, &[ids[5], ids[7]], 2);
+        assert_eq!(said.len(), 2);
+        let [one, other] = [5, 7].map(|number| &said[&ids[number]]);
+        assert_eq!(one.iter().map(|notice| notice.id).collect::<Vec<_>>(), expected, "the last ones, in order");
+        assert!(one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(one, other)), "each is there once");
     }
 }

@@ -43,8 +43,9 @@ pub(super) async fn run(client: &Client, output: Output, command: AlertingComman
         AlertingCommand::Show => show(output, &client.get(&["alerting"]).await?)?,
         AlertingCommand::Set(arguments) => {
             arguments.check()?;
-            let before = client.get(&["alerting"]).await?.read()?;
-            let answer = client.put_json(&["alerting"], &arguments.request(&before)?).await?;
+            let before = client.get(&["alerting"]).await?;
+            let request = arguments.request(&before.read()?)?;
+            let answer = client.put_json_at(&["alerting"], &request, before.etag()).await?;
             note("alerting is changed; `sequin alerting test` tries it");
             show(output, &answer)?;
         }

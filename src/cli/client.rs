@@ -105,12 +105,19 @@ const PAGE: &str = "1000";
 pub(super) struct Answer {
     url: Url,
     text: String,
+    /// Which state of it that is.
+    etag: Option<String>,
 }
 
 impl Answer {
     /// As it came.
     pub(super) fn text(&self) -> &str {
         &self.text
+    }
+
+    /// What a change names that is to be made to this state only.
+    pub(super) fn etag(&self) -> Option<&str> {
+        self.etag.as_deref()
     }
 
     pub(super) fn read<T: DeserializeOwned>(&self) -> Result<T, ClientError> {
@@ -170,7 +177,7 @@ impl Client {
             if after.is_none() {
                 let list = List { data: all, next: None, unreadable };
                 let text = serde_json::to_string(&list).expect("pieces of JSON make JSON");
-                return Ok(Answer { url, text });
+                return Ok(Answer { url, text, etag: None });
             }
         }
     }
@@ -190,7 +197,21 @@ impl Client {
     }
 
     pub(super) async fn put_json(&self, path: &[&str], body: &impl Serialize) -> Result<Answer, ClientError> {
-        self.send(Method::PUT, self.url(path), |request| request.json(body)).await
+        self.put_json_at(path, body, None).await
+    }
+
+    /// Puts what was made of a state, unless that is another by now.
+    pub(super) async fn put_json_at(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+        etag: Option<&str>,
+    ) -> Result<Answer, ClientError> {
+        let with = |request: RequestBuilder| {
+            let request = request.json(body);
+            etag.into_iter().fold(request, |request, etag| request.header(header::IF_MATCH, etag))
+        };
+        self.send(Method::PUT, self.url(path), with).await
     }
 
     pub(super) async fn patch_json(&self, path: &[&str], body: &impl Serialize) -> Result<Answer, ClientError> {
@@ -254,9 +275,10 @@ impl Client {
         let status = response.status();
         let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
         let retry_after = retry_after.and_then(|seconds| seconds.parse().ok()).map(Duration::from_secs);
+        let etag = response.headers().get(header::ETAG).and_then(|value| value.to_str().ok()).map(ToOwned::to_owned);
         let text = response.text().await.map_err(unreachable)?;
         if status.is_success() {
-            return Ok(Answer { url, text });
+            return Ok(Answer { url, text, etag });
         }
         let problem = serde_json::from_str(&text).unwrap_or_else(|_| Problem {
             status: status.as_u16(),

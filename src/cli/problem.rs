@@ -33,11 +33,16 @@ pub(super) struct Finding {
 
 const UNAUTHORIZED: u16 = 401;
 
+const PRECONDITION_FAILED: u16 = 412;
+
 /// From here on, the server's log has more to say than its answer.
 const SERVER_ERROR: u16 = 500;
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.status == PRECONDITION_FAILED {
+            return f.write_str("somebody else has changed it in the meantime, so nothing is changed: try again");
+        }
         f.write_str(if self.detail.is_empty() { &self.title } else { &self.detail })?;
         if self.status == UNAUTHORIZED {
             f.write_str(": give the token with --token or SEQUIN_TOKEN (`sequin serve` says where it is)")?;
@@ -107,6 +112,12 @@ mod tests {
             {"severity":"error","message":"user s lacks insert","fix_sql":"grant insert on t to s;\n"}]}"#;
         let text = "the table is not ready\n  error: user s lacks insert\n    grant insert on t to s;";
         assert_eq!(read(json), text);
+    }
+
+    #[test]
+    fn what_somebody_else_has_changed_meanwhile_is_tried_again() {
+        let text = read(r#"{"status":412,"detail":"it is at \"7\" by now: read it again, and repeat"}"#);
+        assert!(text.ends_with("nothing is changed: try again"), "{text}");
     }
 
     #[test]

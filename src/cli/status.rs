@@ -16,6 +16,9 @@ use super::{
     watch::{Look, Shown, Thing, Watch},
 };
 
+/// How many incidents one screen has room for.
+const INCIDENTS: &str = "20";
+
 #[derive(Args)]
 pub(super) struct StatusArguments {
     #[command(flatten)]
@@ -44,8 +47,10 @@ enum Seen {
 struct Ready {
     targets: Vec<Shown<Target>>,
     consumers: Vec<Shown<Consumer>>,
-    /// Those that are not over.
+    /// The newest of those that are not over.
     incidents: Vec<Shown<Incident>>,
+    /// Whether there are more.
+    has_more_incidents: bool,
     alerting: Shown<Alerting>,
 }
 
@@ -55,9 +60,10 @@ async fn look(client: &Client) -> anyhow::Result<Seen> {
     }
     let targets = client.list(&["targets"], &[]).await?.read::<List<_>>()?.data;
     let consumers = client.list(&["consumers"], &[]).await?.read::<List<_>>()?.data;
-    let incidents = client.list(&["incidents"], &[("open", "true")]).await?.read::<List<_>>()?.data;
+    let newest = [("open", "true"), ("limit", INCIDENTS)];
+    let List { data: incidents, next, .. } = client.get_with(&["incidents"], &newest).await?.read()?;
     let alerting = client.get(&["alerting"]).await?.read()?;
-    Ok(Seen::Ready(Box::new(Ready { targets, consumers, incidents, alerting })))
+    Ok(Seen::Ready(Box::new(Ready { targets, consumers, incidents, has_more_incidents: next.is_some(), alerting })))
 }
 
 #[derive(serde::Serialize)]
@@ -66,12 +72,13 @@ struct Everything<'a> {
     targets: Vec<&'a RawValue>,
     consumers: Vec<&'a RawValue>,
     incidents: Vec<&'a RawValue>,
+    has_more_incidents: bool,
     alerting: &'a RawValue,
 }
 
 impl Seen {
     fn to_json(&self) -> anyhow::Result<String> {
-        let Ready { targets, consumers, incidents, alerting } = match self {
+        let Ready { targets, consumers, incidents, has_more_incidents, alerting } = match self {
             Self::NotReady { detail, .. } => return Ok(json!({"ready": false, "detail": detail}).to_string()),
             Self::Ready(ready) => &**ready,
         };
@@ -80,6 +87,7 @@ impl Seen {
             targets: targets.iter().map(|target| &*target.json).collect(),
             consumers: consumers.iter().map(|consumer| &*consumer.json).collect(),
             incidents: incidents.iter().map(|incident| &*incident.json).collect(),
+            has_more_incidents: *has_more_incidents,
             alerting: &alerting.json,
         })?)
     }
@@ -93,7 +101,7 @@ impl Seen {
 
     fn into_look(self) -> Look {
         let page = self.page();
-        let is_all = matches!(self, Self::Ready(_));
+        let is_all = matches!(&self, Self::Ready(ready) if !ready.has_more_incidents);
         let things = match self {
             Self::NotReady { problem, detail } => {
                 let json = json!({"ready": false, "detail": detail}).to_string();
@@ -123,7 +131,7 @@ fn alerting_thing(shown: &Shown<Alerting>) -> Thing {
     Thing::of("alerting".into(), facts.cloned().collect::<Vec<_>>().join(", "), &shown.json)
 }
 
-fn page(Ready { targets, consumers, incidents, alerting }: &Ready) -> String {
+fn page(Ready { targets, consumers, incidents, has_more_incidents, alerting }: &Ready) -> String {
     let targets: Vec<&Target> = targets.iter().map(|target| &target.resource).collect();
     let consumers: Vec<&Consumer> = consumers.iter().map(|consumer| &consumer.resource).collect();
     let mut sections = vec!["ready\n".to_owned()];
@@ -136,7 +144,11 @@ fn page(Ready { targets, consumers, incidents, alerting }: &Ready) -> String {
         _ => sections.push(consumer::table(consumers.iter().copied()).to_string()),
     }
     if !incidents.is_empty() {
-        sections.push(incident::table(incidents.iter().map(|incident| &incident.resource)).to_string());
+        let mut table = incident::table(incidents.iter().map(|incident| &incident.resource)).to_string();
+        if *has_more_incidents {
+            table.push_str("… and more: `sequin incident list` lists them\n");
+        }
+        sections.push(table);
     }
     let of_targets = targets.iter().map(|target| ("target", &target.name, &target.health.reasons));
     let of_consumers = consumers.iter().map(|consumer| ("consumer", &consumer.name, &consumer.health.reasons));
@@ -149,4 +161,36 @@ fn page(Ready { targets, consumers, incidents, alerting }: &Ready) -> String {
 
 fn about(what: &str, reason: &Reason) -> String {
     format!("{what}:\n{}\n", indented(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_very_many_incidents_the_newest_are_shown_and_that_there_are_more() {
+        let incident = json!({
+            "id": "i", "kind": "consumer_behind", "status": "open", "title": "Consumer c is behind", "consumers": 1,
+            "reason": {"summary": "s", "fix": "f"}, "opened_at": "2026-01-01T00:00:00Z", "notices": [],
+        });
+        let alerting = json!({
+            "recipients": [], "webhooks": [], "reminder_minutes": 0, "email": {}, "pending": 0,
+            "health": {"status": "healthy", "reasons": []},
+        });
+        for has_more_incidents in [true, false] {
+            let seen = Seen::Ready(Box::new(Ready {
+                targets: Vec::new(),
+                consumers: Vec::new(),
+                incidents: serde_json::from_value(json!([incident])).expect("incidents"),
+                has_more_incidents,
+                alerting: serde_json::from_value(alerting.clone()).expect("settings"),
+            }));
+            let json: serde_json::Value = serde_json::from_str(&seen.to_json().expect("JSON")).expect("JSON");
+            assert_eq!(json["has_more_incidents"], has_more_incidents);
+            let look = seen.into_look();
+            assert!(look.page.contains("Consumer c is behind"), "{}", look.page);
+            assert_eq!(look.page.contains("and more"), has_more_incidents, "{}", look.page);
+            assert_eq!(look.is_all, !has_more_incidents, "what is not shown is not gone");
+        }
+    }
 }

@@ -16,7 +16,8 @@ use uuid::Uuid;
 
 use crate::support::{
     api::{Answer, send},
-    cli::{run, run_with, run_with_variables},
+    cli::{Running, failed, run, run_with, run_with_variables},
+    eventually, holds,
     node::Node,
 };
 
@@ -102,6 +103,7 @@ async fn whom_to_tell_is_set_as_a_whole_but_for_secrets_which_are_kept_and_never
         (json!({"webhooks": [{"url": url, "header": 1}]}), "webhooks[0].header"),
         (json!({"webhooks": [{"url": ["hunter2"]}]}), "webhooks[0].url"),
         (json!({"reminder_minutes": 99_999}), "reminder_minutes"),
+        (json!({"reminder_minutes": 14}), "reminder_minutes"),
     ] {
         let refused = put(&node, &wrong).await;
         assert!(!refused.body.to_string().contains("hunter2"), "{refused:?}");
@@ -286,6 +288,31 @@ async fn whom_to_tell_is_set_from_the_command_line_and_shown_and_what_is_not_giv
         let ran = run(api, wrong).await;
         assert_eq!(ran.status, Some(status), "{wrong}: {ran:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_else_sets_while_a_command_runs_is_not_undone_by_it() {
+    let node = Node::start().await;
+    let api = &node.api;
+    // It asks what is set, and then reads the URL.
+    let mut running = Running::start(api.url(), "alerting set --webhook chat=-");
+    eventually("the command to have asked what is set", async || {
+        let metrics = api.get("/metrics").await.expect(200);
+        let is_asked = |line: &str| {
+            let has = |part: &str| line.contains(part);
+            has("http_server_request_duration_seconds_count") && has("http_route=\"/v1/alerting\"")
+        };
+        holds(metrics.as_str().is_some_and(|text| text.lines().any(is_asked)), || "it has not".into())
+    })
+    .await;
+    put(&node, &json!({"recipients": ["ops@example.com"]})).await.expect(200);
+    running.write("http://127.0.0.1:1/hunter2").await;
+    failed(&running.end().await, &["somebody else has changed it", "try again"]);
+    let kept = api.get("/v1/alerting").await.expect(200);
+    assert_eq!((&kept["recipients"], &kept["webhooks"]), (&json!(["ops@example.com"]), &json!([])));
+    run_with(api, "alerting set --webhook chat=-", "http://127.0.0.1:1/hunter2").await.expect_done();
+    let both = api.get("/v1/alerting").await.expect(200);
+    assert_eq!((&both["recipients"], &both["webhooks"][0]["name"]), (&json!(["ops@example.com"]), &json!("chat")));
 }
 
 const FILE: &str = "alerting:

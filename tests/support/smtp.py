@@ -6,6 +6,7 @@ JSON object a line, read by Python's own parser of mail; and `behaviour` says ho
     {"refuse": "ADDRESS"}     550 to this recipient; "*" is 554 to every message
     {"later": true}           451 to whomever it has not been asked for before
     {"hang": "STEP"}          no answer to this step: CONNECT, RCPT or DATA
+    {"late": 1.5}             an answer to the message only after so many seconds
     {"die": "before"}         the connection breaks when the message is sent, which is not kept; "after": which is
 """
 
@@ -50,6 +51,7 @@ class Keeper:
 
     async def handle_DATA(self, server, session, envelope):
         await self.hang("DATA")
+        await asyncio.sleep(self.behaviour().get("late", 0))
         die = self.behaviour().get("die")
         if self.behaviour().get("refuse") == "*":
             return "554 5.7.1 message refused"

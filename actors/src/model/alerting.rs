@@ -49,7 +49,7 @@ pub struct AlertingSettings {
     pub recipients: Vec<String>,
     /// Addresses for programs.
     pub webhooks: Vec<Webhook>,
-    /// How often they are told again of what is still wrong, in minutes; 0 is never.
+    /// How often they are told again of what is still wrong, in minutes: 0 is never, and 15 the least.
     pub reminder_minutes: u32,
     /// When that was last changed; `None` if it never was.
     pub updated_at: Option<DateTime<Utc>>,
@@ -60,6 +60,9 @@ impl Default for AlertingSettings {
         Self { recipients: Vec::new(), webhooks: Vec::new(), reminder_minutes: 24 * 60, updated_at: None }
     }
 }
+
+/// The shortest time between two reminders, in minutes: whoever hears of the same more often listens no more.
+const SHORTEST_REMINDER: u32 = 15;
 
 /// The longest time between two reminders, in minutes: 31 days.
 const LONGEST_REMINDER: u32 = 31 * 24 * 60;
@@ -94,8 +97,9 @@ impl AlertingSettings {
                 errors.push(FieldError::new(field, format!("{name} is there already")));
             }
         }
-        if self.reminder_minutes > LONGEST_REMINDER {
-            errors.push(FieldError::new("reminder_minutes", format!("takes 0 for never, or up to {LONGEST_REMINDER}")));
+        if !matches!(self.reminder_minutes, 0 | SHORTEST_REMINDER..=LONGEST_REMINDER) {
+            let takes = format!("takes 0 for never, or {SHORTEST_REMINDER} to {LONGEST_REMINDER}");
+            errors.push(FieldError::new("reminder_minutes", takes));
         }
         errors
     }
@@ -130,5 +134,16 @@ mod tests {
         let too_many = AlertingSettings { recipients, webhooks, ..AlertingSettings::default() };
         assert_eq!(fields(&too_many), ["recipients", "webhooks"]);
         assert_eq!(fields(&AlertingSettings::default()), [""; 0]);
+    }
+
+    #[test]
+    fn reminders_come_never_or_not_too_often() {
+        for (reminder_minutes, is_right) in
+            [(0, true), (1, false), (14, false), (15, true), (LONGEST_REMINDER, true), (LONGEST_REMINDER + 1, false)]
+        {
+            let settings = AlertingSettings { reminder_minutes, ..AlertingSettings::default() };
+            let expected: &[&str] = if is_right { &[] } else { &["reminder_minutes"] };
+            assert_eq!(fields(&settings), expected, "{reminder_minutes}");
+        }
     }
 }

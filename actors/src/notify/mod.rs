@@ -79,18 +79,21 @@ pub struct DeliveryError {
 /// How long things may take.
 #[derive(Clone, Copy, Debug)]
 struct Limits {
-    /// To connect to a mail server, and each of its answers.
+    /// To connect to a mail server, and each of its answers but the last.
     smtp_step: Duration,
+    /// Its answer to the message itself, which it may look at for long: who does not wait for it sends copies (RFC 5321,
+    /// 4.5.3.2.6).
+    smtp_verdict: Duration,
     /// A webhook's answer.
     webhook: Duration,
-    /// All of a delivery.
+    /// All of a delivery: more than all steps of one take.
     delivery: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        let [smtp_step, webhook, delivery] = [10, 15, 30].map(Duration::from_secs);
-        Self { smtp_step, webhook, delivery }
+        let [smtp_step, smtp_verdict, webhook, delivery] = [10, 5 * 60, 30, 7 * 60].map(Duration::from_secs);
+        Self { smtp_step, smtp_verdict, webhook, delivery }
     }
 }
 
@@ -138,7 +141,16 @@ impl Notifier {
         }
     }
 
-    /// Delivers a notice to one destination, once. It takes 30 seconds at most.
+    /// Delivers a notice to one destination, once.
+    ///
+    /// It takes 7 minutes at most, nearly all of which is for a mail server that looks at the message before it says whether it
+    /// takes it: 5 minutes for that, and 10 seconds for each step before. A webhook has 30 seconds. Who gives up while an answer
+    /// is due does not know whether the notice has arrived, and trying again may make a copy of it: that goes for those who drop
+    /// this future as well, as the alerting of a node that ends does after it has waited 10 seconds, and for an answer such as
+    /// 500 or none at all to a webhook. A mail and a `CloudEvents` event bear the id of the notice, so a copy can be told;
+    /// Slack's format has no place for one.
+    ///
+    /// Who is not among the settings is told nothing, for good; as long as nothing is known of any, not yet.
     pub async fn deliver(
         &self,
         notice: &Notice,
@@ -148,7 +160,7 @@ impl Notifier {
         let limit = self.0.limits.delivery;
         let delivered = async {
             match destination {
-                Destination::Email(address) => self.mail(notice, address).await,
+                Destination::Email(address) => self.mail(notice, address, alerting).await,
                 Destination::Webhook(name) => self.call(notice, name, alerting).await,
             }
         };
@@ -157,7 +169,10 @@ impl Notifier {
         timeout(limit, delivered).await.map_err(too_long)?
     }
 
-    async fn mail(&self, notice: &Notice, address: &str) -> Result<(), DeliveryError> {
+    async fn mail(&self, notice: &Notice, address: &str, alerting: &AlertingSettings) -> Result<(), DeliveryError> {
+        if !alerting.recipients.iter().any(|recipient| recipient == address) {
+            return Err(not_set(&format!("recipient {address:?}"), alerting));
+        }
         let Some(smtp) = &self.0.smtp else {
             let message = "there is no mail server: set SEQUIN_SMTP_URL".into();
             return Err(DeliveryError { message, is_permanent: false });
@@ -169,13 +184,13 @@ impl Notifier {
         let message = letterhead
             .write(notice, to.clone(), Utc::now())
             .map_err(|error| permanent(format!("the mail can't be written: {error}")))?;
-        smtp.send(&message, to, self.0.limits.smtp_step).await
+        let Limits { smtp_step, smtp_verdict, .. } = self.0.limits;
+        smtp.send(&message, to, smtp_step, smtp_verdict).await
     }
 
     async fn call(&self, notice: &Notice, name: &str, alerting: &AlertingSettings) -> Result<(), DeliveryError> {
         let Some(webhook) = alerting.webhooks.iter().find(|webhook| webhook.name == name) else {
-            let message = format!("webhook {name} is no longer among the alerting settings");
-            return Err(DeliveryError { message, is_permanent: true });
+            return Err(not_set(&format!("webhook {name}"), alerting));
         };
         let client = match self.0.http.get() {
             Some(client) => client,
@@ -186,5 +201,17 @@ impl Notifier {
         };
         let sender = Sender { cluster: &self.0.cluster, console: self.0.console_url.as_deref() };
         sender.call(client, webhook, notice, Utc::now(), self.0.limits.webhook).await
+    }
+}
+
+/// Why nothing is sent to whom the settings do not name. Settings that nobody ever made can't have named anybody: they are only
+/// not known.
+fn not_set(destination: &str, alerting: &AlertingSettings) -> DeliveryError {
+    match alerting.updated_at {
+        Some(_) => {
+            let message = format!("{destination} is no longer among the alerting settings");
+            DeliveryError { message, is_permanent: true }
+        }
+        None => DeliveryError { message: "the alerting settings are not known yet".into(), is_permanent: false },
     }
 }

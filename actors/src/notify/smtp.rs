@@ -105,10 +105,17 @@ impl Smtp {
         &self.from
     }
 
-    /// Sends a message to one address. Each step takes as long as `limit` at most.
-    pub(super) async fn send(&self, message: &Message, to: Address, limit: Duration) -> Result<(), DeliveryError> {
+    /// Sends a message to one address. Each step takes as long as `limit` at most, and the answer to the message itself as long
+    /// as `verdict`.
+    pub(super) async fn send(
+        &self,
+        message: &Message,
+        to: Address,
+        limit: Duration,
+        verdict: Duration,
+    ) -> Result<(), DeliveryError> {
         let mut connection = self.connect(limit).await?;
-        let sent = self.hand_over(&mut connection, message, to, limit).await;
+        let sent = self.hand_over(&mut connection, message, to, (limit, verdict)).await;
         if !matches!(sent, Err((_, None))) {
             // The message was taken or refused, whatever comes.
             let _ = timeout(PARTING.min(limit), connection.quit()).await;
@@ -162,14 +169,14 @@ impl Smtp {
         connection: &mut AsyncSmtpConnection,
         message: &Message,
         to: Address,
-        limit: Duration,
+        (limit, verdict): (Duration, Duration),
     ) -> Result<(), (DeliveryError, Option<u16>)> {
         // Who is refused here is the sender, whom somebody can exchange; from then on it is this address, or this message.
         let from = Some(self.from.email.clone());
         self.step(limit, "MAIL FROM", connection.command(Mail::new(from, Vec::new()))).await?;
         self.step(limit, "RCPT TO", connection.command(Rcpt::new(to, Vec::new()))).await.map_err(for_good)?;
         self.step(limit, "DATA", connection.command(Data)).await.map_err(for_good)?;
-        self.step(limit, "the message", connection.message(&message.formatted())).await.map_err(for_good)?;
+        self.step(verdict, "the message", connection.message(&message.formatted())).await.map_err(for_good)?;
         Ok(())
     }
 

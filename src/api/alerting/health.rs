@@ -1,12 +1,15 @@
 //! Whether what people are told arrives: read off the deliveries that are kept.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use sequin_actors::model::{AlertingSettings, Delivery, Destination, Notice, Reason, Severity};
 
 use super::HealthView;
 
 /// After how many attempts a delivery counts as failing: one may fail by the way.
 const FAILING: u32 = 2;
+
+/// For how long it counts that something was given up.
+const REMEMBERED: TimeDelta = TimeDelta::days(1);
 
 const SMTP_FIX: &str = "look at the mail server and at SEQUIN_SMTP_URL; `sequin alerting test` tries at once";
 const WEBHOOK_FIX: &str =
@@ -21,6 +24,8 @@ pub(super) fn health(
 ) -> HealthView {
     let mut reasons = Vec::new();
     let since = settings.updated_at.unwrap_or(now);
+    // What was given up before the settings changed may be what they were changed for.
+    let heeded = settings.updated_at.unwrap_or_default().max(now - REMEMBERED);
     let reason = |code: &str, severity, summary: String, since, cause, fix: &str| Reason {
         code: code.into(),
         severity,
@@ -42,14 +47,14 @@ pub(super) fn health(
     }
     if sends_mail {
         let is_recipient = |to: &Destination| matches!(to, Destination::Email(to) if settings.recipients.contains(to));
-        if let Some(Failing { since, error, .. }) = failing(notices, is_recipient) {
+        if let Some(Failing { since, error, .. }) = failing(notices, is_recipient, heeded) {
             let summary = "mail does not arrive".into();
             reasons.push(reason("email_undeliverable", Severity::Error, summary, since, error, SMTP_FIX));
         }
     }
     for webhook in &settings.webhooks {
         let is_it = |to: &Destination| matches!(to, Destination::Webhook(name) if *name == webhook.name);
-        if let Some(Failing { since, error, .. }) = failing(notices, is_it) {
+        if let Some(Failing { since, error, .. }) = failing(notices, is_it, heeded) {
             let summary = format!("webhook {} does not take what it is sent", webhook.name);
             reasons.push(reason("webhook_undeliverable", Severity::Error, summary, since, error, WEBHOOK_FIX));
         }
@@ -68,14 +73,16 @@ struct Failing {
 }
 
 /// What fails on its way to some destinations, if something does: what was tried more than once and is still to arrive, and
-/// what will not, unless something else has arrived since.
-fn failing(notices: &[Notice], is_of: impl Fn(&Destination) -> bool) -> Option<Failing> {
+/// what was given up since `heeded`, unless something else has arrived later.
+fn failing(notices: &[Notice], is_of: impl Fn(&Destination) -> bool, heeded: DateTime<Utc>) -> Option<Failing> {
     let mut found: Option<Failing> = None;
     for notice in notices {
         for (to, delivery) in notice.deliveries.iter().filter(|(to, _)| is_of(to)) {
             let (since, error) = match delivery {
                 Delivery::Pending { attempts, error, .. } if *attempts >= FAILING => (notice.made_at, error.clone()),
-                Delivery::GivenUp { at, error } if !has_arrived_since(notices, to, *at) => (*at, Some(error.clone())),
+                Delivery::GivenUp { at, error } if *at >= heeded && !has_arrived_since(notices, to, *at) => {
+                    (*at, Some(error.clone()))
+                }
                 _ => continue,
             };
             found = Some(match found {
@@ -181,5 +188,17 @@ mod tests {
             let (_, codes) = codes(&settings(), &[lost.clone(), later], true);
             assert_eq!(codes.contains(&"email_undeliverable".into()), is_told);
         }
+    }
+
+    #[test]
+    fn what_was_given_up_long_ago_or_under_other_settings_is_told_no_more() {
+        let lost = [notice(1, vec![(mail("a@example.com"), given_up(5))])];
+        let codes = |updated_at: Option<i64>, now: i64| {
+            let settings = AlertingSettings { updated_at: updated_at.map(at), ..settings() };
+            health(&settings, &lost, true, at(now)).reasons.len()
+        };
+        assert_eq!([codes(None, 100), codes(Some(5), 100), codes(Some(6), 100)], [1, 1, 0]);
+        let day = 24 * 60;
+        assert_eq!([codes(None, 5 + day), codes(None, 6 + day)], [1, 0]);
     }
 }

@@ -35,7 +35,7 @@ pub(in crate::api) struct AlertingRequest {
     #[serde(default)]
     #[schema(max_items = 20)]
     webhooks: Vec<WebhookRequest>,
-    /// How often they are told again of what is still wrong; 0 is never.
+    /// How often they are told again of what is still wrong, in minutes: 0 for never, or at least 15.
     #[serde(default = "default_reminder")]
     #[schema(maximum = 44640, default = default_reminder)]
     reminder_minutes: u32,

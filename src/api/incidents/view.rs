@@ -1,11 +1,13 @@
 //! An incident, as it is shown.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 use sequin_actors::{
     model::{Behind, Delivery, Destination, Incident, IncidentKind, Notice, NoticeEvent, Resolution, Subject},
     notify::{headline, incident_url},
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use utoipa::{ToSchema, openapi::Object};
 use uuid::Uuid;
 
@@ -49,8 +51,10 @@ pub(in crate::api) struct IncidentView {
     /// How it came to an end.
     #[schema(schema_with = resolution_words, required)]
     resolution: Option<Resolution>,
-    /// What was said of it, as far as that is kept.
-    notices: Vec<NoticeView>,
+    /// What was said of it, as far as that is kept; in a list, the last ten.
+    #[schema(value_type = Vec<NoticeView>)]
+    #[serde(serialize_with = "each")]
+    notices: Vec<Arc<NoticeView>>,
     /// Where the console shows it, if it is known where that is.
     #[schema(required)]
     url: Option<String>,
@@ -84,8 +88,8 @@ struct BehindView {
 /// What was said.
 #[derive(Serialize, ToSchema)]
 #[schema(as = Notice)]
-struct NoticeView {
-    id: Uuid,
+pub(super) struct NoticeView {
+    pub(super) id: Uuid,
     #[schema(schema_with = event_words)]
     event: &'static str,
     at: DateTime<Utc>,
@@ -139,7 +143,12 @@ fn delivery_words() -> Object {
 }
 
 impl IncidentView {
-    pub(super) fn of(incident: Incident, notices: Vec<Notice>, console_url: Option<&str>, now: DateTime<Utc>) -> Self {
+    pub(super) fn of(
+        incident: Incident,
+        notices: Vec<Arc<NoticeView>>,
+        console_url: Option<&str>,
+        now: DateTime<Utc>,
+    ) -> Self {
         let title = headline(&incident, now);
         let url = console_url.map(|console| incident_url(console, incident.id));
         let (status, seconds) = (incident.status(), incident.seconds_behind(now));
@@ -180,14 +189,19 @@ impl IncidentView {
             cleared_at,
             resolved_at,
             resolution,
-            notices: notices.into_iter().map(NoticeView::of).collect(),
+            notices,
             url,
         }
     }
 }
 
+/// One may be shown of many incidents.
+fn each<S: Serializer>(notices: &[Arc<NoticeView>], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(notices.iter().map(Arc::as_ref))
+}
+
 impl NoticeView {
-    fn of(notice: Notice) -> Self {
+    pub(super) fn of(notice: Notice) -> Self {
         let deliveries = notice.deliveries.into_iter().map(|(to, delivery)| DeliveryView::of(&to, delivery)).collect();
         Self { id: notice.id.0, event: notice.event.as_str(), at: notice.made_at, deliveries }
     }
@@ -263,7 +277,8 @@ pub(super) mod tests {
             ],
         };
         let console = Some("https://sequin.example.com");
-        let view = IncidentView::of(resolved, vec![notice], console, over + TimeDelta::days(1));
+        let view =
+            IncidentView::of(resolved, vec![Arc::new(NoticeView::of(notice))], console, over + TimeDelta::days(1));
         let view = serde_json::to_value(view).expect("JSON");
         assert_eq!((&view["kind"], &view["status"]), (&json!("consumer_behind"), &json!("resolved")));
         assert_eq!(view["subject"], json!({"type": "target", "id": id.0, "name": "app"}));

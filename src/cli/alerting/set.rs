@@ -34,7 +34,7 @@ pub(in super::super) struct SetArguments {
     /// Take a webhook away; repeat it for several.
     #[arg(long = "remove-webhook", value_name = "NAME")]
     removed: Vec<String>,
-    /// How often to tell again of what is still wrong; 0 for never.
+    /// How often to tell again of what is still wrong, in minutes: 0 for never, or at least 15.
     #[arg(long, value_name = "N")]
     reminder_minutes: Option<u32>,
 }

@@ -8,11 +8,13 @@ use super::{
     shape::ALERTING,
 };
 
-/// What is to change to make what is there what is wanted.
-pub(super) async fn changes(client: &Client, wanted: &Value) -> anyhow::Result<Vec<Changed>> {
-    let shown: Value = client.get(&["alerting"]).await?.read()?;
+/// What is to change to make what is there what is wanted, and which state is there.
+pub(super) async fn changes(client: &Client, wanted: &Value) -> anyhow::Result<(Vec<Changed>, Option<String>)> {
+    let answer = client.get(&["alerting"]).await?;
+    let shown: Value = answer.read()?;
     let different = different_secrets(client, wanted, &shown).await?;
-    Ok(difference(ALERTING, "", wanted, &shown, &|path| different.iter().any(|field| field == path)))
+    let changes = difference(ALERTING, "", wanted, &shown, &|path| different.iter().any(|field| field == path));
+    Ok((changes, answer.etag().map(ToOwned::to_owned)))
 }
 
 /// All of it, as the API takes it: there, null leaves a key as it is, and an empty one is none.

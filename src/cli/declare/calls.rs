@@ -21,7 +21,11 @@ enum Verb {
     Change(Value),
     Delete,
     /// All of it is as this says.
-    Set(Value),
+    Set {
+        body: Value,
+        /// The state that this was made of.
+        before: Option<String>,
+    },
     /// `start`, `pause`, …
     Act(&'static str),
 }
@@ -32,7 +36,7 @@ impl fmt::Display for Call {
         let Self { kind, name, verb } = self;
         match verb {
             Verb::Create(_) => write!(f, "create {kind} {name}"),
-            Verb::Change(_) | Verb::Set(_) => write!(f, "change {kind} {name}"),
+            Verb::Change(_) | Verb::Set { .. } => write!(f, "change {kind} {name}"),
             Verb::Delete => write!(f, "delete {kind} {name}"),
             Verb::Act("create-table") => write!(f, "make the table of {kind} {name}"),
             Verb::Act(act) => write!(f, "{act} {kind} {name}"),
@@ -49,9 +53,9 @@ impl Call {
         Self { kind, name: name.into(), verb: Verb::Change(body) }
     }
 
-    /// Sets something of which there is one.
-    pub(super) fn set(kind: &'static str, name: &str, body: Value) -> Self {
-        Self { kind, name: name.into(), verb: Verb::Set(body) }
+    /// Sets something of which there is one, if it is still what the plan was made of.
+    pub(super) fn set(kind: &'static str, name: &str, body: Value, before: Option<String>) -> Self {
+        Self { kind, name: name.into(), verb: Verb::Set { body, before } }
     }
 
     pub(super) fn delete(kind: &'static str, name: &str) -> Self {
@@ -68,7 +72,7 @@ impl Call {
         match &self.verb {
             Verb::Create(body) => client.post_json(&[collection], body).await,
             Verb::Change(body) => client.patch_json(&[collection, &self.name], body).await,
-            Verb::Set(body) => client.put_json(&[self.kind], body).await,
+            Verb::Set { body, before } => client.put_json_at(&[self.kind], body, before.as_deref()).await,
             Verb::Delete => client.delete(&[collection, &self.name]).await,
             Verb::Act(act) => client.post(&[collection, &self.name, act]).await,
         }

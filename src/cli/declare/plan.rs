@@ -160,9 +160,9 @@ impl Plan {
     }
 
     async fn alerting(&mut self, client: &Client, item: &Item) -> anyhow::Result<()> {
-        let fields = alerting::changes(client, &item.fields).await?;
+        let (fields, before) = alerting::changes(client, &item.fields).await?;
         if !fields.is_empty() {
-            self.calls.push(Call::set("alerting", &item.name, alerting::request(&item.fields)));
+            self.calls.push(Call::set("alerting", &item.name, alerting::request(&item.fields), before));
             self.changes.push(Step { kind: "alerting", name: item.name.clone(), action: Action::Change, fields });
         }
         Ok(())

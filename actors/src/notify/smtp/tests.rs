@@ -22,8 +22,9 @@ fn settings(url: &str, ca_pem: Option<&str>) -> NotifierSettings {
 }
 
 /// Sends to a server, which has so long for each answer.
-fn notifier(url: &str, ca_pem: Option<&str>, smtp_step: Duration) -> Notifier {
-    Notifier::with_limits(settings(url, ca_pem), Limits { smtp_step, ..Limits::default() }).expect("good settings")
+fn notifier(url: &str, ca_pem: Option<&str>, limit: Duration) -> Notifier {
+    let limits = Limits { smtp_step: limit, smtp_verdict: limit, ..Limits::default() };
+    Notifier::with_limits(settings(url, ca_pem), limits).expect("good settings")
 }
 
 const AMPLE: Duration = Duration::from_secs(10);
@@ -33,7 +34,13 @@ fn in_clear(server: &Server) -> Notifier {
 }
 
 async fn mail(notifier: &Notifier, notice: &Notice, to: &str) -> Result<(), DeliveryError> {
-    notifier.deliver(notice, &Destination::Email(to.into()), &AlertingSettings::default()).await
+    notifier.deliver(notice, &Destination::Email(to.into()), &telling(&[to])).await
+}
+
+/// Settings that somebody made.
+fn telling(recipients: &[&str]) -> AlertingSettings {
+    let recipients = recipients.iter().map(ToString::to_string).collect();
+    AlertingSettings { recipients, updated_at: Some(chrono::Utc::now()), ..AlertingSettings::default() }
 }
 
 fn opened(kind: IncidentKind) -> Notice {
@@ -145,6 +152,31 @@ async fn a_server_that_falls_silent_holds_nobody_up_and_is_asked_again() {
     assert_eq!(server.messages().len(), 0);
     server.behave(&json!({}));
     mail(&in_clear(&server), &notice, "ops@example.com").await.expect("it arrives");
+}
+
+/// As one does that looks for viruses before it answers.
+#[tokio::test]
+async fn a_server_that_thinks_about_the_message_for_longer_than_any_other_step_takes_is_waited_for() {
+    let server = Server::start(&[]);
+    server.behave(&json!({"late": 1.5}));
+    let url = format!("smtp://127.0.0.1:{}?tls=none", server.port());
+    let limits = Limits { smtp_step: Duration::from_secs(1), ..Limits::default() };
+    let notifier = Notifier::with_limits(settings(&url, None), limits).expect("good settings");
+    mail(&notifier, &opened(IncidentKind::TargetUnhealthy), "ops@example.com").await.expect("it arrives");
+    assert_eq!(server.messages().len(), 1);
+    let Limits { smtp_step, smtp_verdict, delivery, .. } = Limits::default();
+    assert!(delivery > 6 * smtp_step + smtp_verdict + PARTING, "what was taken would be sent again");
+}
+
+#[tokio::test]
+async fn a_recipient_who_was_taken_away_gets_nothing_more() {
+    let server = Server::start(&[]);
+    let (notifier, notice) = (in_clear(&server), opened(IncidentKind::TargetUnhealthy));
+    let gone = Destination::Email("gone@example.com".into());
+    is_final(notifier.deliver(&notice, &gone, &telling(&["ops@example.com"])).await, "no longer");
+    is_final(notifier.deliver(&notice, &gone, &telling(&[])).await, "gone@example.com");
+    will_pass(notifier.deliver(&notice, &gone, &AlertingSettings::default()).await, "not known yet");
+    assert_eq!(server.messages().len(), 0);
 }
 
 #[tokio::test]

@@ -242,8 +242,11 @@ async fn who_does_not_answer_is_called_again_and_the_url_is_told_to_nobody() {
 #[tokio::test]
 async fn a_webhook_that_was_taken_away_is_called_no_more() {
     let notice = notice(NoticeEvent::Opened, vec![incident(IncidentKind::TargetUnhealthy)]);
-    let error = call(&notice, &AlertingSettings::default()).await.expect_err("it is not there");
+    let without = AlertingSettings { updated_at: Some(Utc::now()), ..AlertingSettings::default() };
+    let error = call(&notice, &without).await.expect_err("it is not there");
     assert!(error.is_permanent && error.message.contains("ops"), "{error:?}");
+    let unknown = call(&notice, &AlertingSettings::default()).await.expect_err("the settings are not known");
+    assert!(!unknown.is_permanent, "{unknown:?}");
 }
 
 #[test]
