@@ -39,6 +39,8 @@ mod psql;
 mod publishing;
 #[path = "end_to_end/rebalance.rs"]
 mod rebalance;
+#[path = "end_to_end/receiver.rs"]
+mod receiver;
 #[path = "end_to_end/report.rs"]
 mod report;
 #[path = "end_to_end/rows.rs"]

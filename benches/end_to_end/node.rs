@@ -36,8 +36,16 @@ struct Process(Child);
 impl Node {
     /// Starts it on a directory of its own.
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts it on a directory of its own, with further settings.
+    pub(crate) async fn start_with(settings: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let node = Self::start_on(&directory.path().join("data"), &Keyring::generate_base64()).await;
+        let data = directory.path().join("data");
+        let backend = format!("embedded:{}", data.display());
+        let settings = [&[("SEQUIN_BACKEND", backend.as_str())], settings].concat();
+        let node = Self::launch(&settings, &Keyring::generate_base64(), &data.with_extension("log")).await;
         Self { _directory: Some(directory), ..node }
     }
 
@@ -117,6 +125,13 @@ impl Node {
         }
     }
 
+    /// What whoever scrapes it gets.
+    pub(crate) async fn metrics(&self) -> String {
+        let request = self.client.get(format!("{}/metrics", self.url)).bearer_auth(TOKEN);
+        let answer = request.send().await.expect("an answer").error_for_status().expect("metrics");
+        answer.text().await.expect("text")
+    }
+
     /// The CPU time that it has spent.
     pub(crate) fn cpu(&self) -> Duration {
         cpu::spent_by(self.process.0.id())
@@ -189,7 +204,8 @@ async fn answer(request: RequestBuilder) -> Value {
 /// With the settings that a new user has, but for these, and nothing of our environment's.
 fn serve(settings: &[(&str, &str)], key: &str, address: &str, log: &Path) -> Child {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sequin"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("SEQUIN_")) {
+    let is_ours = |name: &str| ["SEQUIN_", "OTEL_"].iter().any(|prefix| name.starts_with(prefix));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_ours(&name.to_string_lossy())) {
         command.env_remove(name);
     }
     let log = File::options().create(true).append(true).open(log).expect("a log");

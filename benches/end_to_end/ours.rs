@@ -62,31 +62,14 @@ impl Ours {
 
     /// The same with what a filter lets through.
     pub(crate) async fn backfill_some(&self, name: &str, filter: Filter, table: &TableName) -> Duration {
-        self.backfilled(EngineSettings::default(), name, filter, table, async || ()).await.0
-    }
-
-    /// The same by an engine of such settings, which does `more` before it ends; returns what that came to as well.
-    pub(crate) async fn backfilled<T>(
-        &self,
-        settings: EngineSettings,
-        name: &str,
-        filter: Filter,
-        table: &TableName,
-        more: impl AsyncFnOnce() -> T,
-    ) -> (Duration, T) {
         let consumer = consumer(name, self.target, filter, table);
         let revision = self.documents.create(&consumer, consumer.created_at).await.expect("a consumer");
-        let engine = Engine::start(settings, Arc::clone(&self.stream), self.documents.clone());
+        let engine = Engine::start(EngineSettings::default(), Arc::clone(&self.stream), self.documents.clone());
         let engine = engine.await.expect("an engine");
         let took = self.backfill_of(consumer.id).await;
-        let more = more().await;
         engine.stop().await;
         self.documents.delete_named(&consumer, revision).await.expect("deleted");
-        (took, more)
-    }
-
-    pub(crate) fn stream(&self) -> &dyn RecordStream {
-        &*self.stream
+        took
     }
 
     async fn backfill_of(&self, consumer: ConsumerId) -> Duration {

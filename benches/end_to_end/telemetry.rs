@@ -1,184 +1,221 @@
-//! What telemetry costs: backfills, and records as they are published, with metrics that are exported and scraped each
-//! second, beside the same without.
+//! What telemetry costs: a node that tells all that it can of itself, one that tells its metrics, and one that tells nothing,
+//! in turns. Each is published to over HTTP, brings that by a backfill, and then what is published meanwhile.
 
 use std::time::{Duration, Instant};
 
-use opentelemetry::metrics::{Meter, MeterProvider as _};
-use opentelemetry_otlp::{MetricExporter, WithExportConfig};
-use opentelemetry_proto::tonic::collector::metrics::v1::{
-    ExportMetricsServiceRequest, ExportMetricsServiceResponse,
-    metrics_service_server::{MetricsService, MetricsServiceServer},
-};
-use opentelemetry_sdk::metrics::{PeriodicReader, SdkMeterProvider};
-use prometheus::{Encoder, Registry, TextEncoder};
-use sequin::demo::crm::{Crm, PROVIDER};
-use sequin_actors::{
-    EngineSettings, Publishing,
-    model::{Filter, Provider, Publication, SequinId, TableName},
-};
-use tokio::{task::JoinSet, time::interval};
-use tonic::{
-    Request, Response, Status,
-    transport::{self, server::TcpIncoming},
-};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use sequin::demo::crm::Crm;
+use sequin_actors::model::TableName;
+use tokio::time::{MissedTickBehavior, interval, sleep};
+use uuid::Uuid;
 
 use super::{
     SYNCS, Size,
     bulk::rate,
-    ours::Ours,
+    node::Node,
+    publishing::{self, REQUEST},
+    receiver::{Received, Receiver},
     report::{Figure, Goal},
-    rows::{Rows, SEED, parse},
+    rows::{SEED, parse, requests},
     server::{Server, sql},
 };
 
-/// How often metrics are exported, and scraped.
-const EVERY: Duration = Duration::from_secs(1);
+/// How often a node is scraped.
+const SCRAPED_EVERY: Duration = Duration::from_secs(1);
 
-/// Whether they are, in each pass: so that what drifts does so for both.
-const PASSES: [bool; 8] = [true, false, false, true, false, true, true, false];
+/// How many records a request has while they are brought as they come, and which part of all these are.
+const LIVE_REQUEST: usize = 100;
+const LIVE_PART: u64 = 4;
 
-/// How many records a publication has while they are brought as they come.
-const LIVE: usize = 100;
+/// How many of the last records are looked for: those of the requests that may have been under way together.
+const LAST: usize = 4 * LIVE_REQUEST;
 
-/// How many of the last records are looked for: so many that each writer has some of them.
-const LAST: usize = 60;
+const LOOK_EVERY: Duration = Duration::from_millis(2);
+
+/// What a node tells of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Telling {
+    /// Its metrics, exported and scraped each second, its logs, and a span of everything that has one: as much as there is.
+    Everything,
+    /// Its metrics, exported and scraped each second.
+    Metrics,
+    Nothing,
+}
+
+use Telling::{Everything, Metrics, Nothing};
+
+/// What the nodes of a round tell, one after the other and then backwards, so that what drifts does so for all.
+const TURNS: [[Telling; 3]; 3] =
+    [[Everything, Metrics, Nothing], [Metrics, Nothing, Everything], [Nothing, Everything, Metrics]];
 
 pub(crate) async fn measure(Size { records, round }: Size) -> Vec<Figure> {
     let server = Server::start().await;
-    let directory = tempfile::tempdir().expect("a directory");
-    let mut ours = Ours::open(directory.path(), &server.postgres).await;
-    eprintln!("publishing {records} records");
-    ours.publish(Rows::new(records, SYNCS, |_, _| ())).await;
+    let traffic = Traffic::of(records);
+    // Whoever comes first has a server to warm up.
+    traffic.pass(Nothing, &server).await;
 
-    let (mut with, mut without) = (Passes::default(), Passes::default());
-    for (number, is_on) in (0u32..).zip(PASSES.map(|is_on| is_on == round.is_multiple_of(2))) {
-        let passes = if is_on { &mut with } else { &mut without };
-        let telemetry = if is_on { Some(Telemetry::start()) } else { None };
-        let meter = telemetry.as_ref().map(Telemetry::meter);
-        let settings = EngineSettings { meter: meter.clone(), ..EngineSettings::default() };
-
-        server.settle().await;
-        let all = Filter::Provider(Provider::parse(PROVIDER).expect("a slug"));
-        let table = server.table(&format!("backfill{number}")).await;
-        passes.backfill += ours.backfilled(settings.clone(), "backfill", all, &table, async || ()).await.0;
-        server.client.batch_execute(&format!("drop table {}", sql(&table))).await.expect("dropped");
-
-        server.settle().await;
-        let provider = Provider::parse(&format!("live-{number}")).expect("a slug");
-        let table = server.table(&format!("live{number}")).await;
-        let traffic = Traffic::new(&provider, number, records);
-        let publishing = Publishing::new(meter.as_ref());
-        let live = async || traffic.publish(&publishing, &ours, &server, &table).await;
-        passes.live += ours.backfilled(settings, "live", Filter::Provider(provider), &table, live).await.1;
-        server.client.batch_execute(&format!("drop table {}", sql(&table))).await.expect("dropped");
+    let [mut everything, mut metrics, mut nothing] = [Passes::default(); 3];
+    let turns = TURNS[round % TURNS.len()];
+    for telling in turns.into_iter().chain(turns.into_iter().rev()) {
+        let passes = match telling {
+            Everything => &mut everything,
+            Metrics => &mut metrics,
+            Nothing => &mut nothing,
+        };
+        passes.add(traffic.pass(telling, &server).await);
     }
-    let all = records * PASSES.len() as u64 / 2;
-    let figure = |what, took, beside| Figure {
-        what,
-        unit: "records/s",
-        ours: rate(all, took),
-        beside: Some(("without", rate(all, beside))),
-        goal: Goal::TimesAtLeast(0.98),
-    };
-    vec![
-        figure("a backfill, with metrics exported and scraped each second", with.backfill, without.backfill),
-        figure("published and brought at once, likewise", with.live, without.live),
-    ]
+    let of_everything = [
+        "publishing over HTTP, with metrics, logs and every span",
+        "a backfill of that, likewise",
+        "published and brought at once, likewise",
+        "CPU time of the node for all of that",
+    ];
+    let of_metrics = [
+        "publishing over HTTP, with metrics",
+        "a backfill, with metrics",
+        "published and brought at once, with metrics",
+        "CPU time of the node, with metrics",
+    ];
+    let figures = [(of_everything, everything), (of_metrics, metrics)];
+    figures.into_iter().flat_map(|(what, passes)| passes.beside(nothing, what, records)).collect()
 }
 
-/// How long all passes of one kind took together.
-#[derive(Default)]
+/// How long it took, and the CPU time of the node.
+#[derive(Clone, Copy, Debug, Default)]
 struct Passes {
+    published: Duration,
     backfill: Duration,
     live: Duration,
+    cpu: Duration,
 }
 
-/// New records of a provider that nobody has published of.
+impl Passes {
+    fn add(&mut self, Self { published, backfill, live, cpu }: Self) {
+        self.published += published;
+        self.backfill += backfill;
+        self.live += live;
+        self.cpu += cpu;
+    }
+
+    /// Two passes of each, beside as many `without`.
+    fn beside(self, without: Self, what: [&'static str; 4], records: u64) -> [Figure; 4] {
+        let figure = |what, unit, [with, without]: [f64; 2], goal| Figure {
+            what,
+            unit,
+            ours: with,
+            beside: Some(("without", without)),
+            goal,
+        };
+        let rates = |what, records, took: [Duration; 2]| {
+            figure(what, "records/s", took.map(|took| rate(2 * records, took)), Goal::TimesAtLeast(0.98))
+        };
+        let [published, backfill, live, cpu] = what;
+        [
+            rates(published, records, [self.published, without.published]),
+            rates(backfill, records, [self.backfill, without.backfill]),
+            rates(live, records / LIVE_PART, [self.live, without.live]),
+            figure(cpu, "s", [self.cpu, without.cpu].map(|cpu| cpu.as_secs_f64()), Goal::None),
+        ]
+    }
+}
+
+/// What is published: records to be there before there is a consumer, and others while there is one.
 struct Traffic {
-    publications: Vec<Publication>,
-    last: Vec<uuid::Uuid>,
+    before: Vec<Bytes>,
+    live: Vec<Bytes>,
+    last: Vec<Uuid>,
 }
 
 impl Traffic {
-    fn new(provider: &Provider, number: u32, records: u64) -> Self {
-        let lines: Vec<_> = Crm::new(SEED + 1 + u64::from(number), SYNCS).backfill(records).collect();
-        let mut last: Vec<SequinId> = Vec::new();
-        let publications = lines.chunks(LIVE).map(|lines| {
-            let mut publication = Publication::default();
-            for line in lines.iter().map(|line| parse(line)) {
-                let record = line.record();
-                publication.push(provider, &record).expect("a sync of this provider");
-                last.push(record.sequin_id);
-            }
-            publication
-        });
-        let publications = publications.collect();
-        let last = last.iter().rev().take(LAST).map(|record| record.0).collect();
-        Self { publications, last }
+    fn of(records: u64) -> Self {
+        let lines: Vec<_> = Crm::new(SEED + 1, SYNCS).backfill(records / LIVE_PART).collect();
+        let last = lines.iter().rev().take(LAST).map(|line| parse(line).record().sequin_id.0);
+        Self {
+            before: requests(records, SYNCS, REQUEST),
+            live: lines.chunks(LIVE_REQUEST).map(|lines| lines.join("\n").into()).collect(),
+            last: last.collect(),
+        }
     }
 
-    /// Publishes one after the other; returns how long it took until all of them were in the table.
-    async fn publish(self, publishing: &Publishing, ours: &Ours, server: &Server, table: &TableName) -> Duration {
+    /// Has a new node do all of it, which tells this of itself.
+    async fn pass(&self, telling: Telling, server: &Server) -> Passes {
+        let table = server.table("telemetry").await;
+        server.settle().await;
+        let receiver = Receiver::start();
+        let mut node = Node::start_with(&telling.settings(&receiver)).await;
+        let passes = tokio::select! {
+            passes = self.through(&node, server, &table) => passes,
+            () = scrape(&node), if telling != Nothing => unreachable!("it goes on for ever"),
+        };
+        node.signal("TERM");
+        node.end().await;
+        telling.check(&receiver.received());
+        server.client.batch_execute(&format!("drop table {}", sql(&table))).await.expect("dropped");
+        eprintln!("{telling:?}: {passes:?}, {:?}", receiver.received());
+        passes
+    }
+
+    async fn through(&self, node: &Node, server: &Server, table: &TableName) -> Passes {
+        let before = node.cpu();
+        let published = publishing::publish(node, &self.before).await;
+        node.forward_to(&server.postgres, table).await;
+        let backfill = backfill_of(node).await;
+
         let look = format!("select count(*) from {} where sequin_id = any($1)", sql(table));
         let look = server.client.prepare(&look).await.expect("a statement");
-        let began = Instant::now();
-        for publication in self.publications {
-            publishing.publish(ours.stream(), publication).await.expect("published");
-        }
         let there = async || server.client.query_one(&look, &[&self.last]).await.expect("a count").get::<_, i64>(0);
+        let began = Instant::now();
+        publishing::publish(node, &self.live).await;
         while usize::try_from(there().await) != Ok(self.last.len()) {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            sleep(LOOK_EVERY).await;
         }
-        began.elapsed()
+        Passes { published, backfill, live: began.elapsed(), cpu: node.cpu().saturating_sub(before) }
     }
 }
 
-/// Exports to a receiver on this machine, and is scraped.
-struct Telemetry {
-    provider: SdkMeterProvider,
-    _tasks: JoinSet<()>,
+/// How long the node says that its backfill took.
+async fn backfill_of(node: &Node) -> Duration {
+    let consumer = node.get("/v1/consumers/bench").await;
+    let at = |field: &str| -> DateTime<Utc> {
+        consumer["backfill"][field].as_str().and_then(|text| text.parse().ok()).expect("a time")
+    };
+    (at("finished_at") - at("started_at")).to_std().expect("in this order")
 }
 
-impl Telemetry {
-    fn start() -> Self {
-        let listener = TcpIncoming::bind(([127, 0, 0, 1], 0).into()).expect("a free port");
-        let endpoint = format!("http://{}", listener.local_addr().expect("its address"));
-        let mut tasks = JoinSet::new();
-        tasks.spawn(async move {
-            let receiver = transport::Server::builder().add_service(MetricsServiceServer::new(Receiver));
-            receiver.serve_with_incoming(listener).await.expect("served");
-        });
-        let exporter = MetricExporter::builder().with_tonic().with_endpoint(endpoint).build().expect("an exporter");
-        let registry = Registry::new();
-        let scraped = opentelemetry_prometheus::exporter().with_registry(registry.clone()).build();
-        tasks.spawn(async move {
-            let mut every = interval(EVERY);
-            loop {
-                every.tick().await;
-                let mut text = Vec::new();
-                TextEncoder::new().encode(&registry.gather(), &mut text).expect("text");
-            }
-        });
-        let exported = PeriodicReader::builder(exporter).with_interval(EVERY).build();
-        let provider = SdkMeterProvider::builder().with_reader(exported).with_reader(scraped.expect("a reader"));
-        Self { provider: provider.build(), _tasks: tasks }
-    }
-
-    fn meter(&self) -> Meter {
-        self.provider.meter("sequin")
+/// Scrapes it for ever.
+async fn scrape(node: &Node) {
+    let mut every = interval(SCRAPED_EVERY);
+    every.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        every.tick().await;
+        assert!(node.metrics().await.contains("\nsequin_targets_owned"), "the metrics of an engine");
     }
 }
 
-/// Takes whatever comes.
-struct Receiver;
+impl Telling {
+    fn settings(self, receiver: &Receiver) -> Vec<(&'static str, &str)> {
+        let exported = [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.endpoint()),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+            ("OTEL_METRIC_EXPORT_INTERVAL", "1000"),
+        ];
+        match self {
+            Everything => exported.into(),
+            Metrics => [&exported[..], &[("OTEL_TRACES_EXPORTER", "none"), ("OTEL_LOGS_EXPORTER", "none")]].concat(),
+            Nothing => vec![("SEQUIN_METRICS", "off")],
+        }
+    }
 
-#[tonic::async_trait]
-impl MetricsService for Receiver {
-    async fn export(
-        &self,
-        request: Request<ExportMetricsServiceRequest>,
-    ) -> Result<Response<ExportMetricsServiceResponse>, Status> {
-        assert!(!request.into_inner().resource_metrics.is_empty(), "nothing was exported");
-        Ok(Response::new(ExportMetricsServiceResponse { partial_success: None }))
+    /// A figure counts only if it is of what it says.
+    fn check(self, received: &Received) {
+        let &Received { exports_of_metrics, spans, linked_spans, log_records } = received;
+        let has_come = [exports_of_metrics > 0, spans > 0, linked_spans > 0, log_records > 0];
+        let is_to_come = match self {
+            Everything => [true; 4],
+            Metrics => [true, false, false, false],
+            Nothing => [false; 4],
+        };
+        assert_eq!(has_come, is_to_come, "{self:?}: {received:?}");
     }
 }
