@@ -75,9 +75,12 @@ impl Service {
             notifier: config.alerting.notifier.clone(),
             ..engine_settings
         };
-        let (inspector, published) = (Inspector::new(&settings), Publishing::new(settings.meter.as_ref()));
+        let meter = settings.meter.clone();
+        let (inspector, published) = (Inspector::new(&settings), Publishing::new(meter.as_ref()));
         let engine = Engine::start(settings, Arc::clone(&stream), documents.clone()).await?;
-        let api = Api::open(Arc::clone(&stream), documents.clone(), inspector, published, config, &admin_token).await?;
+        let meter = meter.as_ref();
+        let (stream_of_api, documents_of_api) = (Arc::clone(&stream), documents.clone());
+        let api = Api::open(stream_of_api, documents_of_api, inspector, published, meter, config, &admin_token).await?;
         let api = Arc::new(api);
         let router = api::router(Arc::clone(&api)).into_make_service_with_connect_info::<SocketAddr>();
         let mut beside_http = JoinSet::new();

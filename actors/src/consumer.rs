@@ -294,7 +294,6 @@ impl ConsumerState {
     // What others decide.
 
     fn reconcile(&mut self, consumer: Arc<Consumer>, target_name: String) {
-        self.arguments.metrics.renamed(&consumer, &target_name);
         self.arguments.target_name = target_name;
         let before = std::mem::replace(&mut self.arguments.consumer, consumer);
         let consumer = &self.arguments.consumer;

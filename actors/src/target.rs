@@ -223,10 +223,11 @@ impl TargetActorState {
     async fn reconcile_consumer(&mut self, consumer: Arc<Consumer>, is_target_renamed: bool) {
         let id = consumer.id;
         if let Some(child) = self.consumers.get_mut(&id) {
-            if let Some(actor) = &child.actor
-                && (child.consumer != consumer || is_target_renamed)
-            {
-                let _ = actor.cast(ConsumerMessage::Reconcile(Arc::clone(&consumer), self.target.name.clone()));
+            if child.consumer != consumer || is_target_renamed {
+                child.metrics.renamed(&consumer, &self.target.name);
+                if let Some(actor) = &child.actor {
+                    let _ = actor.cast(ConsumerMessage::Reconcile(Arc::clone(&consumer), self.target.name.clone()));
+                }
             }
             child.consumer = consumer;
             return;

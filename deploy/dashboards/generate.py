@@ -269,7 +269,7 @@ def fleet():
     return [
         ("At a glance", [
             number("Nodes", "Nodes that Prometheus hears of. Fewer than you run: see SequinNodeDown.",
-                   f'count(target_info{{service_name="sequin",service_namespace="$cluster",{NODES}}})', bad_below=1),
+                   f"count(sequin_targets_owned{{{NODES}}})", bad_below=1),
             number("Open incidents", "What people have been told of and is still wrong: sequin incident list.",
                    f"sum(max by (sequin_incident_kind) (sequin_incidents_open{{{NODES}}}))", bad_from=1),
             number("Targets not healthy", "Databases whose circuit breaker is open, or only lets a probe through; their consumers wait.",

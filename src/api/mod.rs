@@ -39,6 +39,7 @@ use axum::{
     middleware::{self, Next},
     response::Response,
 };
+use opentelemetry::metrics::Meter;
 use sequin_actors::{
     Inspector, Publishing,
     model::Secret,
@@ -84,19 +85,21 @@ pub struct Api {
 }
 
 impl Api {
-    /// An API over these, at a node so configured, for whoever bears the admin token or one that the documents hold.
+    /// An API over these, at a node so configured, for whoever bears the admin token or one that the documents hold. What is
+    /// measured of requests goes to `meter`, or to the process's own.
     pub async fn open(
         stream: Arc<dyn RecordStream>,
         documents: Documents,
         inspector: Inspector,
         published: Publishing,
+        meter: Option<&Meter>,
         config: &Config,
         admin_token: &Secret,
     ) -> Result<Self, DocumentsError> {
         let access = Access::open(&documents, admin_token).await?;
         let settings = KnownSettings::open(&documents).await?;
         let (publishing, audit) = (records::Room::default(), AuditLog::default());
-        let (measures, scrape) = (Measures::new(), Scrape::default());
+        let (measures, scrape) = (Measures::new(meter), Scrape::default());
         Ok(Self {
             stream,
             documents,
@@ -201,6 +204,8 @@ pub fn router(api: Arc<Api>) -> Router {
         MetricsAccess::Public => (protected(), open().merge(scraped())),
         MetricsAccess::Off => (protected(), open()),
     };
+    let of_spans = Arc::clone(&api);
+    let open_span = move |request: &Request| span::open(&of_spans.access, request);
     let protected = Router::from(protected)
         .fallback(no_such_path)
         .method_not_allowed_fallback(wrong_method)
@@ -211,7 +216,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .merge(protected)
         .layer(middleware::from_fn(|request, next| in_time(REQUEST_TIMEOUT, request, next)))
-        .layer(TraceLayer::new_for_http().make_span_with(span::open).on_response(span::Answered::default()))
+        .layer(TraceLayer::new_for_http().make_span_with(open_span).on_response(span::Answered::default()))
         .layer(middleware::from_fn_with_state(Arc::clone(&api), measures::measure))
         .layer(middleware::from_fn(request_id::name))
         .with_state(api)

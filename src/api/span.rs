@@ -17,17 +17,24 @@ use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
 use super::{
+    access::Access,
     measures::{method, scheme},
     request_id::RequestId,
 };
 
-/// Opens the span, as a part of the trace that the request says it belongs to. The query is not shown: it may hold
-/// anything.
-pub(super) fn open(request: &Request) -> Span {
+/// What is asked for all the time by those who watch over nodes: lines say so, and traces would hold little else.
+const WATCHED: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+
+/// Opens the span, as a part of the trace that the request says it belongs to: whoever bears no valid token has no say in what
+/// is traced. The query is not shown: it may hold anything.
+pub(super) fn open(access: &Access, request: &Request) -> Span {
     let (method, path) = (method(request.method()), request.uri().path());
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
     let request_id = request.extensions().get::<RequestId>().map(tracing::field::display);
     let name = route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}"));
+    if route.is_some_and(|route| WATCHED.contains(&route)) {
+        return tracing::info_span!(target: "watching", "request", http.request.method = method, url.path = path, request_id);
+    }
     let span = tracing::info_span!(
         "request",
         otel.kind = "server",
@@ -37,7 +44,7 @@ pub(super) fn open(request: &Request) -> Span {
         request_id
     );
     let caller = global::get_text_map_propagator(|propagator| propagator.extract(&Headers(request.headers())));
-    if caller.span().span_context().is_valid() {
+    if caller.span().span_context().is_valid() && access.knows(request.headers()) {
         // An error means that there are no traces.
         let _ = span.set_parent(caller);
     }

@@ -142,7 +142,8 @@ const OF_ALL: [&str; 12] = [
 pub(crate) const SHORTEST_TOKEN: usize = 16;
 
 impl Config {
-    /// A node that is alone, keeps everything in this directory, and listens on a free port of this machine.
+    /// A node that is alone, keeps everything in this directory, and listens on a free port of this machine. Its metrics are for
+    /// nobody to scrape: the process may hold others beside it.
     pub fn embedded(directory: &Path, name: &str) -> Self {
         Self {
             listen: ([127, 0, 0, 1], 0).into(),
@@ -153,7 +154,7 @@ impl Config {
             encryption_key: None,
             session_ttl: None,
             alerting: AlertingConfig::default(),
-            metrics: MetricsAccess::Token,
+            metrics: MetricsAccess::Off,
         }
     }
 

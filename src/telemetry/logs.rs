@@ -11,7 +11,7 @@ use tracing::{
 use tracing_subscriber::{
     EnvFilter, Layer,
     field::{RecordFields, VisitOutput},
-    filter::{FilterExt, FilterFn, filter_fn},
+    filter::{FilterExt, FilterFn, LevelFilter, filter_fn},
     fmt::{
         FmtContext, FormatEvent, FormatFields,
         format::{DefaultVisitor, Format, Json, Writer},
@@ -24,14 +24,18 @@ use tracing_subscriber::{
 /// what it sends, which is our customers' data.
 const QUIET: [&str; 3] = ["ractor=warn", "tokio_postgres=info", "opentelemetry=warn"];
 
-/// What works when logs are exported. To export what it says would give it something to say.
-const EXPORTING: [&str; 7] =
-    ["h2=off", "hyper=off", "opentelemetry=off", "reqwest=off", "rustls=off", "tonic=off", "tower::=off"];
+/// What works when logs are exported. To export what it says would give it something to say, so nobody can ask for it.
+const EXPORTING: [&str; 7] = ["h2", "hyper", "opentelemetry", "reqwest", "rustls", "tonic", "tower::"];
 
-fn env_filter(beside: &[&str]) -> EnvFilter {
+fn env_filter() -> EnvFilter {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let directives = QUIET.iter().chain(beside);
-    directives.fold(filter, |filter, directive| filter.add_directive(directive.parse().expect("a directive")))
+    QUIET.iter().fold(filter, |filter, directive| filter.add_directive(directive.parse().expect("a directive")))
+}
+
+/// A filter beside that of the settings, to which it leaves the level: one that gives no hint would have every line and span of
+/// every level looked at.
+fn beside<F: Fn(&Metadata<'_>) -> bool>(is_wanted: F) -> FilterFn<F> {
+    filter_fn(is_wanted).with_max_level_hint(LevelFilter::TRACE)
 }
 
 /// Lines to standard error.
@@ -40,7 +44,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-    let filter = env_filter(&[]).and(filter_fn(|metadata| !is_one_attempt(metadata)));
+    let filter = env_filter().and(beside(|metadata| !is_one_attempt(metadata)));
     if std::env::var("SEQUIN_LOG").is_ok_and(|form| form == "json") {
         let format = WithTrace(Format::default().json().with_target(false));
         lines.json().event_format(format).with_filter(filter).boxed()
@@ -56,14 +60,18 @@ fn is_one_attempt(metadata: &Metadata<'_>) -> bool {
 
 /// What is exported as logs.
 pub(super) fn exported<S>() -> impl Filter<S> + use<S> {
-    env_filter(&EXPORTING)
+    exported_of(env_filter())
+}
+
+fn exported_of<S>(filter: EnvFilter) -> impl Filter<S> + use<S> {
+    filter.and(beside(|metadata| !EXPORTING.iter().any(|exporting| metadata.target().starts_with(exporting))))
 }
 
 /// What is exported as traces: spans of ours. What is logged in them is exported as logs.
 pub(super) fn our_spans() -> FilterFn {
-    filter_fn(|metadata| {
-        metadata.is_span() && *metadata.level() <= Level::INFO && metadata.target().starts_with("sequin")
-    })
+    let is_ours: fn(&Metadata<'_>) -> bool =
+        |metadata| metadata.is_span() && *metadata.level() <= Level::INFO && metadata.target().starts_with("sequin");
+    FilterFn::new(is_ours).with_max_level_hint(LevelFilter::INFO)
 }
 
 /// Adds to a line of JSON which trace and which span it belongs to.
@@ -114,5 +122,56 @@ impl Visit for PlainVisitor<'_> {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.0.record_debug(field, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use opentelemetry::trace::TracerProvider;
+    use opentelemetry_appender_tracing::layer::OpenTelemetryTracingBridge;
+    use opentelemetry_sdk::{logs::SdkLoggerProvider, trace::SdkTracerProvider};
+    use tracing::subscriber::with_default;
+    use tracing_subscriber::{layer::Context, layer::SubscriberExt, registry};
+
+    use super::*;
+
+    /// Keeps where the lines come from that pass its filter.
+    #[derive(Clone, Default)]
+    struct Targets(Arc<Mutex<Vec<&'static str>>>);
+
+    impl<S: Subscriber> Layer<S> for Targets {
+        fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
+            self.0.lock().expect("no panic").push(event.metadata().target());
+        }
+    }
+
+    #[test]
+    fn what_is_below_the_level_of_the_settings_is_not_even_looked_at() {
+        let level_of_settings = env_filter().max_level_hint();
+        assert!(level_of_settings.is_some_and(|level| level < LevelFilter::TRACE), "not under RUST_LOG=trace");
+        let (traces, logs) = (SdkTracerProvider::builder().build(), SdkLoggerProvider::builder().build());
+        let spans = tracing_opentelemetry::layer().with_tracer(traces.tracer("test")).with_filter(our_spans());
+        let bridge = OpenTelemetryTracingBridge::new(&logs).with_filter(exported());
+        with_default(registry().with(Some(spans)).with(Some(bridge)).with(lines()), || {
+            assert_eq!(Some(LevelFilter::current()), level_of_settings);
+        });
+        with_default(registry().with(lines()), || assert_eq!(Some(LevelFilter::current()), level_of_settings));
+    }
+
+    #[test]
+    fn what_exports_logs_is_not_exported_whatever_the_settings_ask_for() {
+        let targets = Targets::default();
+        let exported = exported_of(EnvFilter::new("info,hyper::proto=debug,tower_http=debug,h2=trace"));
+        with_default(registry().with(targets.clone().with_filter(exported)), || {
+            tracing::debug!(target: "hyper::proto::h1", "what it sends");
+            tracing::trace!(target: "h2::codec", "what it sends");
+            tracing::error!(target: "opentelemetry_sdk", "what it can't send");
+            tracing::debug!(target: "tower_http::trace", "what was answered");
+            tracing::info!(target: "sequin", "what was done");
+            tracing::debug!(target: "sequin", "what nobody asked for");
+        });
+        assert_eq!(*targets.0.lock().expect("no panic"), ["tower_http::trace", "sequin"]);
     }
 }

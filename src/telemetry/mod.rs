@@ -51,6 +51,9 @@ pub(crate) fn init(settings: &TelemetrySettings, config: &Config) -> Result<Tele
     let resource = settings::resource(config);
     let pushed = settings.metrics.as_ref().map(otlp::metrics).transpose()?;
     let scraped = (config.metrics != MetricsAccess::Off).then(scrape::reader);
+    if pushed.is_some() && scraped.is_some() {
+        tokio::spawn(scrape::forget_unread());
+    }
     let metrics = metrics::provider(resource.clone(), pushed, scraped);
     let traces = settings.traces.as_ref().map(otlp::spans).transpose()?.map(|exporter| {
         let builder =

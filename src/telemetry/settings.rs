@@ -240,6 +240,10 @@ mod tests {
             let error = parse(&[(name, value)]).expect_err(name).to_string();
             assert!(error.starts_with(&format!("{name}: ")) && !error.contains("s3cret"), "{error}");
         }
+        let delta = parse(&[("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "delta")]).expect_err("differences");
+        assert!(delta.to_string().contains("does not take delta: "), "{delta}");
+        let lowmemory = [("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "lowmemory")];
+        parse(&lowmemory).expect("what only grows is sent as it is");
         let without = parse(&[("OTEL_TRACES_SAMPLER", "traceidratio")]).expect_err("a ratio is missing");
         assert!(without.to_string().starts_with("OTEL_TRACES_SAMPLER_ARG: "), "{without}");
     }

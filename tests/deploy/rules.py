@@ -185,6 +185,27 @@ def every_pod_is_fenced_in(documents):
             yield f"{name(workload)}: no NetworkPolicy for what it is asked and whom it asks"
 
 
+def collectors_are_spoken_to(texts):
+    """By default it is spoken to by HTTP, which its port for gRPC does not understand; and the other way round."""
+    for place, text in texts:
+        lines = text.splitlines()
+        for number, line in enumerate(lines):
+            endpoint = re.search(r"OTEL_EXPORTER_OTLP_(?:[A-Z]+_)?ENDPOINT\W+https?://[^:/\s]+:(4317|4318)\b", line)
+            if endpoint:
+                beside = "\n".join(lines[max(number - 3, 0) : number + 4])
+                speaks_grpc = re.search(r"OTEL_EXPORTER_OTLP_(?:[A-Z]+_)?PROTOCOL\W+grpc\b", beside) is not None
+                if speaks_grpc != (endpoint.group(1) == "4317"):
+                    yield f"{place}: port {endpoint.group(1)} of a collector is not for {'gRPC' if speaks_grpc else 'HTTP'}: {line.strip()}"
+
+
+def shown_to_people():
+    """What people copy settings from."""
+    for directory in ["deploy", ""]:
+        for path in sorted((ROOT / directory).glob("**/*" if directory else "*.md")):
+            if path.is_file() and path.suffix in {".env", ".md", ".sample", ".sh", ".yaml"}:
+                yield str(path.relative_to(ROOT)), path.read_text()
+
+
 def first(documents, kind):
     return of_kind(documents, kind)[0]
 
@@ -230,6 +251,11 @@ def main(files):
             # What generates ConfigMaps has not run where nothing was rendered.
             if Path(file).stem != "parts" or rule is not config_maps_exist:
                 findings += [f"{Path(file).stem}: {finding}" for finding in rule(documents)]
+    endpoint = "OTEL_EXPORTER_OTLP_ENDPOINT=http://collector"
+    for planted in [f"{endpoint}:4317", f"{endpoint}:4318 OTEL_EXPORTER_OTLP_PROTOCOL=grpc"]:
+        if not list(collectors_are_spoken_to([("planted", planted)])):
+            findings.append("the rule collectors_are_spoken_to does not find the breach that was planted")
+    findings += collectors_are_spoken_to(shown_to_people())
     for finding in findings:
         print(f"deploy: {finding}", file=sys.stderr)
     return bool(findings)

@@ -79,6 +79,9 @@ async fn a_node_that_is_paused_until_its_successor_has_deleted_what_it_had_in_fl
     api.try_publish(&first).await.expect("accepted");
     expected.publish(&first);
     cluster.comes_to_rest(&expected).await;
+    // What else somebody has to do in a cluster is owned in the same way, and is no target.
+    assert_eq!(cluster.sum_of("sequin_targets_owned").await, 1);
+    assert_eq!(cluster.sum_of("sequin_ownership_changes_total{sequin_change=\"claimed\"}").await, 1);
     // What the first owner writes now takes the server longer than the others take to notice that its node is silent.
     let name: String = database
         .ask(

@@ -19,6 +19,7 @@ use crate::support::{
     database::Database,
     engine::{forwarding, of_provider, of_sync, target},
     eventually, holds,
+    metrics::{Metrics, value},
     model::{HUBSPOT, Model, Version, compare, contact, no_contact, publication, sync},
     scripted::{ScriptedStore, ScriptedStream, StoreScript, StreamScript},
 };
@@ -87,6 +88,12 @@ impl Scripted {
     async fn publish(&mut self, versions: &[Version]) {
         let published = self.stream.publish(publication(versions)).await.expect("published");
         assert_eq!(published.last.as_bigint(), self.model.publish(versions));
+    }
+
+    async fn rename(&self, consumer: &Consumer, name: &str) {
+        let found = self.documents.get::<Consumer>(consumer.id).await.expect("read").expect("it is there");
+        let renamed = Consumer { name: name.into(), ..found.value.clone() };
+        self.documents.update_named(&found.value, &renamed, found.revision, Utc::now()).await.expect("renamed");
     }
 
     async fn both_are_as_they_must_be(&self) {
@@ -165,7 +172,9 @@ async fn a_pipeline_that_has_work_and_makes_no_progress_is_started_again_and_say
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_consumer_whose_actor_or_tasks_panic_is_started_again_and_its_sibling_does_not_notice() {
-    let mut scripted = Scripted::new(EngineSettings::default()).await;
+    let metrics = Metrics::new();
+    let mut scripted =
+        Scripted::new(EngineSettings { meter: Some(metrics.meter()), ..EngineSettings::default() }).await;
     scripted.publish(&contacts(0..300, "before")).await;
     scripted.both_are_as_they_must_be().await;
     scripted.of_stream.for_readers_of(Some(of_sync(sync(1))));
@@ -178,6 +187,12 @@ async fn a_consumer_whose_actor_or_tasks_panic_is_started_again_and_its_sibling_
     eventually("three readers to be asked for", async || {
         let readers = scripted.of_stream.readers.load(Ordering::SeqCst);
         holds(readers >= 3, || format!("{readers} were"))
+    })
+    .await;
+    scripted.rename(&scripted.broken, "renamed").await;
+    eventually("it to be reported by its new name, though nobody runs it", async || {
+        let told = value(&metrics.collect(), "sequin.consumer.lag", &[("sequin.consumer", "renamed")]);
+        holds(told.is_some(), || "it is not".into())
     })
     .await;
     scripted.table_is(&scripted.whole, &scripted.model.of_provider(HUBSPOT)).await;

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{
-    api::{Api, send},
+    api::{Answer, Api, TOKEN, send},
     database::Database,
     eventually, holds,
     model::{HUBSPOT, contact, lines, sync},
@@ -31,10 +31,10 @@ async fn start(settings: &[(&str, String)]) -> Node {
     Node::start_with(tempfile::tempdir().expect("a directory"), &settings).await
 }
 
-/// A request that is a part of a trace, and that the node has something to say about.
-async fn be_refused(api: &Api) {
-    let request = api.anonymous(Method::GET, "/v1/targets/somebody?password=s3cret").bearer_auth("not a token");
-    send(request.header("traceparent", format!("00-{TRACE}-{CALLER}-01"))).await.expect_problem(401);
+/// A request whose sender says that it is a part of a trace.
+async fn ask(api: &Api, token: &str) -> Answer {
+    let request = api.anonymous(Method::GET, "/v1/targets/somebody?password=s3cret").bearer_auth(token);
+    send(request.header("traceparent", format!("00-{TRACE}-{CALLER}-01"))).await
 }
 
 /// The token of somebody who may do little.
@@ -48,11 +48,24 @@ async fn be_forbidden(api: &Api, token: &str) {
     send(api.anonymous(Method::GET, "/v1/targets").bearer_auth(token)).await.expect_problem(403);
 }
 
-/// Checks what came of a request that was refused.
+/// A request of somebody who is not let in, which the node has something to say about, and the same of somebody who is.
+async fn be_refused(api: &Api) {
+    send(api.anonymous(Method::GET, "/livez")).await.expect(200);
+    ask(api, "not a token").await.expect_problem(401);
+    ask(api, TOKEN).await.expect_problem(404);
+}
+
+/// Checks what came of these requests.
 async fn check_request(receiver: &Receiver, node: &Node) {
-    let span = receiver.span_where("the request", |span| span.trace == TRACE).await;
+    let admitted = receiver.span_where("the request", |span| span.trace == TRACE).await;
+    assert_eq!((admitted.parent.as_str(), admitted.links.len()), (CALLER, 0));
+    let said = |span: &Span, name: &str| span.attributes.get(name).cloned().unwrap_or_default();
+    assert_eq!(said(&admitted, "http.response.status_code"), "404", "who is not let in has no say in what is traced");
+    let is_refused = |span: &Span| said(span, "http.response.status_code") == "401" && span.name.contains("targets");
+    let span = receiver.span_where("the request that was refused", is_refused).await;
     assert_eq!((span.name.as_str(), span.kind), ("GET /v1/targets/{target}", SpanKind::Server));
-    assert_eq!((span.parent.as_str(), span.links.len()), (CALLER, 0));
+    assert_eq!((span.parent.as_str(), span.links.len()), ("", 0));
+    assert!(!receiver.spans().iter().any(|span| span.name.contains("livez")), "{:?}", receiver.spans());
     for (name, value) in [
         ("http.request.method", "GET"),
         ("http.route", "/v1/targets/{target}"),
@@ -263,7 +276,7 @@ async fn a_collector_is_reached_by_tls_if_its_certificate_is_trusted_and_not_oth
     let node = start(&settings).await;
     be_refused(&node.api).await;
     receiver.span_where("the request", |span| span.trace == TRACE).await;
-    receiver.log_where("the refusal", |log| log.trace == TRACE).await;
+    receiver.log_where("the refusal", |log| log.body.contains("the token is not valid")).await;
     receiver.metric("process.uptime").await;
     assert_eq!(receiver.authorizations().into_iter().collect::<Vec<_>>(), ["Bearer s3cret"]);
 }
@@ -307,6 +320,8 @@ async fn metrics_are_for_readers_unless_the_settings_open_or_close_them() {
     ] {
         assert!(text.contains(line), "{line} is not in\n{text}");
     }
+    let of_requests = text.lines().filter(|line| line.starts_with("http_server_request_duration_seconds_bucket"));
+    assert!(of_requests.clone().any(|line| line.contains("le=\"0.075\"")), "{text}");
 
     send(public.api.anonymous(Method::GET, "/metrics")).await.expect(200);
     send(off.api.anonymous(Method::GET, "/metrics")).await.expect_problem(401);

@@ -146,6 +146,18 @@ impl Cluster {
         owners
     }
 
+    /// What all nodes together report of a metric.
+    pub(crate) async fn sum_of(&self, series: &str) -> u64 {
+        let mut sum = 0;
+        for node in &self.nodes {
+            let text = node.api.get("/metrics").await.expect(200);
+            let lines = text.as_str().expect("text").lines();
+            let value = lines.filter_map(|line| line.strip_prefix(series)).next().expect("it is reported");
+            sum += value.trim().parse::<u64>().expect("a whole number");
+        }
+        sum
+    }
+
     /// Waits until the targets are owned as `is` wants them; `what` says how that is.
     pub(crate) async fn owners_are(
         &self,

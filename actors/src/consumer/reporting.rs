@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::Utc;
 use tokio::time::{Instant, timeout};
 
-use super::{ConsumerMessage, ConsumerState, Happening, Mode, tell};
+use super::{ConsumerArguments, ConsumerMessage, ConsumerState, Happening, Mode, tell};
 use crate::{
     flow::progress::{LagLimit, Progress},
     model::{Checkpoint, ConsumerStatus, Reason, RunState},
@@ -115,12 +115,14 @@ impl ConsumerState {
         let Some((checkpoint, in_store)) = self.to_save() else { return };
         self.arguments.metrics.saving();
         let (myself, began) = (self.myself.clone(), Instant::now());
-        let (name, attributes) = self.shown("save the checkpoint of");
+        let ConsumerArguments { consumer, target_name, .. } = &self.arguments;
+        let (consumer, target) = (Arc::clone(consumer), target_name.clone());
         self.saving.spawn(async move {
             let saved = in_store.write(&checkpoint).await;
             let took = began.elapsed();
             if took >= SLOW_SAVE {
-                spans::was_done(name, attributes, took, saved.as_ref());
+                let name = format!("save the checkpoint of {}", consumer.name);
+                spans::was_done(name, spans::of_consumer(&consumer.name, &target), took, saved.as_ref());
             }
             let saved = saved.map(|()| Box::new(checkpoint));
             let _ = myself.cast(ConsumerMessage::Saved(saved));

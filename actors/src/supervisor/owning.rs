@@ -42,8 +42,9 @@ pub(super) struct Shared {
 }
 
 impl Shared {
+    /// How many targets, whatever else is owned like one.
     fn owned(&self) -> usize {
-        self.epochs.len() + self.letting_go.len()
+        self.epochs.keys().chain(&self.letting_go).filter(|target| **target != TargetId::DUTIES).count()
     }
 }
 
@@ -140,7 +141,7 @@ async fn is_ours(cluster: ActorRef<ClusterMessage>, target: TargetId, epoch: Epo
 impl SupervisorState {
     pub(super) async fn own(&mut self, target: TargetId, epoch: Epoch) {
         let Owning::Shared(shared) = &mut self.owning else { return };
-        if shared.epochs.insert(target, epoch).is_none() {
+        if shared.epochs.insert(target, epoch).is_none() && target != TargetId::DUTIES {
             self.context.telemetry.node().claimed();
         }
         shared.letting_go.remove(&target);
@@ -161,7 +162,7 @@ impl SupervisorState {
 
     /// A target's actor has ended, or there was none.
     pub(super) fn drained(&mut self, target: TargetId) {
-        if self.owning.drained(target) {
+        if self.owning.drained(target) && target != TargetId::DUTIES {
             self.context.telemetry.node().released();
         }
         self.count_owned();

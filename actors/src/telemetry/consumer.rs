@@ -165,10 +165,12 @@ impl ConsumerMetrics {
     /// A batch of so many records was brought in this time, or it is said why not.
     pub fn brought(&self, records: usize, took: Duration, error: Option<&'static str>) {
         let labels = self.labels();
-        self.histograms.batch_size.record(records as u64, &labels.batch_size);
         let took = took.as_secs_f64();
         match error {
-            None => self.histograms.batch_time.record(took, &labels.batch_time),
+            None => {
+                self.histograms.batch_size.record(records as u64, &labels.batch_size);
+                self.histograms.batch_time.record(took, &labels.batch_time);
+            }
             Some(error) => {
                 let [system, operation, target] = labels.batch_time.clone();
                 let labels = [system, operation, target, KeyValue::new("error.type", error)];
@@ -339,7 +341,7 @@ fn gauges(instruments: &Instruments<'_, ConsumerMetrics>) {
     instruments.age(
         "sequin.consumer.checkpoint.age",
         "s",
-        "Time for which something that was applied is not on record yet; 0 if all of it is.",
+        "Time since the checkpoint moved on from the one that is saved; 0 if it is the same.",
         |consumer, tell| {
             let since = consumer.seen().unsaved_since;
             tell(since.map_or(0.0, |since| since.elapsed().as_secs_f64()), &consumer.labels().consumer);

@@ -17,13 +17,16 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use sequin_actors::{
     model::{AuditedToken, Role, SETTINGS_TOKEN, Secret, Token, TokenHash, TokenId},
     store::{Documents, DocumentsError},
 };
 
-use self::{failures::FailedLogins, known::KnownTokens};
+use self::{
+    failures::FailedLogins,
+    known::{Known, KnownTokens},
+};
 use super::{Api, Problem};
 
 pub use self::bearer::generate_token;
@@ -98,19 +101,33 @@ impl Access {
         })
     }
 
-    fn recognize(&self, header: &str, from: IpAddr) -> Result<Caller, &'static str> {
+    /// Whether a request bears a token that is valid, of whatever role.
+    pub(super) fn knows(&self, headers: &HeaderMap) -> bool {
+        let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        header.is_some_and(|header| self.find(header, Utc::now()).is_ok())
+    }
+
+    /// The token that is valid; `None` if it is the one of the settings.
+    fn find(&self, header: &str, now: DateTime<Utc>) -> Result<Option<Arc<Known>>, &'static str> {
         let token = match header.split_once(' ') {
             Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => hash(token.trim()),
             _ => return Err("send a token: `Authorization: Bearer TOKEN`"),
         };
         if bearer::is_same(&self.settings, &token) {
-            return Ok(Caller { token: None, role: Role::Admin, from });
+            return Ok(None);
         }
         let known = self.known.find(&token).ok_or("the token is not valid")?;
-        let now = Utc::now();
         if known.token.is_expired(now) {
             return Err("the token has expired: ask for another one");
         }
+        Ok(Some(known))
+    }
+
+    fn recognize(&self, header: &str, from: IpAddr) -> Result<Caller, &'static str> {
+        let now = Utc::now();
+        let Some(known) = self.find(header, now)? else {
+            return Ok(Caller { token: None, role: Role::Admin, from });
+        };
         self.known.note_use(&known, now);
         let token = AuditedToken { id: known.token.id, name: known.token.name.clone() };
         Ok(Caller { token: Some(token), role: known.token.role, from })

@@ -58,7 +58,7 @@ pub(super) fn check_values(get: Get<'_>) -> Result<(), ConfigError> {
             }
         }
     }
-    one_of(get, TEMPORALITY, &["cumulative", "delta", "lowmemory"])?;
+    check_temporality(get)?;
     if get(RESOURCE).is_some_and(|text| pairs(&text).any(|pair| pair.is_none())) {
         return Err(ConfigError::new(RESOURCE, "takes NAME=VALUE, several separated by commas"));
     }
@@ -88,6 +88,16 @@ fn one_of(get: Get<'_>, name: &str, values: &[&str]) -> Result<Option<String>, C
         return Err(ConfigError::new(name, format!("takes {}, not {value:?}", values.join(", "))));
     }
     Ok(value)
+}
+
+fn check_temporality(get: Get<'_>) -> Result<(), ConfigError> {
+    if get(TEMPORALITY).as_deref() == Some("delta") {
+        // The SDK takes what a counter says from what it said before, also where it starts from 0 again.
+        let message = "does not take delta: what is counted of a consumer or a target starts from 0 on each node that has \
+                       it, and the differences would be wrong; takes cumulative or lowmemory";
+        return Err(ConfigError::new(TEMPORALITY, message));
+    }
+    one_of(get, TEMPORALITY, &["cumulative", "lowmemory"]).map(drop)
 }
 
 fn check_headers(get: Get<'_>, name: &str) -> Result<(), ConfigError> {
