@@ -140,7 +140,9 @@ fn said(notices: Vec<Notice>, of: &[IncidentId], most: usize) -> HashMap<Inciden
             said.entry(incident).or_default().push(Arc::clone(&view));
         }
     }
-    said.values_mut().for_each(|said| said.reverse());
+    for notices in said.values_mut() {
+        notices.reverse();
+    }
     said
 }
 
