@@ -20,13 +20,13 @@ use chrono::{TimeDelta, Utc};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::{sync::Mutex, task::JoinSet, time::sleep};
 
-use self::ledger::{Entries, Ledger};
+use self::ledger::{Entries, Kept, Ledger};
 use crate::{
     context::Context,
     flow::alerts::{About, Incidents, Notices, Pace, World},
     model::{
-        AlertingSettings, Consumer, ConsumerId, ConsumerStatus, Destination, Incident, IncidentKind, Notice, NoticeId,
-        Target, TargetId, TargetStatus,
+        AlertingSettings, Consumer, ConsumerId, ConsumerStatus, Destination, IncidentKind, NoticeId, Target, TargetId,
+        TargetStatus,
     },
     notify::DeliveryError,
     store::{Document, DocumentEvent, DocumentsError, OnlyOne},
@@ -58,7 +58,7 @@ pub(crate) enum AlertingMessage {
     /// The store told whom to tell.
     Settings(DocumentEvent<AlertingSettings, OnlyOne>),
     /// What was known before was read.
-    Loaded(Result<Box<(Ledger, Vec<Incident>, Vec<Notice>)>, DocumentsError>),
+    Loaded(Result<Box<Kept>, DocumentsError>),
     /// It is time to look.
     Look,
     /// What had changed is saved.
@@ -168,7 +168,7 @@ impl Actor for AlertingActor {
             }
             AlertingMessage::TargetReported(event) => hear(&mut state.world.target_statuses, &mut state.told, event),
             AlertingMessage::ConsumerReported(event) => {
-                hear(&mut state.world.consumer_statuses, &mut state.told, event)
+                hear(&mut state.world.consumer_statuses, &mut state.told, event);
             }
             AlertingMessage::Settings(event) => {
                 state.knows_whom_to_tell = !matches!(event, DocumentEvent::Unreadable(..));
@@ -234,7 +234,7 @@ impl AlertingState {
         let _ = self.myself.cast(AlertingMessage::Look);
     }
 
-    fn loaded(&mut self, (ledger, incidents, notices): (Ledger, Vec<Incident>, Vec<Notice>)) {
+    fn loaded(&mut self, Kept { ledger, incidents, notices }: Kept) {
         let pace = self.pace();
         let (incidents, notices) = (Incidents::resume(incidents, pace), Notices::resume(notices, pace));
         self.known = Some(Known { ledger: Arc::new(Mutex::new(ledger)), incidents, notices });

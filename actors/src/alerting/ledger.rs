@@ -24,6 +24,13 @@ pub(crate) struct Ledger {
     notices: HashMap<NoticeId, Revision>,
 }
 
+/// What was kept from before.
+pub(crate) struct Kept {
+    pub(super) ledger: Ledger,
+    pub(super) incidents: Vec<Incident>,
+    pub(super) notices: Vec<Notice>,
+}
+
 /// What is to be written, in this order, and what is to be deleted.
 #[derive(Default)]
 pub(super) struct Entries {
@@ -42,10 +49,11 @@ impl Entries {
 
 impl Ledger {
     /// Reads everything. What can't be read is left as it is: it was written by a newer release, which will go on with it.
-    pub(super) async fn load(documents: Documents) -> Result<(Self, Vec<Incident>, Vec<Notice>), DocumentsError> {
+    pub(super) async fn load(documents: Documents) -> Result<Kept, DocumentsError> {
         let (incidents, of_incidents) = read_all(&documents, |incident: &Incident| incident.id).await?;
         let (notices, of_notices) = read_all(&documents, |notice: &Notice| notice.id).await?;
-        Ok((Self { documents, incidents: of_incidents, notices: of_notices }, incidents, notices))
+        let ledger = Self { documents, incidents: of_incidents, notices: of_notices };
+        Ok(Kept { ledger, incidents, notices })
     }
 
     /// Writes everything, however long the store is away. It fails if somebody else has written something of it.

@@ -100,7 +100,6 @@ impl Notices {
             match (self.told.get(&incident.id), incident.resolved_at) {
                 // What may be over is not told any more.
                 (None, None) if incident.cleared_at.is_none() => opened.push((incident, incident.opened_at)),
-                (None, _) => {}
                 (Some(told), Some(at)) if !told.is_resolved => resolved.push((incident, at)),
                 (Some(told), None) if incident.cleared_at.is_none() && !reminder.is_zero() => {
                     let last = told.last_at.unwrap_or(now);
@@ -108,7 +107,7 @@ impl Notices {
                         reminded.push((incident, last));
                     }
                 }
-                (Some(_), _) => {}
+                (None | Some(_), _) => {}
             }
         }
         let mut made = Vec::new();
@@ -179,7 +178,7 @@ impl Notices {
         let mut name = event.as_str().to_owned();
         for id in incidents.iter().collect::<BTreeSet<_>>() {
             let times = self.told.get(id).map_or(0, |told| told.times);
-            name.push_str(&format!(" {id} {times}"));
+            name.extend([" ".into(), id.to_string(), " ".into(), times.to_string()]);
         }
         NoticeId(Uuid::new_v5(&NAMESPACE, name.as_bytes()))
     }

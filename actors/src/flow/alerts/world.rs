@@ -57,7 +57,7 @@ pub(super) struct Picture {
 }
 
 impl Picture {
-    fn add(&mut self, condition: Condition) {
+    fn add(&mut self, condition: &Condition) {
         let cause = Cause { kind: condition.kind, about: (&condition.subject).into() };
         let is_of_node = matches!(cause.about, About::Node(_));
         let first = self.wrong.entry(cause).or_insert_with(|| Condition { consumers: 0, ..condition.clone() });
@@ -153,7 +153,7 @@ impl World {
             let of_node = node.map_or(subject, |node| Subject::Node { name: node.clone() });
             // It may be that nobody could report while nobody listened either.
             if now - self.since > TARGET_SILENT {
-                picture.add(condition(IncidentKind::NodeSilent, of_node, reason));
+                picture.add(&condition(IncidentKind::NodeSilent, of_node, reason));
             } else {
                 picture.unclear.insert((&of_node).into());
             }
@@ -161,7 +161,7 @@ impl World {
         }
         match status {
             Some(TargetStatus { state: TargetState::Unhealthy, reason: Some(reason), .. }) => {
-                picture.add(condition(IncidentKind::TargetUnhealthy, subject, reason.clone()));
+                picture.add(&condition(IncidentKind::TargetUnhealthy, subject, reason.clone()));
                 true
             }
             Some(TargetStatus { state: TargetState::Healthy, .. }) => false,
@@ -186,7 +186,7 @@ impl World {
         }
         if let Some(silent) = silence_on_consumer(consumer, status.as_ref(), now) {
             if now - self.since > TARGET_SILENT {
-                picture.add(condition(IncidentKind::ConsumerStalled, None, None, &silent));
+                picture.add(&condition(IncidentKind::ConsumerStalled, None, None, &silent));
             }
             picture.unclear.insert(About::Consumer(id));
             return;
@@ -208,7 +208,7 @@ impl World {
             };
             let is_of_records = kind == IncidentKind::RecordsQuarantined;
             is_hindered |= !is_of_records;
-            picture.add(condition(kind, is_of_records.then_some(status.quarantined), None, reason));
+            picture.add(&condition(kind, is_of_records.then_some(status.quarantined), None, reason));
         }
         // That it falls behind meanwhile is no other trouble; and who begins again has not caught up with anything.
         let is_behind = Cause { kind: IncidentKind::ConsumerBehind, about: About::Consumer(id) };
@@ -220,7 +220,7 @@ impl World {
         if let Some(reason) = reason {
             let Lag { records, oldest_published_at } = status.lag;
             let behind = Behind { records, oldest_published_at, eta_seconds: status.eta_seconds };
-            picture.add(condition(IncidentKind::ConsumerBehind, None, Some(behind), &reason));
+            picture.add(&condition(IncidentKind::ConsumerBehind, None, Some(behind), &reason));
         }
     }
 
