@@ -151,8 +151,8 @@ impl Cluster {
         let mut sum = 0;
         for node in &self.nodes {
             let text = node.api.get("/metrics").await.expect(200);
-            let lines = text.as_str().expect("text").lines();
-            let value = lines.filter_map(|line| line.strip_prefix(series)).next().expect("it is reported");
+            let mut lines = text.as_str().expect("text").lines();
+            let value = lines.find_map(|line| line.strip_prefix(series)).expect("it is reported");
             sum += value.trim().parse::<u64>().expect("a whole number");
         }
         sum
