@@ -1,5 +1,7 @@
 //! Telling everybody something, to see whether it arrives.
 
+use std::time::Duration;
+
 use axum::{
     Json,
     http::{HeaderMap, header},
@@ -11,6 +13,7 @@ use sequin_actors::{
     notify::Notifier,
 };
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 use utoipa::{ToSchema, openapi::Object};
 
 use super::current;
@@ -20,6 +23,9 @@ use crate::api::{
     openapi::{Conflict, words},
     problem::Problem,
 };
+
+/// How long whoever asks waits to hear: a delivery itself may take longer than a request.
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// Whom to tell: everybody, unless one is named. No body at all is as good as an empty object.
 #[derive(Default, Deserialize, ToSchema)]
@@ -87,9 +93,12 @@ pub(in crate::api) async fn test(
 }
 
 async fn deliver(api: &Api, notice: &Notice, destination: &Destination, settings: &AlertingSettings) -> TriedView {
-    let delivered = api.telling.notifier.deliver(notice, destination, settings).await;
+    let delivery = timeout(LIMIT, api.telling.notifier.deliver(notice, destination, settings));
+    let error = match delivery.await {
+        Ok(delivered) => delivered.err().map(|error| error.to_string()),
+        Err(_) => Some(format!("there was no answer within {} s", LIMIT.as_secs())),
+    };
     let (channel, name) = channel(destination);
-    let error = delivered.err().map(|error| error.to_string());
     TriedView { channel, destination: name.into(), ok: error.is_none(), error }
 }
 
