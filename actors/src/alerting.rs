@@ -201,11 +201,6 @@ impl AlertingState {
         Pace { settle: TimeDelta::from_std(settle).unwrap_or(TimeDelta::MAX) }
     }
 
-    /// Whether all has been told that there was: before, what is missing can't be told from what is to come.
-    fn knows_all(&self) -> bool {
-        self.told.len() == WATCHED && self.knows_whom_to_tell
-    }
-
     fn is_readable<T, Id: Copy>(&mut self, event: &DocumentEvent<T, Id>, about: impl Fn(Id) -> About) {
         match event {
             DocumentEvent::Unreadable(id, _) => drop(self.world.unreadable.insert(about(*id))),
@@ -250,16 +245,20 @@ impl AlertingState {
     /// Looks at what is wrong, and saves what comes of it.
     fn look(&mut self) {
         while self.saving.try_join_next().is_some() {}
-        if self.knows_all() {
+        // Before, what is missing can't be told from what is to come.
+        let knows_all = self.told.len() == WATCHED;
+        let tells = knows_all && self.knows_whom_to_tell;
+        if tells {
             self.deliver();
         }
-        let knows_all = self.knows_all();
         let (now, settings) = (Utc::now(), self.settings());
         let Some(known) = self.known.as_mut().filter(|_| !self.is_saving) else { return };
         let mut entries = Entries::default();
         if knows_all && !self.is_draining {
             entries.incidents = known.incidents.look(&mut self.world, now);
-            entries.notices = known.notices.look(known.incidents.all(), &settings, now);
+            if tells {
+                entries.notices = known.notices.look(known.incidents.all(), &settings, now);
+            }
             entries.forgotten_incidents = known.incidents.forget(now - RETENTION);
             entries.forgotten_notices = known.notices.forget(now - RETENTION, &entries.forgotten_incidents);
         }

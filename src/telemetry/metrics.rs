@@ -10,18 +10,20 @@ use opentelemetry_sdk::{
 
 use super::delivery::Watched;
 
-/// The most series of one instrument that tells consumers, targets or providers apart. Ten thousand consumers have two
-/// each where operations are told apart too. The SDK's default is 2000, above which everything falls into one series that
-/// names nobody.
-const SERIES: usize = 25_000;
+/// How many consumers a node has room for. The SDK's default is 2000 series of an instrument, above which everything falls into one
+/// that names nobody: enough for what tells targets or providers apart.
+const CONSUMERS: usize = 10_000;
 
-/// The most of the one that has a series for each state that a consumer has been in: ten thousand consumers, and five states.
-const STATES: usize = 50_000;
+/// The most series of the instruments that have several of each consumer: by operation, by error, by the states that it has been in.
+const SEVERAL_OF_EACH: [(&str, usize); 3] = [
+    ("sequin.consumer.applied", 2 * CONSUMERS),
+    ("sequin.consumer.failures", 2 * CONSUMERS),
+    ("sequin.consumer.state", 5 * CONSUMERS),
+];
 
-/// The instruments that tell consumers, targets or providers apart. A series takes memory when it is used, but its place
-/// in a table is made beforehand, so others keep the default.
-const OF_MANY: [&str; 6] =
-    ["sequin.consumer.", "sequin.target.", "sequin.budget.blocked", "messaging.", "db.client.", "sequin.alert."];
+/// The instruments that have one of each. A series takes memory when it is used, but its place in a table is made beforehand,
+/// so others keep the default.
+const ONE_OF_EACH: [&str; 3] = ["sequin.consumer.", "sequin.budget.blocked", "messaging.client.consumed.messages"];
 
 /// What metrics are made with, or `None` if nobody gets them.
 pub(super) fn provider(
@@ -44,13 +46,13 @@ pub(super) fn provider(
 }
 
 fn view(instrument: &Instrument) -> Stream {
-    let mut stream = Stream::builder();
     let name = instrument.name();
-    if name == "sequin.consumer.state" {
-        stream = stream.with_cardinality_limit(STATES);
-    } else if OF_MANY.iter().any(|prefix| name.starts_with(prefix)) {
-        stream = stream.with_cardinality_limit(SERIES);
-    }
+    let several = SEVERAL_OF_EACH.iter().find(|(of_each, _)| name == *of_each).map(|(_, limit)| *limit);
+    let one = ONE_OF_EACH.iter().any(|prefix| name.starts_with(prefix)).then_some(CONSUMERS);
+    let stream = match several.or(one) {
+        Some(limit) => Stream::builder().with_cardinality_limit(limit),
+        None => Stream::builder(),
+    };
     stream.build().expect("limits above 0")
 }
 
@@ -60,8 +62,6 @@ mod tests {
     use prometheus::Registry;
 
     use super::*;
-
-    const CONSUMERS: i64 = 10_000;
 
     #[test]
     fn ten_thousand_consumers_keep_their_names_and_histograms_the_buckets_that_they_were_made_with() {
@@ -73,8 +73,9 @@ mod tests {
         let state = meter.u64_gauge("sequin.consumer.state").with_unit("{consumer}").build();
         // A number is told apart faster than the names of a consumer and an operation or a state, and as many of them.
         let number = |number| [KeyValue::new("number", number)];
-        (0..2 * CONSUMERS).for_each(|series| applied.add(1, &number(series)));
-        (0..5 * CONSUMERS).for_each(|series| state.record(1, &number(series)));
+        let consumers = i64::try_from(CONSUMERS).expect("a number");
+        (0..2 * consumers).for_each(|series| applied.add(1, &number(series)));
+        (0..5 * consumers).for_each(|series| state.record(1, &number(series)));
         let delay = meter.f64_histogram("sequin.consumer.delay").with_unit("s");
         delay.with_boundaries(vec![0.5, 7200.0]).build().record(0.002, &[]);
 
@@ -82,7 +83,7 @@ mod tests {
         let family = |name: &str| families.iter().find(|family| family.name() == name).expect("it is there");
         for (name, of_each) in [("sequin_consumer_applied_total", 2), ("sequin_consumer_state", 5)] {
             let series = family(name).get_metric();
-            assert_eq!(i64::try_from(series.len()), Ok(of_each * CONSUMERS), "{name}");
+            assert_eq!(i64::try_from(series.len()), Ok(of_each * consumers), "{name}");
             let has_name = |label: &prometheus::proto::LabelPair| label.name() == "number";
             assert!(series.iter().all(|series| series.get_label().iter().any(has_name)), "{name} has an overflow");
         }

@@ -55,13 +55,20 @@ async fn be_refused(api: &Api) {
     ask(api, TOKEN).await.expect_problem(404);
 }
 
-/// Checks what came of these requests.
-async fn check_request(receiver: &Receiver, node: &Node) {
+fn status(span: &Span) -> &str {
+    span.attributes.get("http.response.status_code").map_or("", String::as_str)
+}
+
+/// Checks what came of the one that was let in.
+async fn check_admitted(receiver: &Receiver) {
     let admitted = receiver.span_where("the request", |span| span.trace == TRACE).await;
     assert_eq!((admitted.parent.as_str(), admitted.links.len()), (CALLER, 0));
-    let said = |span: &Span, name: &str| span.attributes.get(name).cloned().unwrap_or_default();
-    assert_eq!(said(&admitted, "http.response.status_code"), "404", "who is not let in has no say in what is traced");
-    let is_refused = |span: &Span| said(span, "http.response.status_code") == "401" && span.name.contains("targets");
+    assert_eq!(status(&admitted), "404", "who is not let in has no say in what is traced");
+}
+
+/// Checks what came of the one that was not.
+async fn check_refused(receiver: &Receiver, node: &Node) {
+    let is_refused = |span: &Span| status(span) == "401" && span.name.contains("targets");
     let span = receiver.span_where("the request that was refused", is_refused).await;
     assert_eq!((span.name.as_str(), span.kind), ("GET /v1/targets/{target}", SpanKind::Server));
     assert_eq!((span.parent.as_str(), span.links.len()), ("", 0));
@@ -152,7 +159,8 @@ async fn metrics_a_requests_span_and_its_log_records_go_to_a_collector_by_grpc()
     setup.start_hubspot().await;
     publish(&setup, PUBLISHED, "01").await;
 
-    check_request(&receiver, node).await;
+    check_admitted(&receiver).await;
+    check_refused(&receiver, node).await;
     check_publication(&receiver).await;
     check_metrics(&receiver).await;
     let (of_consumer, of_pool) = ([("sequin.consumer", HUBSPOT)], [("db.client.connection.pool.name", "app")]);
@@ -190,7 +198,8 @@ async fn what_was_not_sent_yet_goes_to_a_collector_by_http_when_the_node_ends_an
     assert!(receiver.spans().is_empty(), "{:?}", receiver.spans());
     assert!(setup.node.sigterm().await.success());
     assert!(receiver.spans().iter().any(|span| span.trace == TRACE), "{:?}", receiver.spans());
-    check_request(&receiver, &setup.node).await;
+    check_admitted(&receiver).await;
+    receiver.log_where("the refusal", |log| log.body.contains("the token is not valid")).await;
     check_publication(&receiver).await;
     check_metrics(&receiver).await;
     let spans = receiver.spans();
