@@ -50,7 +50,7 @@ def set_up(node, psql, database_port, hook):
         consumer(node, name, provider, target)
     node.publish("crm", records(range(2000)))
     # A backfill that lasts for some seconds: somebody holds the table.
-    psql("begin; lock table sequin.fills in exclusive mode; select pg_sleep(4); commit", wait=False)
+    psql("begin; lock table sequin.fills in exclusive mode; select pg_sleep(9); commit", wait=False)
     for name in ["works", "fails", "waits", "fills"]:
         node.cli("consumer", "start", name)
     live(node, "waits")
