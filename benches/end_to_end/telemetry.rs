@@ -1,5 +1,5 @@
-//! What telemetry costs: a node that tells all that it can of itself, one that tells its metrics, and one that tells nothing,
-//! in turns. Each is published to over HTTP, brings that by a backfill, and then what is published meanwhile.
+//! What telemetry costs: a node that tells all that it can of itself, one that tells what it does by default, and one that tells
+//! nothing, in turns. Each is published to over HTTP, brings that by a backfill, and then what is published meanwhile.
 
 use std::time::{Duration, Instant};
 
@@ -38,16 +38,16 @@ const LOOK_EVERY: Duration = Duration::from_millis(2);
 enum Telling {
     /// Its metrics, exported and scraped each second, its logs, and a span of everything that has one: as much as there is.
     Everything,
-    /// Its metrics, exported and scraped each second.
-    Metrics,
+    /// The same, with the spans that the default sampler takes.
+    ByDefault,
     Nothing,
 }
 
-use Telling::{Everything, Metrics, Nothing};
+use Telling::{ByDefault, Everything, Nothing};
 
 /// What the nodes of a round tell, one after the other and then backwards, so that what drifts does so for all.
 const TURNS: [[Telling; 3]; 3] =
-    [[Everything, Metrics, Nothing], [Metrics, Nothing, Everything], [Nothing, Everything, Metrics]];
+    [[Everything, ByDefault, Nothing], [ByDefault, Nothing, Everything], [Nothing, Everything, ByDefault]];
 
 pub(crate) async fn measure(Size { records, round }: Size) -> Vec<Figure> {
     let server = Server::start().await;
@@ -55,12 +55,12 @@ pub(crate) async fn measure(Size { records, round }: Size) -> Vec<Figure> {
     // Whoever comes first has a server to warm up.
     traffic.pass(Nothing, &server).await;
 
-    let [mut everything, mut metrics, mut nothing] = [Passes::default(); 3];
+    let [mut everything, mut by_default, mut nothing] = [Passes::default(); 3];
     let turns = TURNS[round % TURNS.len()];
     for telling in turns.into_iter().chain(turns.into_iter().rev()) {
         let passes = match telling {
             Everything => &mut everything,
-            Metrics => &mut metrics,
+            ByDefault => &mut by_default,
             Nothing => &mut nothing,
         };
         passes.add(traffic.pass(telling, &server).await);
@@ -71,13 +71,13 @@ pub(crate) async fn measure(Size { records, round }: Size) -> Vec<Figure> {
         "published and brought at once, likewise",
         "CPU time of the node for all of that",
     ];
-    let of_metrics = [
-        "publishing over HTTP, with metrics",
-        "a backfill, with metrics",
-        "published and brought at once, with metrics",
-        "CPU time of the node, with metrics",
+    let of_default = [
+        "publishing over HTTP, with telemetry by default",
+        "a backfill of that, likewise by default",
+        "published and brought at once, likewise by default",
+        "CPU time of the node for all of that, by default",
     ];
-    let figures = [(of_everything, everything), (of_metrics, metrics)];
+    let figures = [(of_everything, everything), (of_default, by_default)];
     figures.into_iter().flat_map(|(what, passes)| passes.beside(nothing, what, records)).collect()
 }
 
@@ -201,16 +201,16 @@ impl Telling {
             ("OTEL_METRIC_EXPORT_INTERVAL", "1000"),
         ];
         match self {
-            Everything => exported.into(),
-            Metrics => [&exported[..], &[("OTEL_TRACES_EXPORTER", "none"), ("OTEL_LOGS_EXPORTER", "none")]].concat(),
+            Everything => [&exported[..], &[("OTEL_TRACES_SAMPLER", "parentbased_always_on")]].concat(),
+            ByDefault => exported.into(),
             Nothing => vec![("SEQUIN_METRICS", "off")],
         }
     }
 
     /// A figure counts only if it is of what it says.
     fn check(self, received: &Received) {
-        let &Received { exports_of_metrics, spans, linked_spans, log_records } = received;
-        let has_come = [exports_of_metrics > 0, spans > 0, linked_spans > 0, log_records > 0];
+        let &Received { exports_of_default, spans, linked_spans, log_records } = received;
+        let has_come = [exports_of_default > 0, spans > 0, linked_spans > 0, log_records > 0];
         let is_to_come = match self {
             Everything => [true; 4],
             Metrics => [true, false, false, false],

@@ -10,19 +10,28 @@ use opentelemetry::{
     Context, KeyValue, TraceId,
     trace::{Link, SpanKind, TraceContextExt},
 };
-use opentelemetry_sdk::trace::{Config, SamplingDecision, SamplingResult, ShouldSample};
+use opentelemetry_sdk::trace::{Config, Sampler, SamplingDecision, SamplingResult, ShouldSample};
+
+/// Which part of the traces is kept that begin here, if nothing is set. A trace of every publication costs more than the rest
+/// of the telemetry (`benches/README.md`).
+const KEPT: f64 = 0.01;
 
 /// The one that the environment names.
 pub(super) fn sampler() -> Box<dyn ShouldSample> {
-    let setting = env::var("OTEL_TRACES_SAMPLER").ok().filter(|setting| !setting.is_empty());
-    following_links(Config::default().sampler, setting.as_deref())
+    match env::var("OTEL_TRACES_SAMPLER").ok().filter(|setting| !setting.is_empty()) {
+        Some(setting) => following_links(Config::default().sampler, &setting),
+        None => Box::new(LinkSampler(Box::new(unset()))),
+    }
+}
+
+fn unset() -> Sampler {
+    Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(KEPT)))
 }
 
 /// The sampler of this setting (`OTEL_TRACES_SAMPLER`), which from then on follows links if it follows parents. One that asks no
 /// parent asks no link either: `always_off` stays off.
-fn following_links(sampler: Box<dyn ShouldSample>, setting: Option<&str>) -> Box<dyn ShouldSample> {
-    let follows_parents = setting.is_none_or(|setting| setting.starts_with("parentbased_"));
-    if follows_parents { Box::new(LinkSampler(sampler)) } else { sampler }
+fn following_links(sampler: Box<dyn ShouldSample>, setting: &str) -> Box<dyn ShouldSample> {
+    if setting.starts_with("parentbased_") { Box::new(LinkSampler(sampler)) } else { sampler }
 }
 
 #[derive(Clone, Debug)]
@@ -53,9 +62,11 @@ mod tests {
         SpanId, TraceFlags,
         trace::{Span, SpanBuilder, SpanContext, TraceState, Tracer, TracerProvider},
     };
-    use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+    use opentelemetry_sdk::trace::SdkTracerProvider;
 
     use super::*;
+
+    const ALWAYS_ON: &str = "parentbased_always_on";
 
     fn somewhere(number: u128, flags: TraceFlags) -> SpanContext {
         let (trace, span) = (TraceId::from(number), SpanId::from(7));
@@ -63,7 +74,7 @@ mod tests {
     }
 
     /// Whether a span with this parent and these links is sampled, by the real tracer.
-    fn is_sampled(sampler: &Sampler, setting: Option<&str>, parent: Option<TraceFlags>, links: &[TraceFlags]) -> bool {
+    fn is_sampled(sampler: &Sampler, setting: &str, parent: Option<TraceFlags>, links: &[TraceFlags]) -> bool {
         let sampler = following_links(Box::new(sampler.clone()), setting);
         let provider = SdkTracerProvider::builder().with_sampler(sampler).build();
         let parent = parent.map(|flags| Context::new().with_remote_span_context(somewhere(1, flags)));
@@ -77,21 +88,32 @@ mod tests {
     fn a_span_without_a_parent_is_sampled_if_one_is_that_it_is_linked_to() {
         let (never, yes, no) =
             (Sampler::ParentBased(Box::new(Sampler::AlwaysOff)), TraceFlags::SAMPLED, TraceFlags::NOT_SAMPLED);
-        for setting in [None, Some("parentbased_always_off"), Some("parentbased_traceidratio")] {
+        for setting in ["parentbased_always_off", "parentbased_traceidratio"] {
             assert!(is_sampled(&never, setting, None, &[no, yes]));
             assert!(!is_sampled(&never, setting, None, &[no, no]));
             assert!(!is_sampled(&never, setting, None, &[]));
         }
         let always = Sampler::ParentBased(Box::new(Sampler::AlwaysOn));
-        assert!(is_sampled(&always, None, None, &[no]), "the sampler itself decides first");
+        assert!(is_sampled(&always, ALWAYS_ON, None, &[no]), "the sampler itself decides first");
     }
 
     #[test]
     fn a_parent_has_the_last_word_and_what_is_off_stays_off() {
         let (yes, no) = (TraceFlags::SAMPLED, TraceFlags::NOT_SAMPLED);
         let always = Sampler::ParentBased(Box::new(Sampler::AlwaysOn));
-        assert!(!is_sampled(&always, None, Some(no), &[yes]));
-        assert!(is_sampled(&always, None, Some(yes), &[no]));
-        assert!(!is_sampled(&Sampler::AlwaysOff, Some("always_off"), None, &[yes]));
+        assert!(!is_sampled(&always, ALWAYS_ON, Some(no), &[yes]));
+        assert!(is_sampled(&always, ALWAYS_ON, Some(yes), &[no]));
+        assert!(!is_sampled(&Sampler::AlwaysOff, "always_off", None, &[yes]));
+    }
+
+    #[test]
+    fn if_nothing_is_set_one_trace_in_a_hundred_is_kept_and_all_that_the_caller_keeps() {
+        let provider = SdkTracerProvider::builder().with_sampler(unset()).build();
+        let tracer = provider.tracer("test");
+        let keeps = |context: &Context| tracer.build_with_context(SpanBuilder::from_name("publish"), context);
+        let of_ours = (0..10_000).filter(|_| keeps(&Context::new()).span_context().is_sampled()).count();
+        assert!((30..300).contains(&of_ours), "{of_ours} of 10,000");
+        let kept_by_the_caller = Context::new().with_remote_span_context(somewhere(1, TraceFlags::SAMPLED));
+        assert!(keeps(&kept_by_the_caller).span_context().is_sampled());
     }
 }
