@@ -209,8 +209,8 @@ impl Telling {
 
     /// A figure counts only if it is of what it says.
     fn check(self, received: &Received) {
-        let &Received { exports_of_default, spans, linked_spans, log_records } = received;
-        let has_come = [exports_of_default > 0, spans > 0, linked_spans > 0, log_records > 0];
+        let &Received { exports_of_metrics, spans, linked_spans, log_records } = received;
+        let has_come = [exports_of_metrics > 0, spans > 0, linked_spans > 0, log_records > 0];
         let is_to_come = match self {
             Everything => [true; 4],
             Metrics => [true, false, false, false],
