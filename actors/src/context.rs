@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::{
     flow::{budget::NodeBudget, refusals::RefusalLimit, turns::Turns},
     notify::Notifier,
+    postgres::Egress,
     store::Documents,
     stream::RecordStream,
     telemetry::Telemetry,
@@ -54,6 +55,8 @@ pub struct EngineSettings {
     pub alert_after: Duration,
     /// How people are told of incidents.
     pub notifier: Notifier,
+    /// How the node gets out to databases.
+    pub egress: Egress,
     /// Where it reports its metrics; `None` where the process does.
     pub meter: Option<Meter>,
 }
@@ -75,6 +78,7 @@ impl Default for EngineSettings {
             stall_limit: Duration::from_mins(4),
             alert_after: Duration::from_secs(30),
             notifier: Notifier::default(),
+            egress: Egress::default(),
             meter: None,
         }
     }

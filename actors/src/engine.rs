@@ -7,7 +7,7 @@ use ractor::{Actor, ActorRef, concurrency::JoinHandle};
 use crate::{
     context::{Context, EngineSettings},
     model::{Connection, FieldError, SyncId, TableName, Target},
-    postgres::{self, CheckReport, Fault, Finding, View, ViewsWanted},
+    postgres::{self, CheckReport, Fault, Finding, View, ViewsWanted, Visitor},
     store::Documents,
     stream::RecordStream,
     supervisor::{Supervisor, SupervisorMessage},
@@ -66,13 +66,13 @@ impl EngineHandle {
 /// Questions about a database, asked outside of any actor and any pool, and the SQL that people run there.
 #[derive(Clone, Debug)]
 pub struct Inspector {
-    application_name: String,
+    visitor: Visitor,
 }
 
 impl Inspector {
     /// What `settings` call the sessions.
     pub fn new(settings: &EngineSettings) -> Self {
-        Self { application_name: format!("sequin/{}", settings.cluster) }
+        Self { visitor: Visitor::new(format!("sequin/{}", settings.cluster), settings.egress.clone()) }
     }
 
     /// Whether the connection's settings can be used at all.
@@ -82,12 +82,12 @@ impl Inspector {
 
     /// Connects, and asks whether the database takes writes.
     pub async fn check(&self, connection: &Connection) -> Result<CheckReport, Fault> {
-        postgres::check(connection, &self.application_name).await
+        self.visitor.check(connection).await
     }
 
     /// Compares a table with what it should be.
     pub async fn verify(&self, target: &Target, table: &TableName) -> Result<Vec<Finding>, Fault> {
-        postgres::verify(&target.connection, &self.application_name, table).await
+        postgres::verify(&target.connection, &self.visitor, table).await
     }
 
     /// The statements that make the user that we connect as, a schema for it, and the rights that it needs there.
@@ -107,12 +107,12 @@ impl Inspector {
 
     /// Makes the table, and its schema where it is not there; returns what was run, or `None` if it was there.
     pub async fn create_table(&self, target: &Target, table: &TableName) -> Result<Option<String>, Fault> {
-        postgres::create_table(&target.connection, &self.application_name, table).await
+        postgres::create_table(&target.connection, &self.visitor, table).await
     }
 
     /// Writes a view for each collection that a sample of the table shows.
     pub async fn views(&self, target: &Target, table: &TableName, wanted: ViewsWanted<'_>) -> Result<Vec<View>, Fault> {
-        postgres::views(&target.connection, &self.application_name, table, wanted).await
+        postgres::views(&target.connection, &self.visitor, table, wanted).await
     }
 }
 

@@ -112,7 +112,7 @@ impl Actor for TargetActor {
         let TargetArguments { context, target, consumers, lease } = arguments;
         let sessions = Arc::new(LiveSessions::of(lease));
         let metrics = context.telemetry.target(&target);
-        let pool = Pool::new(&target, &sessions, metrics.pool())?;
+        let pool = Pool::new(&target, &context.settings.egress, &sessions, metrics.pool())?;
         metrics.has_pool(counts_of(&pool));
         myself.cast(TargetMessage::Reconcile(Arc::clone(&target), consumers))?;
         let mut state = TargetActorState {
@@ -215,7 +215,7 @@ impl TargetActorState {
 
     /// What the sessions so far were connected to is not what will answer.
     fn renew_pool(&mut self) -> Result<(), TlsError> {
-        self.pool = Pool::new(&self.target, &self.sessions, self.metrics.pool())?;
+        self.pool = Pool::new(&self.target, &self.context.settings.egress, &self.sessions, self.metrics.pool())?;
         self.metrics.has_pool(counts_of(&self.pool));
         Ok(())
     }

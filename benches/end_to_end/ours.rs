@@ -8,8 +8,8 @@ use sequin_actors::{
     Engine, EngineSettings,
     jetstream::{JetStream, NatsLogin, NatsSettings},
     model::{
-        Connection, Consumer, ConsumerId, ConsumerStatus, Desired, Filter, Metadata, Provider, Rewind, RunState,
-        Secret, TableName, Target, TargetId, Tls, TlsMode, UnsupportedText,
+        Connection, Consumer, ConsumerId, ConsumerStatus, Desired, Filter, Limits, Metadata, Provider, Rewind,
+        RunState, Secret, TableName, Target, TargetId, Tls, TlsMode, UnsupportedText,
     },
     store::{Documents, JetStreamStore, Keyring, SqliteStore, Store},
     stream::{JetStreamStream, RecordStream, SqliteStream},
@@ -115,13 +115,16 @@ pub(crate) fn target(server: &ThrowawayPostgres) -> Target {
         database: "postgres".into(),
         username: server.superuser().into(),
         password: Some(Secret::new(server.password())),
-        tls: Tls { mode: TlsMode::Disable, ca_pem: None },
+        password_file: None,
+        tls: Tls { mode: TlsMode::Disable, ..Tls::default() },
+        bastion: None,
     };
     Target {
         id: TargetId::generate(),
         name: "bench".into(),
         connection,
         pool_size: 4,
+        limits: Limits::default(),
         metadata: Metadata::new(),
         created_at: now,
         updated_at: now,

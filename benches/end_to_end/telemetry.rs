@@ -77,8 +77,8 @@ pub(crate) async fn measure(Size { records, round }: Size) -> Vec<Figure> {
         "published and brought at once, likewise by default",
         "CPU time of the node for all of that, by default",
     ];
-    let figures = [(of_everything, everything), (of_default, by_default)];
-    figures.into_iter().flat_map(|(what, passes)| passes.beside(nothing, what, records)).collect()
+    let figures = [(of_everything, everything, Goal::None), (of_default, by_default, Goal::TimesAtLeast(0.98))];
+    figures.into_iter().flat_map(|(what, passes, goal)| passes.beside(nothing, what, records, goal)).collect()
 }
 
 /// How long it took, and the CPU time of the node.
@@ -99,7 +99,7 @@ impl Passes {
     }
 
     /// Two passes of each, beside as many `without`.
-    fn beside(self, without: Self, what: [&'static str; 4], records: u64) -> [Figure; 4] {
+    fn beside(self, without: Self, what: [&'static str; 4], records: u64, goal: Goal) -> [Figure; 4] {
         let figure = |what, unit, [with, without]: [f64; 2], goal| Figure {
             what,
             unit,
@@ -108,7 +108,7 @@ impl Passes {
             goal,
         };
         let rates = |what, records, took: [Duration; 2]| {
-            figure(what, "records/s", took.map(|took| rate(2 * records, took)), Goal::TimesAtLeast(0.98))
+            figure(what, "records/s", took.map(|took| rate(2 * records, took)), goal)
         };
         let [published, backfill, live, cpu] = what;
         [
@@ -210,12 +210,10 @@ impl Telling {
     /// A figure counts only if it is of what it says.
     fn check(self, received: &Received) {
         let &Received { exports_of_metrics, spans, linked_spans, log_records } = received;
-        let has_come = [exports_of_metrics > 0, spans > 0, linked_spans > 0, log_records > 0];
-        let is_to_come = match self {
-            Everything => [true; 4],
-            Metrics => [true, false, false, false],
-            Nothing => [false; 4],
-        };
-        assert_eq!(has_come, is_to_come, "{self:?}: {received:?}");
+        let has_come = [exports_of_metrics > 0, log_records > 0];
+        assert_eq!(has_come, [self != Nothing; 2], "{self:?}: {received:?}");
+        // Of few requests, the default sampler may take none.
+        assert!(self != Everything || (spans > 0 && linked_spans > 0), "{self:?}: {received:?}");
+        assert!(self != Nothing || spans == 0, "{self:?}: {received:?}");
     }
 }

@@ -13,7 +13,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use sequin_actors::{
-    model::{Connection, Consumer, FieldError, Metadata, Severity, Target, TargetId, Tls, TlsMode},
+    model::{Connection, Consumer, FieldError, Limits, Metadata, Severity, Target, TargetId, Tls, TlsMode},
     store::{DocumentsError, Revision, Versioned},
 };
 use serde::{Deserialize, Serialize};
@@ -130,8 +130,18 @@ impl TargetRequest {
         let target = Target {
             id: TargetId::generate(),
             name: self.name,
-            connection: Connection { host, port, database, username, password, tls: Tls { mode, ca_pem: tls.ca_pem } },
+            connection: Connection {
+                host,
+                port,
+                database,
+                username,
+                password,
+                password_file: None,
+                tls: Tls { mode, ca_pem: tls.ca_pem, ..Tls::default() },
+                bastion: None,
+            },
             pool_size: self.pool_size,
+            limits: Limits::default(),
             metadata: self.metadata,
             created_at: now,
             updated_at: now,

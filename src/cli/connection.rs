@@ -37,7 +37,9 @@ impl FromStr for PostgresUrl {
             database: if database.is_empty() { username.clone() } else { database },
             username,
             password: url.password().map(decoded).transpose()?.map(Secret::new),
+            password_file: None,
             tls: Tls::default(),
+            bastion: None,
         };
         let mut ignored = Vec::new();
         for (name, value) in url.query_pairs() {

@@ -127,7 +127,7 @@ pub(super) async fn run(client: &Client, output: Output, command: TargetCommand)
 
 /// The request that adds a target.
 pub(super) fn request(name: &str, connection: &Connection, pool_size: Option<u32>) -> Value {
-    let Connection { host, port, database, username, password, tls } = connection;
+    let Connection { host, port, database, username, password, tls, .. } = connection;
     let mut request = json!({
         "name": name,
         "connection": {
@@ -154,9 +154,16 @@ fn connection(arguments: AddArguments) -> anyhow::Result<Connection> {
             }
             connection
         }
-        (None, Some(host), Some(database), Some(username)) => {
-            Connection { host, port, database, username, password: None, tls: Tls::default() }
-        }
+        (None, Some(host), Some(database), Some(username)) => Connection {
+            host,
+            port,
+            database,
+            username,
+            password: None,
+            password_file: None,
+            tls: Tls::default(),
+            bastion: None,
+        },
         _ => return Err(WrongUsage("give a URL, or --host, --database and --username".into()).into()),
     };
     if let Some(path) = password_file {

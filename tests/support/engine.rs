@@ -6,8 +6,8 @@ use chrono::Utc;
 use sequin_actors::{
     Engine, EngineHandle, EngineSettings,
     model::{
-        Checkpoint, Connection, Consumer, ConsumerId, Desired, Filter, Metadata, Quarantined, Rewind, Secret, SyncId,
-        TableName, Target, TargetId, Tls, UnsupportedText,
+        Checkpoint, Connection, Consumer, ConsumerId, Desired, Filter, Limits, Metadata, Quarantined, Rewind, Secret,
+        SyncId, TableName, Target, TargetId, Tls, UnsupportedText,
     },
     store::{Documents, Keyring, SqliteStore},
     stream::{RecordStream, SqliteStream},
@@ -82,9 +82,12 @@ pub(crate) fn target(database: &Database) -> Target {
             database: database.name.clone(),
             username: database.user.clone(),
             password: Some(Secret::new(PASSWORD)),
+            password_file: None,
             tls: Tls::default(),
+            bastion: None,
         },
         pool_size: 4,
+        limits: Limits::default(),
         metadata: Metadata::new(),
         created_at: now,
         updated_at: now,

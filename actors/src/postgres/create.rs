@@ -6,7 +6,7 @@ use super::{
     catalog::{create_schema_sql, create_table_only_sql},
     error::Fault,
     identifier::{readable, readable_table},
-    session::connect,
+    session::Visitor,
 };
 use crate::model::{Connection, TableName};
 
@@ -25,10 +25,10 @@ const SITUATION: &str = "
 /// What our user makes belongs to it, so that who owns the schema, or the database, is given all rights on it.
 pub async fn create_table(
     connection: &Connection,
-    application_name: &str,
+    visitor: &Visitor,
     table: &TableName,
 ) -> Result<Option<String>, Fault> {
-    let session = connect(connection, application_name).await?;
+    let session = visitor.connect(connection).await?;
     let names: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
         [(&table.schema, Type::NAME), (&table.table, Type::NAME)];
     let situation = session.client.query_typed(SITUATION, &names).await?;

@@ -15,6 +15,7 @@ use tokio::{
 use super::{
     error::Fault,
     fence::{Backend, LiveSessions},
+    reach::Egress,
     session::{Opener, Session},
     tls::TlsError,
 };
@@ -52,8 +53,13 @@ pub struct Sessions {
 
 impl Pool {
     /// Makes the pool. Nothing is connected before the first session is needed.
-    pub fn new(target: &Target, live: &Arc<LiveSessions>, metrics: &Arc<PoolMetrics>) -> Result<Self, TlsError> {
-        let opener = Opener::new(&target.connection, Arc::clone(live))?;
+    pub fn new(
+        target: &Target,
+        egress: &Egress,
+        live: &Arc<LiveSessions>,
+        metrics: &Arc<PoolMetrics>,
+    ) -> Result<Self, TlsError> {
+        let opener = Opener::new(target, egress, Arc::clone(live))?;
         let (failed, failures) = watch::channel(None);
         let sessions = bb8::Pool::builder()
             .max_size(target.pool_size)

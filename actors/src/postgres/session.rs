@@ -16,10 +16,11 @@ use super::{
     error::{Fault, Verdict},
     fence::{self, Alive, Backend, LiveSessions},
     novelty::Novelty,
+    reach::Egress,
     tls::{self, TlsError},
 };
 use crate::{
-    model::{Connection, TableName, TlsMode},
+    model::{Connection, Limits, TableName, Target, TlsMode},
     spans::Database,
 };
 
@@ -89,12 +90,18 @@ pub(super) struct Opener {
 
 impl Opener {
     /// For the sessions of a target that is ours.
-    pub(super) fn new(connection: &Connection, live: Arc<LiveSessions>) -> Result<Self, TlsError> {
+    pub(super) fn new(target: &Target, egress: &Egress, live: Arc<LiveSessions>) -> Result<Self, TlsError> {
         let name = live.application_name();
-        Self::named(connection, &name, live)
+        Self::named(&target.connection, target.limits, egress, &name, live)
     }
 
-    fn named(connection: &Connection, application_name: &str, live: Arc<LiveSessions>) -> Result<Self, TlsError> {
+    fn named(
+        connection: &Connection,
+        _limits: Limits,
+        _egress: &Egress,
+        application_name: &str,
+        live: Arc<LiveSessions>,
+    ) -> Result<Self, TlsError> {
         let connector = tls::connector(&connection.tls)?;
         let config = config(connection, application_name);
         let connections = PostgresConnectionManager::new(config, connector);
@@ -241,19 +248,34 @@ pub struct CheckReport {
     pub latency: Duration,
 }
 
-/// Connects once, outside of any pool, and asks a question.
-pub async fn check(connection: &Connection, application_name: &str) -> Result<CheckReport, Fault> {
-    let session = connect(connection, application_name).await?;
-    let asked = Instant::now();
-    let version = session.client.query_one("show server_version", &[]).await?;
-    let latency = asked.elapsed();
-    session.probe().await?;
-    Ok(CheckReport { server_version: version.try_get(0)?, latency })
+/// Who looks at a database, outside of any pool.
+#[derive(Clone, Debug)]
+pub struct Visitor {
+    application_name: String,
+    egress: Egress,
 }
 
-/// Opens one session outside of any pool.
-pub(super) async fn connect(connection: &Connection, application_name: &str) -> Result<Session, Fault> {
-    Opener::named(connection, application_name, Arc::default())?.open().await
+impl Visitor {
+    /// Whose sessions are called so.
+    pub fn new(application_name: String, egress: Egress) -> Self {
+        Self { application_name, egress }
+    }
+
+    /// Connects once, and asks a question.
+    pub async fn check(&self, connection: &Connection) -> Result<CheckReport, Fault> {
+        let session = self.connect(connection).await?;
+        let asked = Instant::now();
+        let version = session.client.query_one("show server_version", &[]).await?;
+        let latency = asked.elapsed();
+        session.probe().await?;
+        Ok(CheckReport { server_version: version.try_get(0)?, latency })
+    }
+
+    /// Opens one session.
+    pub(super) async fn connect(&self, connection: &Connection) -> Result<Session, Fault> {
+        let Self { application_name, egress } = self;
+        Opener::named(connection, Limits::default(), egress, application_name, Arc::default())?.open().await
+    }
 }
 
 impl From<TlsError> for Fault {

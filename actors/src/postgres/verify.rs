@@ -9,7 +9,7 @@ use super::{
     catalog::{COLUMNS, Column, create_table_sql},
     error::Fault,
     identifier::{readable, readable_table},
-    session::{Session, connect},
+    session::{Session, Visitor},
 };
 use crate::model::{Connection, Severity, TableId, TableName};
 
@@ -35,8 +35,8 @@ fn warning(code: &'static str, message: impl Into<String>, fix_sql: impl Into<St
 }
 
 /// Compares the table with what it should be. Reads the catalog only: it needs no right on the table.
-pub async fn verify(connection: &Connection, application_name: &str, table: &TableName) -> Result<Vec<Finding>, Fault> {
-    let session = connect(connection, application_name).await?;
+pub async fn verify(connection: &Connection, visitor: &Visitor, table: &TableName) -> Result<Vec<Finding>, Fault> {
+    let session = visitor.connect(connection).await?;
     session.verify(table).await
 }
 

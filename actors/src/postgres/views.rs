@@ -10,7 +10,7 @@ use self::statement::{TIMESTAMP, WHOLE_NUMBER, view};
 use super::{
     error::Fault,
     identifier::{literal, qualified},
-    session::{Session, connect},
+    session::{Session, Visitor},
 };
 use crate::model::{Connection, TableName};
 
@@ -76,12 +76,12 @@ struct Values {
 /// Looks at a sample of the table, and writes a view for each collection in it, in the order of their names.
 pub async fn views(
     connection: &Connection,
-    application_name: &str,
+    visitor: &Visitor,
     table: &TableName,
     wanted: ViewsWanted<'_>,
 ) -> Result<Vec<View>, Fault> {
     let looked = async {
-        let session = connect(connection, application_name).await?;
+        let session = visitor.connect(connection).await?;
         session.sample(table, &wanted).await
     };
     let samples =

@@ -278,7 +278,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{CollectionKey, CollectionVersion, Connection, Idx, Metadata, Secret, SyncId, Target, TargetId, Tls},
+        model::{
+            Bastion, CollectionKey, CollectionVersion, Connection, Idx, Limits, Metadata, Secret, SyncId, Target,
+            TargetId, Tls,
+        },
         store::SqliteStore,
     };
 
@@ -299,9 +302,21 @@ mod tests {
                 database: "app".into(),
                 username: "sequin".into(),
                 password: Some(Secret::new("hunter2")),
-                tls: Tls::default(),
+                password_file: None,
+                tls: Tls { client_key_pem: Some(Secret::new("hunter2")), ..Tls::default() },
+                bastion: Some(Bastion {
+                    host: "bastion.example.com".into(),
+                    port: 22,
+                    username: "tunnel".into(),
+                    private_key: Some(Secret::new("hunter2")),
+                    passphrase: Some(Secret::new("hunter2")),
+                    password: Some(Secret::new("hunter2")),
+                    host_key: Some("ssh-ed25519 AAAA".into()),
+                    trust_on_first_use: false,
+                }),
             },
             pool_size: 4,
+            limits: Limits::default(),
             metadata: Metadata::new(),
             created_at: Utc::now(),
             updated_at: Utc::now(),
@@ -309,7 +324,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_read_is_what_was_written_and_the_password_lies_sealed() {
+    async fn what_is_read_is_what_was_written_and_secrets_lie_sealed() {
         let (_directory, documents) = documents().await;
         let target = target("app");
         documents.create(&target, Utc::now()).await.expect("created");

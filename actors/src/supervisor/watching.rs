@@ -88,7 +88,7 @@ mod tests {
     use super::*;
     use crate::{
         context::EngineSettings,
-        model::{Connection, Metadata, Target, TargetId, Tls},
+        model::{Connection, Limits, Metadata, Target, TargetId, Tls},
         store::{Documents, Keyring, SqliteStore, Store},
         stream::SqliteStream,
     };
@@ -100,7 +100,9 @@ mod tests {
             database: "app".into(),
             username: "sequin".into(),
             password: None,
+            password_file: None,
             tls: Tls::default(),
+            bastion: None,
         };
         let (id, now) = (TargetId::generate(), Utc::now());
         Target {
@@ -108,6 +110,7 @@ mod tests {
             name: name.into(),
             connection,
             pool_size: 4,
+            limits: Limits::default(),
             metadata: Metadata::new(),
             created_at: now,
             updated_at: now,

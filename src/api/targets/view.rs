@@ -80,7 +80,7 @@ impl TargetView {
         now: DateTime<Utc>,
     ) -> Self {
         let health = health(&target, status.as_ref(), unreadable, now);
-        let Connection { host, port, database, username, password, tls } = target.connection;
+        let Connection { host, port, database, username, password, tls, .. } = target.connection;
         let tls = TlsView {
             mode: tls.mode.as_str(),
             ca_pem: tls.ca_pem,

@@ -108,7 +108,9 @@ async fn ours() -> anyhow::Result<Database> {
         database: database.into(),
         username: username.into(),
         password: Some(password.clone()),
+        password_file: None,
         tls: Tls::default(),
+        bastion: None,
     };
     let superuser = Secret::new(postgres.password());
     let maintenance = connection(postgres.superuser(), &superuser, "postgres");

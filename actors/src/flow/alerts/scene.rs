@@ -7,8 +7,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::{Due, Incidents, Notices, Pace, World};
 use crate::model::{
     AlertingSettings, Applied, Connection, Consumer, ConsumerId, ConsumerStatus, Delivery, Desired, Filter, Idx,
-    Incident, IncidentId, Lag, Metadata, Notice, NoticeEvent, NoticeId, Provider, Reason, Rewind, RunState, Severity,
-    Subject, TableName, Target, TargetId, TargetState, TargetStatus, Tls, UnsupportedText,
+    Incident, IncidentId, Lag, Limits, Metadata, Notice, NoticeEvent, NoticeId, Provider, Reason, Rewind, RunState,
+    Severity, Subject, TableName, Target, TargetId, TargetState, TargetStatus, Tls, UnsupportedText,
 };
 
 pub(super) const PACE: Pace = Pace { settle: TimeDelta::seconds(30) };
@@ -211,7 +211,9 @@ fn target(place: u128, now: DateTime<Utc>) -> Target {
         database: "app".into(),
         username: "sequin".into(),
         password: None,
+        password_file: None,
         tls: Tls::default(),
+        bastion: None,
     };
     let letter = u8::try_from(place).expect("few") - 1 + b'a';
     Target {
@@ -219,6 +221,7 @@ fn target(place: u128, now: DateTime<Utc>) -> Target {
         name: char::from(letter).into(),
         connection,
         pool_size: 4,
+        limits: Limits::default(),
         metadata: Metadata::new(),
         created_at: now,
         updated_at: now,

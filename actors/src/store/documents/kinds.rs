@@ -9,10 +9,10 @@ use super::{
     Document, Named, OnlyOne,
 };
 use crate::model::{
-    AlertingSettings, AuditEntry, AuditId, Checkpoint, CollectionKey, CollectionVersion, Connection, Consumer,
-    ConsumerId, ConsumerStatus, IdempotencyKey, Incident, IncidentId, Metadata, Notice, NoticeId, Ownership,
-    QuarantineKey, Quarantined, Session, SessionId, SyncId, SyncSettings, Target, TargetId, TargetStatus, Tls, Token,
-    TokenId, Webhook, WebhookFormat,
+    AlertingSettings, AuditEntry, AuditId, Bastion, ChannelBinding, Checkpoint, CollectionKey, CollectionVersion,
+    Connection, Consumer, ConsumerId, ConsumerStatus, IdempotencyKey, Incident, IncidentId, Limits, Metadata, Notice,
+    NoticeId, Ownership, QuarantineKey, Quarantined, Secret, Session, SessionId, SyncId, SyncSettings, Target,
+    TargetId, TargetStatus, Tls, TlsMode, Token, TokenId, Webhook, WebhookFormat,
 };
 
 /// A document that is written down as it is. One that holds secrets is none, and is named in `rotation.rs`.
@@ -106,7 +106,7 @@ impl Document for IdempotencyKey {
     }
 }
 
-/// A target as it is written down: its password sealed.
+/// A target as it is written down: its secrets sealed.
 #[derive(Serialize, Deserialize)]
 pub struct StoredTarget {
     id: TargetId,
@@ -116,11 +116,44 @@ pub struct StoredTarget {
     database: String,
     username: String,
     sealed_password: Option<Vec<u8>>,
-    tls: Tls,
+    #[serde(default)]
+    password_file: Option<String>,
+    tls: StoredTls,
+    #[serde(default)]
+    bastion: Option<StoredBastion>,
     pool_size: u32,
+    #[serde(default)]
+    limits: Limits,
     metadata: Metadata,
     created_at: DateTime<Utc>,
     updated_at: DateTime<Utc>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredTls {
+    mode: TlsMode,
+    #[serde(default)]
+    ca_pem: Option<String>,
+    #[serde(default)]
+    client_cert_pem: Option<String>,
+    #[serde(default)]
+    sealed_client_key: Option<Vec<u8>>,
+    #[serde(default)]
+    server_name: Option<String>,
+    #[serde(default)]
+    channel_binding: ChannelBinding,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredBastion {
+    host: String,
+    port: u16,
+    username: String,
+    sealed_private_key: Option<Vec<u8>>,
+    sealed_passphrase: Option<Vec<u8>>,
+    sealed_password: Option<Vec<u8>>,
+    host_key: Option<String>,
+    trust_on_first_use: bool,
 }
 
 /// What a target's secrets are sealed for: they open for no other target.
@@ -134,7 +167,9 @@ impl Document for Target {
     type Stored = StoredTarget;
 
     fn to_stored(&self, keyring: &Keyring) -> StoredTarget {
-        let Connection { host, port, database, username, password, tls } = self.connection.clone();
+        let Connection { host, port, database, username, password, password_file, tls, bastion } =
+            self.connection.clone();
+        let seal = |secret: Option<Secret>| secret.map(|secret| keyring.seal(&secret, &owner(self.id)));
         StoredTarget {
             id: self.id,
             name: self.name.clone(),
@@ -142,9 +177,28 @@ impl Document for Target {
             port,
             database,
             username,
-            sealed_password: password.map(|password| keyring.seal(&password, &owner(self.id))),
-            tls,
+            sealed_password: seal(password),
+            password_file,
+            tls: StoredTls {
+                mode: tls.mode,
+                ca_pem: tls.ca_pem,
+                client_cert_pem: tls.client_cert_pem,
+                sealed_client_key: seal(tls.client_key_pem),
+                server_name: tls.server_name,
+                channel_binding: tls.channel_binding,
+            },
+            bastion: bastion.map(|bastion| StoredBastion {
+                host: bastion.host,
+                port: bastion.port,
+                username: bastion.username,
+                sealed_private_key: seal(bastion.private_key),
+                sealed_passphrase: seal(bastion.passphrase),
+                sealed_password: seal(bastion.password),
+                host_key: bastion.host_key,
+                trust_on_first_use: bastion.trust_on_first_use,
+            }),
             pool_size: self.pool_size,
+            limits: self.limits,
             metadata: self.metadata.clone(),
             created_at: self.created_at,
             updated_at: self.updated_at,
@@ -152,13 +206,43 @@ impl Document for Target {
     }
 
     fn from_stored(stored: StoredTarget, keyring: &Keyring) -> Result<Self, KeyringError> {
-        let StoredTarget { id, name, host, port, database, username, sealed_password, tls, .. } = stored;
-        let password = sealed_password.map(|sealed| keyring.open(&sealed, &owner(id))).transpose()?;
+        let StoredTarget { id, tls, .. } = stored;
+        let open = |sealed: Option<Vec<u8>>| sealed.map(|sealed| keyring.open(&sealed, &owner(id))).transpose();
+        let tls = Tls {
+            mode: tls.mode,
+            ca_pem: tls.ca_pem,
+            client_cert_pem: tls.client_cert_pem,
+            client_key_pem: open(tls.sealed_client_key)?,
+            server_name: tls.server_name,
+            channel_binding: tls.channel_binding,
+        };
+        let bastion = stored.bastion.map(|bastion| {
+            Ok(Bastion {
+                host: bastion.host,
+                port: bastion.port,
+                username: bastion.username,
+                private_key: open(bastion.sealed_private_key)?,
+                passphrase: open(bastion.sealed_passphrase)?,
+                password: open(bastion.sealed_password)?,
+                host_key: bastion.host_key,
+                trust_on_first_use: bastion.trust_on_first_use,
+            })
+        });
         Ok(Self {
             id,
-            name,
-            connection: Connection { host, port, database, username, password, tls },
+            name: stored.name,
+            connection: Connection {
+                host: stored.host,
+                port: stored.port,
+                database: stored.database,
+                username: stored.username,
+                password: open(stored.sealed_password)?,
+                password_file: stored.password_file,
+                tls,
+                bastion: bastion.transpose()?,
+            },
             pool_size: stored.pool_size,
+            limits: stored.limits,
             metadata: stored.metadata,
             created_at: stored.created_at,
             updated_at: stored.updated_at,

@@ -117,7 +117,13 @@ fn reason() -> Reason {
 
 #[test]
 fn targets_and_consumers() {
-    is_read_across_releases(&target("app"), &["tls.ca_pem"], &["tls"]);
+    let mut plain = target("app");
+    (plain.connection.bastion, plain.connection.tls.client_key_pem) = (None, None);
+    let since =
+        ["tls.ca_pem", "tls.client_cert_pem", "tls.sealed_client_key", "tls.server_name", "tls.channel_binding"];
+    let since = [&since[..], &["password_file", "bastion", "limits"]].concat();
+    is_read_across_releases(&plain, &since, &["tls", "limits"]);
+    is_read_across_releases(&target("app"), &[], &["tls", "bastion", "limits"]);
     let consumer = Consumer {
         id: ConsumerId::generate(),
         name: "all".into(),
