@@ -5,6 +5,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 deploy/setup.sh
 
+# A failed test says what it waited for, and what the node's log says: a backtrace would hide both.
+export RUST_BACKTRACE=0
+
 if ! cargo nextest --version >/dev/null 2>&1; then
   exec cargo test --workspace --no-fail-fast "$@"
 fi
