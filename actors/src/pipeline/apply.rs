@@ -9,7 +9,6 @@
 use std::{
     collections::HashMap,
     ops::Range,
-    pin::pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -17,19 +16,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::Mutex,
-    time::{Instant, timeout},
-};
+use tokio::{sync::Mutex, time::Instant};
 
-use super::quarantine::Quarantine;
+use super::{prepare::verify_again, quarantine::Quarantine};
 use crate::{
     flow::{backoff::Backoff, coalesce::Batch, refusals::TooManyRefusals, unsupported_text::ReplacedText},
     model::{
         Applied, Idx, Op, Record, RowAhead, SequinId, Severity, TableName, UnsupportedText, decode, decode_routing,
         decode_trace, encode,
     },
-    postgres::{ApplyError, Backend, Change, Fault, Finding, Pool, RowBeyond, Tombstone, Verdict, apply, row_beyond},
+    postgres::{ApplyError, Change, Fault, Finding, Pool, RowBeyond, Tombstone, Verdict, apply, row_beyond},
     spans::{self, Applying, ErrorType},
     store::DocumentsError,
     stream::{RecordStream, StreamError},
@@ -39,18 +35,11 @@ use crate::{
 /// How long others may be in the way, without anything going through, before the consumer gives its place up.
 const CONTENTION_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long one attempt may take: longer than the server's own `statement_timeout` allows each of its statements. What
-/// takes longer has lost its server.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(150);
-
 /// How many refused records the store is told of at once: what a crash then makes one look for again.
 const SAVED_AT_ONCE: usize = 64;
 
 /// For how long a table that was verified counts as verified while it refuses records.
 const VERIFIED_FOR: Duration = Duration::from_secs(1);
-
-/// An attempt that takes longer makes one ask whether the server is there at all.
-const SLOW: Duration = Duration::from_secs(3);
 
 /// Why a batch was not brought, or not all of it.
 #[derive(Debug, thiserror::Error)]
@@ -202,29 +191,7 @@ impl Bringing {
             let beyond = row_beyond(&session, &self.table, &changes, &tombstones, applied).await?;
             Ok((applied, beyond))
         };
-        let mut attempt = pin!(attempt);
-        if let Ok(outcome) = timeout(SLOW, &mut attempt).await {
-            return outcome;
-        }
-        (self.is_slow)();
-        tokio::select! {
-            outcome = timeout(ATTEMPT_TIMEOUT, attempt) => {
-                outcome.unwrap_or_else(|_| Err(Fault::timed_out("a transaction").into()))
-            }
-            () = self.is_lost(&backend) => Err(Fault::session_closed().into()),
-        }
-    }
-
-    /// Waits until the server no longer knows the session of an attempt, which then waits for nobody.
-    async fn is_lost(&self, backend: &OnceLock<Backend>) {
-        loop {
-            tokio::time::sleep(SLOW).await;
-            if let Some(&backend) = backend.get()
-                && self.pool.has_lost(backend).await
-            {
-                return;
-            }
-        }
+        self.pool.outlast(&backend, &self.is_slow, attempt).await
     }
 
     /// A newer row is as it should be if the stream has that version too, or a newer one, which is then still to come: another
@@ -246,8 +213,7 @@ impl Bringing {
         if verified_at.is_some_and(|verified_at| verified_at.elapsed() < VERIFIED_FOR) {
             return Ok(());
         }
-        let session = self.pool.get().await.map_err(ApplyError::from)?;
-        let findings = session.verify(&self.table).await.map_err(ApplyError::from)?;
+        let findings = verify_again(&self.pool, &self.table).await.map_err(ApplyError::from)?;
         if findings.iter().any(|finding| finding.severity == Severity::Error) {
             return Err(BringError::WrongTable(findings));
         }

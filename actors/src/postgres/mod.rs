@@ -12,7 +12,9 @@ mod novelty;
 mod pool;
 mod reach;
 mod session;
+mod strain;
 mod tls;
+mod trust;
 mod verify;
 mod views;
 

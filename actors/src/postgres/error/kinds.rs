@@ -57,6 +57,12 @@ pub(super) const READ_ONLY: Kind = kind(
     "the server is a replica, as after a failover, or its transactions only read by default",
     "point the target at the primary, or set default_transaction_read_only to off for the database and the user",
 );
+pub(super) const STRAINED: Kind = kind(
+    Target,
+    "server_strained",
+    "the server is beyond a limit of the target's, and is spared until it is below again",
+    "nothing: its consumers go on by themselves; if it stays, look at what else the server does, or raise the target's limits",
+);
 const REFUSED: Kind = kind(
     Target,
     "connection_refused",
