@@ -40,7 +40,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     context::Context,
-    flow::{progress::Progress, restarts::Restarts, turns::Turns},
+    flow::{pace::Pace, progress::Progress, restarts::Restarts, turns::Turns},
     model::{Checkpoint, Consumer, ConsumerStatus, Desired, Lag, Reason, RunState, StreamId},
     pipeline::{
         BringError, LoadError, Loaded, PrepareError, Prepared, Quarantine, ReadError, ReadPage, SavedCheckpoint,
@@ -111,6 +111,8 @@ pub(crate) struct ConsumerArguments {
     pub(crate) transactions: TaskTracker,
     /// The target's, for one consumer after the other: with as few sessions as that takes.
     pub(crate) turns: Turns,
+    /// The target's, for all its consumers together.
+    pub(crate) pace: Arc<Pace>,
     /// For the target to tell.
     pub(crate) seen: Arc<Seen>,
     /// The target's too, which outlives a consumer that is started again.

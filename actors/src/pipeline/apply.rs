@@ -9,6 +9,7 @@
 use std::{
     collections::HashMap,
     ops::Range,
+    pin::pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -16,11 +17,14 @@ use std::{
     time::Duration,
 };
 
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
 use super::{prepare::verify_again, quarantine::Quarantine};
 use crate::{
-    flow::{backoff::Backoff, coalesce::Batch, refusals::TooManyRefusals, unsupported_text::ReplacedText},
+    flow::{backoff::Backoff, coalesce::Batch, pace::Pace, refusals::TooManyRefusals, unsupported_text::ReplacedText},
     model::{
         Applied, Idx, Op, Record, RowAhead, SequinId, Severity, TableName, UnsupportedText, decode, decode_routing,
         decode_trace, encode,
@@ -40,6 +44,9 @@ const SAVED_AT_ONCE: usize = 64;
 
 /// For how long a table that was verified counts as verified while it refuses records.
 const VERIFIED_FOR: Duration = Duration::from_secs(1);
+
+/// Who has waited for the pace for so long says that it is not stuck.
+const PACED: Duration = Duration::from_secs(10);
 
 /// Why a batch was not brought, or not all of it.
 #[derive(Debug, thiserror::Error)]
@@ -76,13 +83,15 @@ impl ErrorType for BringError {
 /// How a writer brings its batches.
 pub(crate) struct Bringing {
     pub(crate) pool: Pool,
+    /// How fast all that write to the target together may be.
+    pub(crate) pace: Arc<Pace>,
     pub(crate) stream: Arc<dyn RecordStream>,
     pub(crate) table: TableName,
     pub(crate) unsupported_text: UnsupportedText,
     pub(crate) quarantine: Arc<Quarantine>,
     /// Hears of an attempt that takes suspiciously long.
     pub(crate) is_slow: Box<dyn Fn() + Send + Sync>,
-    /// Counts the attempts that have ended: while it goes up, something happens.
+    /// Counts the attempts that have ended, and goes on while one has to wait for the pace: while it goes up, nothing is stuck.
     pub(crate) attempts: AtomicU64,
     /// How many rows are tried at once: fewer while that takes too long.
     pub(crate) largest_part: AtomicUsize,
@@ -132,6 +141,7 @@ impl Bringing {
         let mut patience = Patience::new();
         let mut parts = self.parts(envelopes.batch.len());
         while let Some(part) = parts.pop() {
+            self.keep_pace(part.len()).await;
             // Who waits for others holds one session, and leaves the rest to those who need not wait.
             let alone = if patience.has_waited { Some(self.queue.lock().await) } else { None };
             let outcome = self.attempt(envelopes, part.clone()).await;
@@ -171,9 +181,17 @@ impl Bringing {
 
     /// A batch of so many rows, in parts that are not too large; the first comes last.
     fn parts(&self, rows: usize) -> Vec<Range<usize>> {
-        let largest = self.largest_part.load(Ordering::Relaxed);
+        let largest = self.largest_part.load(Ordering::Relaxed).min(self.pace.at_once());
         let part = |start| start..rows.min(start + largest);
         (0..rows).step_by(largest).map(part).rev().collect()
+    }
+
+    /// Waits until so many rows may be written. Who waits holds no session.
+    async fn keep_pace(&self, rows: usize) {
+        let mut turn = pin!(self.pace.take(rows));
+        while timeout(PACED, &mut turn).await.is_err() {
+            self.attempts.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Brings one part in one transaction. A row that it left alone since it is newer is returned.

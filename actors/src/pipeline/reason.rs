@@ -10,11 +10,12 @@ use crate::{
 /// The code of a reason that is a target's.
 pub(crate) const TARGET_UNHEALTHY: &str = "target_unhealthy";
 
-/// The target can't be reached or can't work.
+/// The target can't be reached or can't work, or is spared.
 pub(crate) fn target_unhealthy(target: &str, fault: &Fault) -> Reason {
+    let how = if fault.is_strained() { "gets a rest" } else { "is unhealthy" };
     Reason {
         code: TARGET_UNHEALTHY.into(),
-        summary: format!("target {target} is unhealthy: {fault}"),
+        summary: format!("target {target} {how}: {fault}"),
         target: Some(target.into()),
         ..of_fault(fault)
     }
