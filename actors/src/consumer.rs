@@ -330,7 +330,7 @@ impl ConsumerState {
 
     fn target_available(&mut self, pool: Pool) {
         let before = std::mem::replace(&mut self.arguments.pool, Ok(pool));
-        self.outage = before.err().filter(|reason| reason.code == reason::TARGET_UNHEALTHY).or(self.outage.take());
+        self.outage = before.err().filter(reason::is_outage).or(self.outage.take());
         // A pipeline that is there uses an earlier pool.
         if matches!(self.mode, Mode::Waiting(_) | Mode::Preparing | Mode::Running(_)) && !self.is_draining() {
             self.begin();

@@ -202,6 +202,7 @@ impl TargetActorState {
 
     async fn reconcile(&mut self, target: Arc<Target>, consumers: Vec<Arc<Consumer>>) -> Result<(), TlsError> {
         let is_elsewhere = what_sessions_are_of(&target) != what_sessions_are_of(&self.target);
+        let is_limited = target.limits != self.target.limits;
         let is_renamed = target.name != self.target.name;
         self.target = target;
         self.pace.set(self.target.limits.max_records_per_second);
@@ -214,6 +215,8 @@ impl TargetActorState {
             self.renew_pool()?;
             self.breaker = Breaker::new(Instant::now());
             self.reason = None;
+            self.probe_now();
+        } else if is_limited && !self.is_probing {
             self.probe_now();
         }
         let wanted: HashSet<_> = consumers.iter().map(|consumer| consumer.id).collect();
