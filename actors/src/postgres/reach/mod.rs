@@ -2,5 +2,7 @@
 
 mod egress;
 pub(super) mod tls;
+mod walk;
 
 pub use egress::{DeniedNetworks, Egress, NetworkError};
+pub use walk::{Step, StepName, StepStatus, Walk};
