@@ -23,14 +23,10 @@ pub use encode::copy_row;
 pub use error::{Fault, Verdict};
 pub use fence::{Backend, Lease, LiveSessions};
 pub use pool::{Pool, Sessions};
-<<<<<<< HEAD
 pub use reach::{
-    DeniedNetworks, Egress, NetworkError,
+    DeniedNetworks, Egress, NetworkError, Step, StepName, StepStatus, Walk, check_settings,
     tls::{TlsError, check as check_tls},
 };
-=======
-pub use reach::{DeniedNetworks, Egress, NetworkError, Step, StepName, StepStatus, Walk};
->>>>>>> ec649a3 (A walk remembers the way to a database, step by step)
 pub use session::{CheckReport, Session, Visitor};
 pub use verify::{Finding, verify};
 pub use views::{View, ViewsWanted, views};
