@@ -6,8 +6,8 @@ use ractor::{Actor, ActorRef, concurrency::JoinHandle};
 
 use crate::{
     context::{Context, EngineSettings},
-    model::{Connection, FieldError, SyncId, TableName, Target},
-    postgres::{self, CheckReport, Fault, Finding, View, ViewsWanted, Visitor},
+    model::{Bastion, Connection, FieldError, SyncId, TableName, Target},
+    postgres::{self, CheckReport, Egress, Fault, Finding, View, ViewsWanted, Visitor},
     store::Documents,
     stream::RecordStream,
     supervisor::{Supervisor, SupervisorMessage},
@@ -67,22 +67,30 @@ impl EngineHandle {
 #[derive(Clone, Debug)]
 pub struct Inspector {
     visitor: Visitor,
+    egress: Egress,
 }
 
 impl Inspector {
     /// What `settings` call the sessions.
     pub fn new(settings: &EngineSettings) -> Self {
-        Self { visitor: Visitor::new(format!("sequin/{}", settings.cluster), settings.egress.clone()) }
+        let egress = settings.egress.clone();
+        Self { visitor: Visitor::new(format!("sequin/{}", settings.cluster), egress.clone()), egress }
     }
 
     /// Whether the connection's settings can be used at all.
     pub fn check_settings(&self, connection: &Connection) -> Result<(), FieldError> {
-        postgres::check_tls(&connection.tls).map_err(|error| FieldError::new(error.field(), error.to_string()))
+        postgres::check_settings(connection)
     }
 
     /// Connects, and asks whether the database takes writes.
     pub async fn check(&self, connection: &Connection) -> Result<CheckReport, Fault> {
         self.visitor.check(connection).await
+    }
+
+    /// The public keys that a bastion shows, one a line, to be its `host_key` once somebody has confirmed them. We do not log in
+    /// to it.
+    pub async fn see_host_key(&self, bastion: &Bastion) -> Result<String, Fault> {
+        Ok(postgres::see_host_keys(bastion, &self.egress).await?.join("\n"))
     }
 
     /// Compares a table with what it should be.

@@ -23,11 +23,11 @@ use crate::{
     context::Context,
     flow::{breaker::Breaker, pace::Pace, restarts::Restarts, turns::Turns},
     model::{
-        Checkpoint, Connection, Consumer, ConsumerId, ConsumerStatus, Desired, Quarantined, Reason, Target,
+        Checkpoint, Connection, Consumer, ConsumerId, ConsumerStatus, Desired, FieldError, Quarantined, Reason, Target,
         TargetStatus,
     },
     pipeline::reason,
-    postgres::{Fault, Lease, LiveSessions, Pool, TlsError},
+    postgres::{Fault, Lease, LiveSessions, Pool},
     telemetry::{ConsumerMetrics, SessionCounts, TargetMetrics},
 };
 
@@ -200,7 +200,7 @@ impl TargetActorState {
         self.consumers.iter().filter_map(|(id, child)| child.actor.as_ref().map(|actor| (id, actor)))
     }
 
-    async fn reconcile(&mut self, target: Arc<Target>, consumers: Vec<Arc<Consumer>>) -> Result<(), TlsError> {
+    async fn reconcile(&mut self, target: Arc<Target>, consumers: Vec<Arc<Consumer>>) -> Result<(), FieldError> {
         let is_elsewhere = what_sessions_are_of(&target) != what_sessions_are_of(&self.target);
         let is_limited = target.limits != self.target.limits;
         let is_renamed = target.name != self.target.name;
@@ -231,7 +231,7 @@ impl TargetActorState {
     }
 
     /// What the sessions so far were connected to is not what will answer.
-    fn renew_pool(&mut self) -> Result<(), TlsError> {
+    fn renew_pool(&mut self) -> Result<(), FieldError> {
         self.pool = Pool::new(&self.target, &self.context.settings.egress, &self.sessions, self.metrics.pool())?;
         self.metrics.has_pool(counts_of(&self.pool));
         Ok(())

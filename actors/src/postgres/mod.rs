@@ -13,7 +13,6 @@ mod pool;
 mod reach;
 mod session;
 mod strain;
-mod tls;
 mod trust;
 mod verify;
 mod views;
@@ -26,8 +25,10 @@ pub use encode::copy_row;
 pub use error::{Fault, Verdict};
 pub use fence::{Backend, Lease, LiveSessions};
 pub use pool::{Pool, Sessions};
-pub use reach::{DeniedNetworks, Egress, NetworkError};
+pub use reach::{
+    DeniedNetworks, Egress, HostKeys, NetworkError, Step, StepName, StepStatus, Walk, check_settings, see_host_keys,
+    tls::{TlsError, check as check_tls},
+};
 pub use session::{CheckReport, Session, Visitor};
-pub use tls::{TlsError, check as check_tls};
 pub use verify::{Finding, verify};
 pub use views::{View, ViewsWanted, views};

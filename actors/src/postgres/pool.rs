@@ -18,11 +18,10 @@ use super::{
     fence::{Backend, LiveSessions},
     reach::Egress,
     session::{Opener, Session},
-    tls::TlsError,
     trust::{Knowledge, Trust},
 };
 use crate::{
-    model::{Limits, Target},
+    model::{FieldError, Limits, Target},
     telemetry::{PoolMetrics, SessionCounts},
 };
 
@@ -86,7 +85,7 @@ impl Pool {
         egress: &Egress,
         live: &Arc<LiveSessions>,
         metrics: &Arc<PoolMetrics>,
-    ) -> Result<Self, TlsError> {
+    ) -> Result<Self, FieldError> {
         let opener = Opener::new(target, egress, Arc::clone(live))?;
         let (failed, failures) = watch::channel(None);
         let known: Arc<Knowledge> = Arc::default();

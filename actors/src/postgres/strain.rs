@@ -1,11 +1,7 @@
 //! Whether a server can be used: whether it answers and takes writes, and how much it has to bear, as far as we may see it.
 
-use super::{error::Fault, session::Session};
+use super::{error::Fault, reach::takes_writes, session::Session};
 use crate::model::Limits;
-
-/// A replica, as after a failover, takes no writes.
-const ONLY_READS: &str = "select pg_catalog.pg_is_in_recovery()
-    or pg_catalog.current_setting('transaction_read_only')::bool";
 
 /// By how many seconds the replica that is furthest behind is. Null where there is none, or none has anything to catch up
 /// with, or we may not look (that takes `pg_monitor` or `pg_read_all_stats`).
@@ -27,9 +23,7 @@ impl Session {
     }
 
     async fn look(&self, limits: &Limits) -> Result<(), Fault> {
-        if self.client.query_one(ONLY_READS, &[]).await?.try_get(0)? {
-            return Err(Fault::read_only());
-        }
+        takes_writes(&self.client).await?;
         if let Some(most) = limits.max_replica_lag_seconds {
             let behind: Option<f64> = self.client.query_one(REPLICA_LAG, &[]).await?.try_get(0)?;
             if let Some(behind) = behind.filter(|behind| *behind > f64::from(most)) {
