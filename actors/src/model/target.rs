@@ -1,14 +1,12 @@
 //! A target: one customer's database, and how to reach it.
 
 mod check;
-mod hosts;
 
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-pub use self::hosts::HostPort;
 use super::{FieldError, Metadata, Secret, TargetId};
 
 /// One customer's database, as the API wrote it.
