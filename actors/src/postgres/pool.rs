@@ -17,10 +17,9 @@ use super::{
     fence::{Backend, LiveSessions},
     reach::Egress,
     session::{Opener, Session},
-    tls::TlsError,
 };
 use crate::{
-    model::Target,
+    model::{FieldError, Target},
     telemetry::{PoolMetrics, SessionCounts},
 };
 
@@ -58,7 +57,7 @@ impl Pool {
         egress: &Egress,
         live: &Arc<LiveSessions>,
         metrics: &Arc<PoolMetrics>,
-    ) -> Result<Self, TlsError> {
+    ) -> Result<Self, FieldError> {
         let opener = Opener::new(target, egress, Arc::clone(live))?;
         let (failed, failures) = watch::channel(None);
         let sessions = bb8::Pool::builder()
