@@ -53,7 +53,8 @@ impl PostgresUrl {
     fn set(&mut self, name: &str, value: String) -> Result<(), String> {
         match name {
             "sslmode" => {
-                let mode = value.parse().map_err(|_| "sslmode is disable, prefer, require, verify-ca or verify-full")?;
+                let mode =
+                    value.parse().map_err(|_| "sslmode is disable, prefer, require, verify-ca or verify-full")?;
                 self.tls_mode = Some(mode);
             }
             "channel_binding" => {
@@ -63,14 +64,18 @@ impl PostgresUrl {
             // Whichever of several hosts is taken takes writes.
             "target_session_attrs" if matches!(value.as_str(), "read-write" | "primary" | "any") => {}
             "target_session_attrs" => {
-                return Err("target_session_attrs is read-write, primary or any: to others nothing can be written".into());
+                return Err(
+                    "target_session_attrs is read-write, primary or any: to others nothing can be written".into()
+                );
             }
             // The system's are those that are trusted where none are given.
             "sslrootcert" if value == "system" => {}
             "sslrootcert" => self.files.authorities = Some(value),
             "sslcert" => self.files.certificate = Some(value),
             "sslkey" => self.files.key = Some(value),
-            _ => self.ignored.push(name.into()),
+            _ if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => self.ignored.push(name.into()),
+            // It may be a part of a password.
+            _ => return Err(FORM.into()),
         }
         Ok(())
     }
@@ -142,7 +147,9 @@ fn parse_host(text: &str) -> Result<(String, Option<u16>), String> {
     };
     let port = match port {
         "" => None,
-        port => Some(port.parse().ok().filter(|port| *port > 0).ok_or(format!("names no port from 1 to 65535: {FORM}"))?),
+        port => {
+            Some(port.parse().ok().filter(|port| *port > 0).ok_or(format!("names no port from 1 to 65535: {FORM}"))?)
+        }
     };
     Ok((decoded(host)?, port))
 }
@@ -217,7 +224,8 @@ mod tests {
 
     #[test]
     fn parameters_are_taken_or_told() {
-        let found = parse("postgres://u@h/d?sslmode=require&channel_binding=require&sslrootcert=ca.pem&application_name=x");
+        let found =
+            parse("postgres://u@h/d?sslmode=require&channel_binding=require&sslrootcert=ca.pem&application_name=x");
         assert_eq!((found.channel_binding, found.files.any()), (Some(ChannelBinding::Require), Some("sslrootcert")));
         assert_eq!(found.ignored, ["application_name"]);
         assert_eq!(parse("postgres://u@h/d?sslrootcert=system").files.any(), None);

@@ -6,8 +6,8 @@ use ractor::{Actor, ActorRef, concurrency::JoinHandle};
 
 use crate::{
     context::{Context, EngineSettings},
-    model::{Connection, FieldError, SyncId, TableName, Target},
-    postgres::{self, CheckReport, Fault, Finding, View, ViewsWanted, Visitor},
+    model::{Bastion, Connection, FieldError, SyncId, TableName, Target},
+    postgres::{self, CheckReport, Egress, Fault, Finding, View, ViewsWanted, Visitor},
     store::Documents,
     stream::RecordStream,
     supervisor::{Supervisor, SupervisorMessage},
@@ -77,7 +77,23 @@ impl Inspector {
 
     /// Whether the connection's settings can be used at all.
     pub fn check_settings(&self, connection: &Connection) -> Result<(), FieldError> {
+        if connection.password_file.is_some() && self.egress().secrets_directory.is_none() {
+            let message = "needs a directory of secrets: set SEQUIN_SECRETS_DIR on every node";
+            return Err(FieldError::new("connection.password_file", message));
+        }
         postgres::check_settings(connection)
+    }
+
+    /// How the node gets out to databases.
+    pub fn egress(&self) -> &Egress {
+        self.visitor.egress()
+    }
+
+    /// The key that a bastion shows now, as its `host_key` has it. Nothing is sent there that is a secret.
+    #[expect(clippy::unused_async, reason = "a seam")]
+    pub async fn see_host_key(&self, bastion: &Bastion) -> Result<String, Fault> {
+        // Seam: `postgres::see_host_keys(bastion, self.egress()).await?.join("\n")`, once it is there.
+        Err(Fault::internal(&format!("the key of {} can't be seen yet", bastion.host)))
     }
 
     /// Connects, and asks whether the database takes writes.
@@ -90,9 +106,11 @@ impl Inspector {
         postgres::verify(&target.connection, &self.visitor, table).await
     }
 
-    /// The statements that make the user that we connect as, a schema for it, and the rights that it needs there.
+    /// The statements that make the user that we connect as, a schema for it, and the rights that it needs there; and, as
+    /// comments, what lets us in there.
     pub fn setup_sql(&self, connection: &Connection, schema: &str) -> String {
-        postgres::setup_sql(&connection.database, &connection.username, schema)
+        let sql = postgres::setup_sql(&connection.database, &connection.username, schema);
+        sql + &postgres::admission(connection, &self.egress().addresses)
     }
 
     /// The statement that removes from a table what it holds of a sync, or of one collection of it.
