@@ -2,6 +2,7 @@
 
 pub(super) mod compare;
 mod connection;
+pub(super) mod host_key;
 mod limits;
 pub(super) mod patch;
 mod url;
@@ -22,7 +23,7 @@ use sequin_actors::{
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use self::{connection::ConnectionRequest, limits::LimitsRequest, view::TargetView};
+use self::{connection::ConnectionRequest, host_key::settle, limits::LimitsRequest, view::TargetView};
 use super::{
     Api, State,
     body::{Params, Path},
@@ -92,20 +93,6 @@ fn check_target(target: &Target, mut errors: Vec<FieldError>) -> Result<(), Prob
         }
     }
     if errors.is_empty() { Ok(()) } else { Err(Problem::invalid(errors)) }
-}
-
-/// Asks whether a connection can be used, and keeps the key that its bastion shows, where it was asked to and knows none.
-async fn settle(api: &Api, connection: &mut Connection) -> Result<(), Problem> {
-    api.inspector.check_settings(connection).map_err(|error| Problem::invalid([error]))?;
-    let Some(bastion) = &mut connection.bastion else { return Ok(()) };
-    if bastion.trust_on_first_use && bastion.host_key.is_none() {
-        let seen = api.inspector.see_host_key(bastion).await;
-        bastion.host_key = Some(seen.map_err(|fault| {
-            let message = format!("can't be seen: {fault}; {}", fault.fix);
-            Problem::invalid_field("connection.bastion.host_key", message)
-        })?);
-    }
-    Ok(())
 }
 
 async fn view(api: &Api, target: Target, consumers: usize) -> Result<TargetView, Problem> {
