@@ -31,6 +31,7 @@ use super::{
     problem::{FieldProblem, Problem},
     reasons::severity_words,
     resources::{List, PageParams, SqlView, beside, beside_if_readable, check_if_match, find, with_etag},
+    targets::host_key::confirmed,
 };
 
 /// A consumer, as it is asked for.

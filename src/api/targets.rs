@@ -17,7 +17,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use sequin_actors::{
-    model::{Connection, Consumer, FieldError, Limits, Metadata, Severity, Target, TargetId},
+    model::{Consumer, FieldError, Limits, Metadata, Severity, Target, TargetId},
     store::{DocumentsError, Revision, Versioned},
 };
 use serde::{Deserialize, Serialize};

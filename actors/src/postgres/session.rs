@@ -248,11 +248,6 @@ impl Visitor {
         Self { application_name, egress }
     }
 
-    /// How it gets out.
-    pub fn egress(&self) -> &Egress {
-        &self.egress
-    }
-
     /// Connects once, and asks a question.
     pub async fn check(&self, connection: &Connection) -> Result<CheckReport, Fault> {
         let session = self.connect(connection).await?;

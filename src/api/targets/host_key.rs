@@ -16,7 +16,9 @@ pub(super) async fn settle(api: &Api, connection: &mut Connection) -> Result<(),
     let Some(bastion) = &mut connection.bastion else { return Ok(()) };
     if bastion.trust_on_first_use && bastion.host_key.is_none() {
         let seen = api.inspector.see_host_key(bastion).await;
-        let unseen = |fault: &dyn std::fmt::Display, fix| Problem::invalid_field(FIELD, format!("can't be seen: {fault}; {fix}"));
+        let unseen = |fault: &dyn std::fmt::Display, fix| {
+            Problem::invalid_field(FIELD, format!("can't be seen: {fault}; {fix}"))
+        };
         bastion.host_key = Some(seen.map_err(|fault| unseen(&fault, fault.fix))?);
     }
     Ok(())
