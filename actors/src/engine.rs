@@ -79,7 +79,16 @@ impl Inspector {
 
     /// Whether the connection's settings can be used at all.
     pub fn check_settings(&self, connection: &Connection) -> Result<(), FieldError> {
+        if connection.password_file.is_some() && self.egress().secrets_directory.is_none() {
+            let message = "needs a directory of secrets: set SEQUIN_SECRETS_DIR on every node";
+            return Err(FieldError::new("connection.password_file", message));
+        }
         postgres::check_settings(connection)
+    }
+
+    /// How the node gets out to databases.
+    pub fn egress(&self) -> &Egress {
+        &self.egress
     }
 
     /// Connects, and asks whether the database takes writes.
@@ -98,9 +107,11 @@ impl Inspector {
         postgres::verify(&target.connection, &self.visitor, table).await
     }
 
-    /// The statements that make the user that we connect as, a schema for it, and the rights that it needs there.
+    /// The statements that make the user that we connect as, a schema for it, and the rights that it needs there; and, as
+    /// comments, what lets us in there.
     pub fn setup_sql(&self, connection: &Connection, schema: &str) -> String {
-        postgres::setup_sql(&connection.database, &connection.username, schema)
+        let sql = postgres::setup_sql(&connection.database, &connection.username, schema);
+        sql + &postgres::admission(connection, &self.egress().addresses)
     }
 
     /// The statement that removes from a table what it holds of a sync, or of one collection of it.

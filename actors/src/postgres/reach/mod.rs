@@ -1,6 +1,7 @@
 //! The way to a database: addresses, what may be connected to, bastions, and TLS.
 
 mod addresses;
+mod admission;
 mod bastion;
 mod egress;
 mod host_keys;
@@ -8,6 +9,7 @@ mod route;
 pub(super) mod tls;
 mod walk;
 
+pub use admission::admission;
 pub use bastion::see_host_keys;
 pub use egress::{DeniedNetworks, Egress, NetworkError};
 pub use host_keys::HostKeys;
