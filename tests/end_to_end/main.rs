@@ -54,4 +54,5 @@ mod syncs;
 mod telemetry;
 mod traces;
 mod views;
+mod ways;
 mod wrong_tables;
