@@ -38,7 +38,8 @@ impl AlertingConfig {
         let smtp = parse_smtp(settings)?;
         let from = smtp.as_ref().map(|smtp| smtp.from.clone());
         let after = settings.number(AFTER, 1..=3600)?.map_or(Self::default().after, Duration::from_secs);
-        let settings = NotifierSettings { smtp, console_url: console_url.clone(), cluster: cluster.into() };
+        let (console, cluster) = (console_url.clone(), cluster.into());
+        let settings = NotifierSettings { smtp, console_url: console, cluster, ..NotifierSettings::default() };
         Ok(Self { notifier: Notifier::new(settings).map_err(wrong)?, from, console_url, after })
     }
 }

@@ -9,7 +9,7 @@ pub(super) mod tls;
 mod walk;
 
 pub use bastion::see_host_keys;
-pub use egress::{DeniedNetworks, Egress, NetworkError};
+pub use egress::Egress;
 pub use host_keys::HostKeys;
 pub use route::check_settings;
 pub(super) use route::{Route, takes_writes};
