@@ -26,8 +26,7 @@ pub use error::{Fault, Verdict};
 pub use fence::{Backend, Lease, LiveSessions};
 pub use pool::{Pool, Sessions};
 pub use reach::{
-    DeniedNetworks, Egress, HostKeys, NetworkError, Step, StepName, StepStatus, Walk, admission, check_settings,
-    see_host_keys,
+    Egress, HostKeys, Step, StepName, StepStatus, Walk, admission, check_settings, see_host_keys,
     tls::{TlsError, check as check_tls},
 };
 pub use session::{CheckReport, Session, Visitor};

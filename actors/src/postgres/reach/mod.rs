@@ -11,7 +11,7 @@ mod walk;
 
 pub use admission::admission;
 pub use bastion::see_host_keys;
-pub use egress::{DeniedNetworks, Egress, NetworkError};
+pub use egress::Egress;
 pub use host_keys::HostKeys;
 pub use route::check_settings;
 pub(super) use route::{Route, takes_writes};

@@ -18,13 +18,13 @@ use tokio_postgres::{Client, Config, config::SslMode, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
-    DeniedNetworks, Egress, StepName, Walk,
+    Egress, StepName, Walk,
     addresses::{Server, check_socket, resolve},
     bastion::{self, Link, Stream, Tunnel},
     tls,
 };
 use crate::{
-    model::{Connection, FieldError},
+    model::{Connection, DeniedNetworks, FieldError},
     postgres::error::Fault,
 };
 
@@ -85,7 +85,8 @@ impl Route {
         };
         let mut faults = Vec::new();
         for server in &self.servers {
-            match self.connect_to(server, link.as_ref(), config, walk).await {
+            // It is large, and rare.
+            match Box::pin(self.connect_to(server, link.as_ref(), config, walk)).await {
                 Ok(client) => return Ok(client),
                 // It would be the same anywhere, and some servers count those that fail.
                 Err(fault) if fault.is_of_credentials() => return Err(fault),
