@@ -58,4 +58,5 @@ mod telemetry;
 mod traces;
 mod views;
 mod ways;
+mod ways_cli;
 mod wrong_tables;
