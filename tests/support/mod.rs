@@ -1,6 +1,7 @@
 //! What the tests stand on: real servers on free ports, gone afterwards, and a model to compare tables with.
 
 pub(crate) mod api;
+pub(crate) mod certificates;
 pub(crate) mod cli;
 pub(crate) mod cluster;
 pub(crate) mod database;
@@ -16,6 +17,7 @@ pub(crate) mod receiver;
 pub(crate) mod scripted;
 pub(crate) mod setup;
 pub(crate) mod smtp;
+pub(crate) mod sshd;
 pub(crate) mod status;
 
 use std::time::{Duration, Instant};

@@ -12,7 +12,8 @@ mod novelty;
 mod pool;
 mod reach;
 mod session;
-mod tls;
+mod strain;
+mod trust;
 mod verify;
 mod views;
 
@@ -24,8 +25,10 @@ pub use encode::copy_row;
 pub use error::{Fault, Verdict};
 pub use fence::{Backend, Lease, LiveSessions};
 pub use pool::{Pool, Sessions};
-pub use reach::{DeniedNetworks, Egress, NetworkError};
+pub use reach::{
+    Egress, HostKeys, Step, StepName, StepStatus, Walk, admission, check_settings, see_host_keys,
+    tls::{TlsError, check as check_tls},
+};
 pub use session::{CheckReport, Session, Visitor};
-pub use tls::{TlsError, check as check_tls};
 pub use verify::{Finding, verify};
 pub use views::{View, ViewsWanted, views};

@@ -6,26 +6,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bb8::ManageConnection;
-use bb8_postgres::PostgresConnectionManager;
 use tokio_postgres::{Client, Config, config::SslMode};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     catalog::{COPY_TO_STAGE, Statements, column_types, create_stage},
     error::{Fault, Verdict},
     fence::{self, Alive, Backend, LiveSessions},
     novelty::Novelty,
-    reach::Egress,
-    tls::{self, TlsError},
+    reach::{Egress, Route, Walk},
 };
 use crate::{
-    model::{Connection, Limits, TableName, Target, TlsMode},
+    model::{Connection, FieldError, Limits, TableName, Target, TlsMode},
     spans::Database,
 };
-
-/// How long one server may take to answer at all.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After this long without a word, a connection that the server does not answer on counts as dead.
 const UNANSWERED_TIMEOUT: Duration = Duration::from_secs(30);
@@ -33,9 +26,14 @@ const UNANSWERED_TIMEOUT: Duration = Duration::from_secs(30);
 /// What every session sets: limits on how long it may be in anybody's way, no schema but those that are named,
 /// no just-in-time compilation, which costs more than it saves on statements like ours, and no plan that reads a whole
 /// table: one that was made while the table was empty would be kept while it fills.
-const SETTINGS: &str = "set enable_seqscan = off; set statement_timeout = '60s'; set lock_timeout = '10s'; \
-     set idle_in_transaction_session_timeout = '60s'; set search_path = ''; set jit = off; \
-     set client_min_messages = 'warning'";
+fn settings(limits: Limits) -> String {
+    let Limits { statement_timeout_seconds, lock_timeout_seconds, .. } = limits;
+    format!(
+        "set enable_seqscan = off; set statement_timeout = '{statement_timeout_seconds}s'; \
+         set lock_timeout = '{lock_timeout_seconds}s'; set idle_in_transaction_session_timeout = '60s'; \
+         set search_path = ''; set jit = off; set client_min_messages = 'warning'"
+    )
+}
 
 /// One session, and what it has been prepared for.
 pub struct Session {
@@ -44,8 +42,9 @@ pub struct Session {
     tables: HashMap<TableName, Arc<PreparedTable>>,
     staged: HashMap<TableName, Arc<Staged>>,
     direct: HashMap<TableName, Arc<Direct>>,
-    /// Whether a batch is under way; one that was dropped half way leaves this set, and the session is not used again.
-    pub(super) is_writing: bool,
+    /// Whether something is under way; what was dropped half way leaves this set, and the session is not used again.
+    pub(super) is_busy: bool,
+    rested_since: Instant,
     /// As spans name it.
     pub(super) database: Database,
     sessions: Arc<LiveSessions>,
@@ -83,43 +82,45 @@ pub(super) struct Direct {
 
 /// How to open sessions with a database.
 pub(super) struct Opener {
-    connections: PostgresConnectionManager<MakeRustlsConnect>,
+    route: Route,
+    config: Config,
+    /// What every session sets.
+    settings: String,
     database: Database,
     live: Arc<LiveSessions>,
 }
 
 impl Opener {
     /// For the sessions of a target that is ours.
-    pub(super) fn new(target: &Target, egress: &Egress, live: Arc<LiveSessions>) -> Result<Self, TlsError> {
+    pub(super) fn new(target: &Target, egress: &Egress, live: Arc<LiveSessions>) -> Result<Self, FieldError> {
         let name = live.application_name();
         Self::named(&target.connection, target.limits, egress, &name, live)
     }
 
     fn named(
         connection: &Connection,
-        _limits: Limits,
-        _egress: &Egress,
+        limits: Limits,
+        egress: &Egress,
         application_name: &str,
         live: Arc<LiveSessions>,
-    ) -> Result<Self, TlsError> {
-        let connector = tls::connector(&connection.tls)?;
+    ) -> Result<Self, FieldError> {
+        let route = Route::new(connection, egress)?;
         let config = config(connection, application_name);
-        let connections = PostgresConnectionManager::new(config, connector);
-        Ok(Self { connections, database: Database::of(connection), live })
+        Ok(Self { route, config, settings: settings(limits), database: Database::of(connection), live })
     }
 
     /// Opens a session, or gives up after a while.
     pub(super) async fn open(&self) -> Result<Session, Fault> {
-        let opened = tokio::time::timeout(2 * CONNECT_TIMEOUT, self.connect()).await;
+        let opened = tokio::time::timeout(self.route.patience(), self.connect()).await;
         opened.unwrap_or_else(|_| Err(Fault::timed_out("connecting"))).map_err(Fault::while_connecting)
     }
 
     async fn connect(&self) -> Result<Session, Fault> {
         let _opening = self.live.opening().await;
-        let client = self.connections.connect().await?;
+        let client = self.route.connect(&self.config, &mut Walk::default()).await?;
         let backend = client.query_one("select pg_catalog.pg_backend_pid()", &[]).await?.try_get(0)?;
         let alive = self.live.add(backend);
-        client.batch_execute(SETTINGS).await?;
+        client.batch_execute(&self.settings).await?;
         self.live.check_ours().await?;
         Ok(Session {
             client,
@@ -127,7 +128,8 @@ impl Opener {
             tables: HashMap::new(),
             staged: HashMap::new(),
             direct: HashMap::new(),
-            is_writing: false,
+            is_busy: false,
+            rested_since: Instant::now(),
             database: self.database.clone(),
             sessions: Arc::clone(&self.live),
             alive,
@@ -138,12 +140,9 @@ impl Opener {
 fn config(connection: &Connection, application_name: &str) -> Config {
     let mut config = Config::new();
     config
-        .host(&connection.host)
-        .port(connection.port)
         .dbname(&connection.database)
         .user(&connection.username)
         .application_name(application_name)
-        .connect_timeout(CONNECT_TIMEOUT)
         .tcp_user_timeout(UNANSWERED_TIMEOUT)
         .keepalives_idle(UNANSWERED_TIMEOUT / 2)
         .keepalives_interval(UNANSWERED_TIMEOUT / 6)
@@ -160,9 +159,27 @@ fn config(connection: &Connection, application_name: &str) -> Config {
 }
 
 impl Session {
-    /// Whether it can't be used again: it is closed, as far as is known here, or a batch of its was dropped half way.
+    /// Whether it can't be used again: it is closed, as far as is known here, or something was dropped half way.
     pub(super) fn is_spent(&self) -> bool {
-        self.is_writing || self.client.is_closed()
+        self.is_busy || self.client.is_closed()
+    }
+
+    /// Since when nobody uses it.
+    pub(super) fn rested_since(&self) -> Instant {
+        self.rested_since
+    }
+
+    /// From now on nobody uses it.
+    pub(super) fn rests(&mut self) {
+        self.rested_since = Instant::now();
+    }
+
+    /// Whether its server answers.
+    pub(super) async fn ask(&mut self) -> Result<(), Fault> {
+        self.is_busy = true;
+        self.client.check_connection().await?;
+        self.is_busy = false;
+        Ok(())
     }
 
     /// The table's statements, prepared at its first use in this session.
@@ -226,16 +243,11 @@ impl Session {
     }
 
     /// Ends the sessions of earlier runs: what they have under way can't take effect any more.
-    pub async fn end_strays(&self) -> Result<(), Fault> {
-        self.database.command("fence", self.sessions.end_strays(&self.client)).await
-    }
-
-    /// Whether the server answers, and takes writes: a replica, as after a failover, does not.
-    pub async fn probe(&self) -> Result<(), Fault> {
-        const ONLY_READS: &str = "select pg_catalog.pg_is_in_recovery()
-            or pg_catalog.current_setting('transaction_read_only')::bool";
-        let only_reads = self.client.query_one(ONLY_READS, &[]).await?.try_get(0)?;
-        if only_reads { Err(Fault::read_only()) } else { Ok(()) }
+    pub async fn end_strays(&mut self) -> Result<(), Fault> {
+        self.is_busy = true;
+        self.database.command("fence", self.sessions.end_strays(&self.client)).await?;
+        self.is_busy = false;
+        Ok(())
     }
 }
 
@@ -263,11 +275,11 @@ impl Visitor {
 
     /// Connects once, and asks a question.
     pub async fn check(&self, connection: &Connection) -> Result<CheckReport, Fault> {
-        let session = self.connect(connection).await?;
+        let mut session = self.connect(connection).await?;
         let asked = Instant::now();
         let version = session.client.query_one("show server_version", &[]).await?;
         let latency = asked.elapsed();
-        session.probe().await?;
+        session.probe(&Limits::default()).await?;
         Ok(CheckReport { server_version: version.try_get(0)?, latency })
     }
 
@@ -278,8 +290,8 @@ impl Visitor {
     }
 }
 
-impl From<TlsError> for Fault {
-    fn from(error: TlsError) -> Self {
-        Self::of_settings(format!("{} {error}", error.field()))
+impl From<FieldError> for Fault {
+    fn from(FieldError { field, message }: FieldError) -> Self {
+        Self::of_settings(format!("{field} {message}"))
     }
 }

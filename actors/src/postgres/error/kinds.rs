@@ -13,7 +13,7 @@ pub(super) struct Kind {
     pub(super) fix: &'static str,
 }
 
-const fn kind(verdict: Verdict, code: &'static str, cause: &'static str, fix: &'static str) -> Kind {
+pub(super) const fn kind(verdict: Verdict, code: &'static str, cause: &'static str, fix: &'static str) -> Kind {
     Kind { verdict, code, cause, fix }
 }
 
@@ -57,13 +57,19 @@ pub(super) const READ_ONLY: Kind = kind(
     "the server is a replica, as after a failover, or its transactions only read by default",
     "point the target at the primary, or set default_transaction_read_only to off for the database and the user",
 );
+pub(super) const STRAINED: Kind = kind(
+    Target,
+    "server_strained",
+    "the server is beyond a limit of the target's, and is spared until it is below again",
+    "nothing: its consumers go on by themselves; if it stays, look at what else the server does, or raise the target's limits",
+);
 const REFUSED: Kind = kind(
     Target,
     "connection_refused",
     "no server listens at this address, or a firewall turns us away",
     "check that the server runs, its host and port, and the firewall",
 );
-const NO_SUCH_HOST: Kind =
+pub(super) const NO_SUCH_HOST: Kind =
     kind(Target, "host_not_found", "the host's name has no address", "check the name of the host, and the DNS");
 const TLS: Kind = kind(
     Target,
