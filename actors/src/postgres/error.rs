@@ -1,6 +1,7 @@
 //! Whose fault an error is, and what to do about it: the one place that decides.
 
 mod kinds;
+mod tls;
 
 use std::{error::Error, fmt};
 
@@ -79,7 +80,11 @@ impl From<tokio_postgres::Error> for Fault {
         match error.as_db_error() {
             // Its detail and context would quote the record.
             Some(db_error) => Self::of_sqlstate(db_error.code().code(), db_error.message()),
-            None => Self::new(kinds::of_connection(&error), None, with_causes(&error)),
+            None => {
+                let of_tls = tls::of_connection(&error);
+                let (kind, summary) = of_tls.unwrap_or_else(|| (kinds::of_connection(&error), with_causes(&error)));
+                Self::new(kind, None, summary)
+            }
         }
     }
 }
@@ -93,7 +98,8 @@ impl Fault {
     }
 
     fn of_sqlstate(sqlstate: &str, message: &str) -> Self {
-        Self::new(kinds::of_sqlstate(sqlstate), Some(sqlstate), message)
+        let of_user = if sqlstate.starts_with("28") { tls::of_refused_user(message) } else { None };
+        Self::new(of_user.unwrap_or_else(|| kinds::of_sqlstate(sqlstate)), Some(sqlstate), message)
     }
 
     /// The server did not answer in time.
@@ -134,6 +140,20 @@ impl Fault {
     /// The same, as the target's fault: while a session is being opened, nothing else can be.
     pub(super) fn while_connecting(self) -> Self {
         Self { verdict: Verdict::Target, ..self }
+    }
+
+    /// The same; and where the server refused our certificate, which that was.
+    pub(super) fn about_client_certificate(mut self, ours: Option<&str>) -> Self {
+        if self.code == "client_certificate_refused" {
+            let ours = ours.map_or_else(|| "the target has none".into(), |ours| format!("ours is {ours}"));
+            self.summary = format!("{}; {ours}", self.summary);
+        }
+        self
+    }
+
+    /// Whether the server did not let us in: what we know of the user may be old.
+    pub fn is_of_credentials(&self) -> bool {
+        self.sqlstate.as_deref().is_some_and(|sqlstate| sqlstate.starts_with("28"))
     }
 
     /// Whether the server is there, but has no room for one more session.

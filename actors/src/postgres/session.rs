@@ -8,21 +8,24 @@ use std::{
 
 use bb8::ManageConnection;
 use bb8_postgres::PostgresConnectionManager;
-use tokio_postgres::{Client, Config, config::SslMode};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use tokio_postgres::{
+    Client, Config,
+    config::{self, SslMode},
+};
 
 use super::{
     catalog::{COPY_TO_STAGE, Statements, column_types, create_stage},
+    credentials::Credentials,
     error::{Fault, Verdict},
     fence::{self, Alive, Backend, LiveSessions},
     novelty::Novelty,
     reach::{
         Egress,
-        tls::{self, TlsError},
+        tls::{Connector, TlsError},
     },
 };
 use crate::{
-    model::{Connection, Limits, TableName, Target, TlsMode},
+    model::{ChannelBinding, Connection, Limits, TableName, Target, TlsMode},
     spans::Database,
 };
 
@@ -85,7 +88,9 @@ pub(super) struct Direct {
 
 /// How to open sessions with a database.
 pub(super) struct Opener {
-    connections: PostgresConnectionManager<MakeRustlsConnect>,
+    config: Config,
+    credentials: Credentials,
+    connector: Connector,
     database: Database,
     live: Arc<LiveSessions>,
 }
@@ -100,14 +105,14 @@ impl Opener {
     fn named(
         connection: &Connection,
         _limits: Limits,
-        _egress: &Egress,
+        egress: &Egress,
         application_name: &str,
         live: Arc<LiveSessions>,
     ) -> Result<Self, TlsError> {
-        let connector = tls::connector(&connection.tls)?;
+        let connector = Connector::new(&connection.tls)?;
         let config = config(connection, application_name);
-        let connections = PostgresConnectionManager::new(config, connector);
-        Ok(Self { connections, database: Database::of(connection), live })
+        let credentials = Credentials::of(connection, egress);
+        Ok(Self { config, credentials, connector, database: Database::of(connection), live })
     }
 
     /// Opens a session, or gives up after a while.
@@ -118,7 +123,7 @@ impl Opener {
 
     async fn connect(&self) -> Result<Session, Fault> {
         let _opening = self.live.opening().await;
-        let client = self.connections.connect().await?;
+        let client = self.reach().await?;
         let backend = client.query_one("select pg_catalog.pg_backend_pid()", &[]).await?.try_get(0)?;
         let alive = self.live.add(backend);
         client.batch_execute(SETTINGS).await?;
@@ -134,6 +139,17 @@ impl Opener {
             sessions: Arc::clone(&self.live),
             alive,
         })
+    }
+
+    async fn reach(&self) -> Result<Client, Fault> {
+        let mut config = self.config.clone();
+        if let Some(password) = self.credentials.password().await? {
+            config.password(password.reveal());
+        }
+        let connections = PostgresConnectionManager::new(config, self.connector.clone());
+        let client = connections.connect().await.map_err(|error| self.connector.explain(error))?;
+        tracing::debug!(tls = self.connector.seen().map(|seen| seen.describe()), "a session was opened");
+        Ok(client)
     }
 }
 
@@ -154,10 +170,12 @@ fn config(connection: &Connection, application_name: &str) -> Config {
             TlsMode::Disable => SslMode::Disable,
             TlsMode::Prefer => SslMode::Prefer,
             TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
+        })
+        .channel_binding(match connection.tls.channel_binding {
+            ChannelBinding::Disable => config::ChannelBinding::Disable,
+            ChannelBinding::Prefer => config::ChannelBinding::Prefer,
+            ChannelBinding::Require => config::ChannelBinding::Require,
         });
-    if let Some(password) = &connection.password {
-        config.password(password.reveal());
-    }
     config
 }
 
@@ -261,6 +279,11 @@ impl Visitor {
     /// Whose sessions are called so.
     pub fn new(application_name: String, egress: Egress) -> Self {
         Self { application_name, egress }
+    }
+
+    /// How it gets out to databases.
+    pub fn egress(&self) -> &Egress {
+        &self.egress
     }
 
     /// Connects once, and asks a question.

@@ -13,7 +13,7 @@ pub(super) struct Kind {
     pub(super) fix: &'static str,
 }
 
-const fn kind(verdict: Verdict, code: &'static str, cause: &'static str, fix: &'static str) -> Kind {
+pub(super) const fn kind(verdict: Verdict, code: &'static str, cause: &'static str, fix: &'static str) -> Kind {
     Kind { verdict, code, cause, fix }
 }
 
@@ -65,12 +65,6 @@ const REFUSED: Kind = kind(
 );
 const NO_SUCH_HOST: Kind =
     kind(Target, "host_not_found", "the host's name has no address", "check the name of the host, and the DNS");
-const TLS: Kind = kind(
-    Target,
-    "tls_failed",
-    "the server and we did not agree on an encrypted connection",
-    "check the target's tls.mode and ca_pem against the server's certificate",
-);
 const CONNECTION_FAILED: Kind = kind(
     Target,
     "connection_failed",
@@ -82,6 +76,12 @@ const AUTHENTICATION: Kind = kind(
     "authentication_failed",
     "the server does not let this user in with this password from here",
     "correct the target's username and password, and check the server's pg_hba.conf",
+);
+const PASSWORD_MISSING: Kind = kind(
+    Target,
+    "authentication_failed",
+    "the server asks this user for a password, and the target has none",
+    "set the target's password, or its password_file",
 );
 
 /// What the server named by its SQLSTATE (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
@@ -201,17 +201,12 @@ pub(super) fn of_connection(error: &tokio_postgres::Error) -> Kind {
     let mut kind = if error.is_closed() { SESSION_CLOSED } else { CONNECTION_FAILED };
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        let wrapped = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref());
-        let is_tls = |error: &(dyn Error + 'static)| error.is::<rustls::Error>();
-        if is_tls(error) || wrapped.is_some_and(|error| is_tls(error)) {
-            return TLS;
-        }
         kind = error.downcast_ref::<io::Error>().map_or(kind, |error| of_io(error, kind));
         cause = error.source();
     }
     // The driver names these in words alone.
     match error.to_string() {
-        words if words.starts_with("error performing TLS handshake") => TLS,
+        words if words.ends_with("password missing") => PASSWORD_MISSING,
         words if words.starts_with("authentication error") => AUTHENTICATION,
         words if words.starts_with("timeout") => TIMEOUT,
         words if words.starts_with("invalid configuration") => BAD_SETTINGS,
