@@ -1,6 +1,7 @@
 //! What the tests stand on: real servers on free ports, gone afterwards, and a model to compare tables with.
 
 pub(crate) mod api;
+pub(crate) mod certificates;
 pub(crate) mod cli;
 pub(crate) mod cluster;
 pub(crate) mod database;

@@ -56,3 +56,6 @@ impl Identity {
         Arc::new(SingleCertAndKey::from(self.0))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,10 +115,17 @@ impl Refusal {
         }
         let last = certificates.last().unwrap_or(own);
         let missing = if last.is_self_signed() { last.subject() } else { last.issuer() };
-        Self::untrusted(format!(
-            "the server's certificate ({}) leads to {missing}, which is not among those that are trusted: {trusted}",
-            own.in_words()
-        ))
+        let certificate = own.in_words();
+        Self::untrusted(if authorities.has(&missing) {
+            format!(
+                "the server's certificate ({certificate}) leads to {missing}; one of that name, but with another key, is trusted"
+            )
+        } else {
+            format!(
+                "the server's certificate ({certificate}) leads to {missing}, which is not among those that are trusted: \
+                 {trusted}"
+            )
+        })
     }
 
     /// The one that was given to be trusted is the server's own, and out of date.

@@ -37,9 +37,17 @@ pub(super) struct Authorities {
 }
 
 impl Authorities {
+    fn subjects(&self) -> impl Iterator<Item = String> {
+        self.given.iter().filter_map(|der| Certificate::of(der).map(|certificate| certificate.subject()))
+    }
+
+    /// Whether there is one of this name.
+    pub(super) fn has(&self, subject: &str) -> bool {
+        self.subjects().any(|known| known == subject)
+    }
+
     pub(super) fn in_words(&self) -> String {
-        let subject = |der: &CertificateDer<'_>| Certificate::of(der).map(|certificate| certificate.subject());
-        let subjects: Vec<_> = self.given.iter().filter_map(subject).take(3).collect();
+        let subjects: Vec<_> = self.subjects().take(3).collect();
         match self.given.len().saturating_sub(subjects.len()) {
             _ if self.given.is_empty() => "those of this system, since the target has no ca_pem".into(),
             0 => subjects.join("; "),
