@@ -214,6 +214,9 @@ async fn what_else_is_agreed_on_is_a_name_behind_a_proxy_a_version_and_channel_b
     visit(&with_md5(ChannelBinding::Prefer)).await.expect("a session without channel binding");
     let fault = visit(&with_md5(ChannelBinding::Require)).await.expect_err("no channel binding");
     assert_eq!(fault.summary, "the server did not use channel binding, which tls.channel_binding demands");
+    assert!(fault.cause.contains("scram-sha-256"), "{fault:?}");
+    let fault = visit(&Connection { password: None, ..with(&database, &named) }).await.expect_err("no password");
+    assert_eq!((fault.code, fault.fix), ("authentication_failed", "set the target's password, or its password_file"));
     let fault = visit(&with(&database, &bound(ChannelBinding::Require, TlsMode::Disable))).await.expect_err("no TLS");
     assert_eq!(fault.summary, "connection.tls.channel_binding takes TLS, which tls.mode disables");
 

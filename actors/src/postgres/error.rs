@@ -81,8 +81,9 @@ impl From<tokio_postgres::Error> for Fault {
             // Its detail and context would quote the record.
             Some(db_error) => Self::of_sqlstate(db_error.code().code(), db_error.message()),
             None => {
-                let of_tls = tls::of_connection(&error);
-                let (kind, summary) = of_tls.unwrap_or_else(|| (kinds::of_connection(&error), with_causes(&error)));
+                let words = with_causes(&error);
+                let of_tls = tls::of_connection(&error, &words);
+                let (kind, summary) = of_tls.unwrap_or_else(|| (kinds::of_connection(&error, &words), words));
                 Self::new(kind, None, summary)
             }
         }

@@ -197,7 +197,7 @@ fn of_class(class: &str) -> Kind {
 }
 
 /// What the connection ran into, which the server did not name: told by the causes behind the driver's error.
-pub(super) fn of_connection(error: &tokio_postgres::Error) -> Kind {
+pub(super) fn of_connection(error: &tokio_postgres::Error, words: &str) -> Kind {
     let mut kind = if error.is_closed() { SESSION_CLOSED } else { CONNECTION_FAILED };
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -205,7 +205,7 @@ pub(super) fn of_connection(error: &tokio_postgres::Error) -> Kind {
         cause = error.source();
     }
     // The driver names these in words alone.
-    match error.to_string() {
+    match words {
         words if words.ends_with("password missing") => PASSWORD_MISSING,
         words if words.starts_with("authentication error") => AUTHENTICATION,
         words if words.starts_with("timeout") => TIMEOUT,

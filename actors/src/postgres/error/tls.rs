@@ -7,7 +7,6 @@ use rustls::{AlertDescription, CertificateError, OtherError};
 use super::{
     Verdict::Target,
     kinds::{Kind, kind},
-    with_causes,
 };
 use crate::postgres::reach::tls::{Refusal, Why};
 
@@ -65,7 +64,7 @@ const FAILED: Kind = kind(
 );
 
 /// Whether it failed of that, and of what.
-pub(super) fn of_connection(error: &tokio_postgres::Error) -> Option<(Kind, String)> {
+pub(super) fn of_connection(error: &tokio_postgres::Error, words: &str) -> Option<(Kind, String)> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -76,14 +75,14 @@ pub(super) fn of_connection(error: &tokio_postgres::Error) -> Option<(Kind, Stri
         cause = error.source();
     }
     // The driver names these in words alone.
-    match error.to_string() {
+    match words {
         words if words.ends_with("server does not support TLS") => {
             Some((NOT_OFFERED, "the server offers no TLS, which tls.mode demands".into()))
         }
         words if words.ends_with("server did not use channel binding") => {
             Some((NOT_BOUND, "the server did not use channel binding, which tls.channel_binding demands".into()))
         }
-        words if words.starts_with("error performing TLS handshake") => Some((FAILED, with_causes(error))),
+        words if words.starts_with("error performing TLS handshake") => Some((FAILED, words.into())),
         _ => None,
     }
 }

@@ -65,6 +65,10 @@ impl Refusal {
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 Self::of_strangers(&certificates, own, authorities)
             }
+            // Of an authority's own rustls says only that it is no server's.
+            _ if own.is_self_signed() && !shown.iter().any(|shown| authorities.given.contains(shown)) => {
+                Self::of_strangers(&certificates, own, authorities)
+            }
             _ if own.is_of_version_1() => Self::untrusted(format!(
                 "the server's certificate ({}) is of X.509's version 1, which can't be verified",
                 own.in_words()

@@ -22,11 +22,8 @@ fn certificate(key: &str) -> String {
 }
 
 fn identity(certificate: Option<&str>, key: Option<&str>) -> Result<Option<Identity>, (String, String)> {
-    let tls = Tls {
-        client_cert_pem: certificate.map(str::to_owned),
-        client_key_pem: key.map(Secret::new),
-        ..Tls::default()
-    };
+    let tls =
+        Tls { client_cert_pem: certificate.map(str::to_owned), client_key_pem: key.map(Secret::new), ..Tls::default() };
     Identity::of(&tls, &ring::default_provider()).map_err(|error| (error.field().to_owned(), error.to_string()))
 }
 
@@ -43,7 +40,11 @@ fn keys_are_taken_as_pkcs_8_pkcs_1_and_sec1_and_what_can_not_be_used_is_told_by_
     assert!(elliptic.contains("BEGIN PRIVATE KEY") && sec1.contains("BEGIN EC PRIVATE KEY"), "{sec1}");
     for key in [&elliptic, &sec1] {
         let identity = identity(Some(&ours), Some(key)).expect("fine").expect("an identity");
-        assert!(identity.describe().starts_with("CN=sequin, signed by itself, valid until "), "{}", identity.describe());
+        assert!(
+            identity.describe().starts_with("CN=sequin, signed by itself, valid until "),
+            "{}",
+            identity.describe()
+        );
     }
     let rsa = openssl("genrsa -traditional 2048", None);
     assert!(rsa.contains("BEGIN RSA PRIVATE KEY"), "{rsa}");
