@@ -39,27 +39,29 @@ fn showing(identity: &Identity) -> Secured<'_> {
     Secured { identity: Some(identity), ..Secured::default() }
 }
 
-/// Visits with each mode and the authority, and compares how that ended: with no mode but `disable` and `prefer` there is
-/// nothing without TLS. Returns what the modes that verify said.
-async fn modes(database: &Database, ca_pem: Option<&str>, ca: Option<&str>, full: Option<&str>) -> [String; 2] {
-    let (verify_ca, verify_full) = (tls(TlsMode::VerifyCa, ca_pem), tls(TlsMode::VerifyFull, ca_pem));
-    // With an authority, `require` means `verify-ca`, as in libpq.
-    let require = ca_pem.and(ca);
-    let mut said = Vec::new();
-    for (tls, expected) in [
-        (tls(TlsMode::Disable, ca_pem), None),
-        (tls(TlsMode::Prefer, ca_pem), None),
-        (tls(TlsMode::Require, ca_pem), require),
-        (verify_ca, ca),
-        (verify_full, full),
-    ] {
-        let outcome = visit(&with(database, &tls)).await;
+/// Visits with the modes that verify, and compares how that ended. Returns what they said.
+async fn verified(database: &Database, ca_pem: Option<&str>, ca: Option<&str>, full: Option<&str>) -> [String; 2] {
+    let mut said = [String::new(), String::new()];
+    for (said, (mode, expected)) in said.iter_mut().zip([(TlsMode::VerifyCa, ca), (TlsMode::VerifyFull, full)]) {
+        let outcome = visit(&with(database, &tls(mode, ca_pem))).await;
         let code = outcome.as_ref().err().map(|fault| fault.code);
-        assert_eq!(code, expected, "{:?}: {outcome:?}", tls.mode);
-        said.push(outcome.err().map(|fault| fault.summary).unwrap_or_default());
+        assert_eq!(code, expected, "{mode:?}: {outcome:?}");
+        *said = outcome.err().map(|fault| fault.summary).unwrap_or_default();
     }
-    let full = said.pop().unwrap_or_default();
-    [said.pop().unwrap_or_default(), full]
+    said
+}
+
+/// Visits with the modes that don't verify; with an authority, `require` does, as in libpq.
+async fn not_verified(database: &Database, ca_pem: &str, ca: Option<&str>) {
+    for (mode, ca_pem, expected) in [
+        (TlsMode::Disable, Some(ca_pem), None),
+        (TlsMode::Prefer, Some(ca_pem), None),
+        (TlsMode::Require, None, None),
+        (TlsMode::Require, Some(ca_pem), ca),
+    ] {
+        let outcome = visit(&with(database, &tls(mode, ca_pem))).await;
+        assert_eq!(outcome.as_ref().err().map(|fault| fault.code), expected, "{mode:?}: {outcome:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -71,16 +73,18 @@ async fn each_mode_takes_what_libpqs_does_and_says_which_certificate_it_refuses_
 
     let right = ours.signs("db", &[HOST], Valid::Now);
     database.secure(showing(&right)).await;
-    modes(&database, ca, None, None).await;
-    let [said, _] = modes(&database, Some(&others.pem()), Some(UNTRUSTED), Some(UNTRUSTED)).await;
+    verified(&database, ca, None, None).await;
+    not_verified(&database, &ours.pem(), None).await;
+    not_verified(&database, &others.pem(), Some(UNTRUSTED)).await;
+    let [said, _] = verified(&database, Some(&others.pem()), Some(UNTRUSTED), Some(UNTRUSTED)).await;
     let expected = "the server's certificate (CN=db, signed by CN=Our CA, valid until 3000-01-01 00:00:00 UTC) leads to CN=Our \
                     CA, which is not among those that are trusted: CN=Other CA";
     assert_eq!(said, expected);
-    let [said, _] = modes(&database, None, Some(UNTRUSTED), Some(UNTRUSTED)).await;
+    let [said, _] = verified(&database, None, Some(UNTRUSTED), Some(UNTRUSTED)).await;
     assert!(said.ends_with("those of this system, since the target has no ca_pem"), "{said}");
 
     // A new authority of the old name.
-    let [said, _] = modes(&database, Some(&Authority::new("Our CA").pem()), Some(UNTRUSTED), Some(UNTRUSTED)).await;
+    let [said, _] = verified(&database, Some(&Authority::new("Our CA").pem()), Some(UNTRUSTED), Some(UNTRUSTED)).await;
     assert!(said.contains("one of that name, but with another key, is trusted"), "{said}");
 
     for (valid, why) in [
@@ -88,16 +92,16 @@ async fn each_mode_takes_what_libpqs_does_and_says_which_certificate_it_refuses_
         (Valid::Later, "is valid only from 3000-01-01 00:00:00 UTC"),
     ] {
         database.secure(showing(&ours.signs("db", &[HOST], valid))).await;
-        let [said, _] = modes(&database, ca, Some(EXPIRED), Some(EXPIRED)).await;
+        let [said, _] = verified(&database, ca, Some(EXPIRED), Some(EXPIRED)).await;
         assert_eq!(said, format!("the server's certificate (CN=db, signed by CN=Our CA) {why}"));
     }
 
     database.secure(showing(&ours.signs("db", &["db.internal", "db-2.internal"], Valid::Now))).await;
-    let [_, said] = modes(&database, ca, None, Some(WRONG_NAME)).await;
+    let [_, said] = verified(&database, ca, None, Some(WRONG_NAME)).await;
     assert!(said.ends_with("is for db.internal, db-2.internal, and not for 127.0.0.1"), "{said}");
 
     database.secure(showing(&ours.signs(HOST, &[], Valid::Now))).await;
-    let [_, said] = modes(&database, ca, None, Some(WRONG_NAME)).await;
+    let [_, said] = verified(&database, ca, None, Some(WRONG_NAME)).await;
     assert!(
         said.ends_with(
             "is for no host, and so not for 127.0.0.1: it has no subjectAltName, and its CN is not looked at"
@@ -107,18 +111,18 @@ async fn each_mode_takes_what_libpqs_does_and_says_which_certificate_it_refuses_
 
     let between = ours.below("In between").signs("db", &[HOST], Valid::Now);
     database.secure(showing(&between)).await;
-    modes(&database, ca, None, None).await;
+    verified(&database, ca, None, None).await;
     let alone = between.certificate.split_inclusive("-----END CERTIFICATE-----").next().expect("a certificate");
     database.secure(showing(&Identity { certificate: alone.into(), ..between.clone() })).await;
-    let [said, _] = modes(&database, ca, Some(UNTRUSTED), Some(UNTRUSTED)).await;
+    let [said, _] = verified(&database, ca, Some(UNTRUSTED), Some(UNTRUSTED)).await;
     assert!(said.contains("leads to CN=In between, which is not among"), "{said}");
 
     // What has signed itself is its own authority, whether it may sign others or not.
     for is_authority in [false, true] {
         let own = self_signed("db", &[HOST], is_authority);
         database.secure(showing(&own)).await;
-        modes(&database, Some(&own.certificate), None, None).await;
-        let [said, _] = modes(&database, ca, Some(UNTRUSTED), Some(UNTRUSTED)).await;
+        verified(&database, Some(&own.certificate), None, None).await;
+        let [said, _] = verified(&database, ca, Some(UNTRUSTED), Some(UNTRUSTED)).await;
         assert!(said.contains("(CN=db, signed by itself, valid until 3000"), "{said}");
         assert!(said.contains("is signed by nobody else"), "{said}");
     }
@@ -187,7 +191,8 @@ async fn a_server_that_wants_a_certificate_lets_in_who_has_the_right_one_and_the
 async fn what_else_is_agreed_on_is_a_name_behind_a_proxy_a_version_and_channel_binding() {
     let database = Database::on_own_server().await;
     let ours = Authority::new("Our CA");
-    database.secure(showing(&ours.signs("db", &["db.internal"], Valid::Now))).await;
+    let server = ours.signs("db", &["db.internal"], Valid::Now);
+    database.secure(Secured { asks_for_passwords: true, ..showing(&server) }).await;
     let full = tls(TlsMode::VerifyFull, Some(&ours.pem()));
 
     // By a proxy, whose name is not the database's.

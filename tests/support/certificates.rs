@@ -130,6 +130,8 @@ pub(crate) struct Secured<'a> {
     pub(crate) revoked: Option<&'a str>,
     /// The user who is let in by a certificate alone.
     pub(crate) by_certificate: Option<&'a str>,
+    /// Whether the others need their passwords, which takes a while.
+    pub(crate) asks_for_passwords: bool,
 }
 
 impl Database {
@@ -145,17 +147,17 @@ impl Database {
         }
         let given = [("ssl_ca_file", secured.clients_of), ("ssl_crl_file", secured.revoked)];
         for (setting, pem) in given {
-            let file = file(setting);
-            self.write_in_data_directory(&file, pem.unwrap_or_default()).await;
-            let value = if pem.is_some() { file.as_str() } else { "" };
+            let mut value = String::new();
+            if let Some(pem) = pem {
+                value = file(setting);
+                self.write_in_data_directory(&value, pem).await;
+            }
             self.run(&format!("alter system set {setting} = '{value}'")).await;
         }
         let user = secured.by_certificate.unwrap_or("nobody");
-        // Which is SCRAM, for all but those whose passwords are kept otherwise.
-        let password = "md5";
-        let rules = format!(
-            "hostssl all {user} 127.0.0.1/32 cert\nhost all all 127.0.0.1/32 {password}\nlocal all all {password}"
-        );
+        // SCRAM, for all but those whose passwords are kept otherwise.
+        let others = if secured.asks_for_passwords { "md5" } else { "trust" };
+        let rules = format!("hostssl all {user} 127.0.0.1/32 cert\nhost all all 127.0.0.1/32 {others}");
         self.write_in_data_directory("pg_hba.conf", &rules).await;
         let on = if secured.identity.is_some() { "on" } else { "off" };
         let key = file("key");
