@@ -202,7 +202,7 @@ async fn a_file_that_is_wrong_changes_nothing_and_everything_that_is_wrong_is_to
     let told = refused(wrong).await;
     let expected = [
         "error: standard input can't be used as it is:",
-        "  line 3: targets[0].colour: there is no such field; there are name, connection, pool_size, metadata",
+        "  line 3: targets[0].colour: there is no such field; there are name, connection, pool_size, limits, metadata",
         "  line 4: targets[0].connection.port: takes a whole number",
         "  line 5: alerting.recipients: takes a list, not a text",
     ];

@@ -56,4 +56,5 @@ mod telemetry;
 mod tls;
 mod traces;
 mod views;
+mod ways;
 mod wrong_tables;

@@ -18,6 +18,9 @@ use crate::support::{
 /// A password that is not the right one is a secret too: it may be that of something else.
 const WRONG_PASSWORD: &str = "the-one-for-production-4711";
 
+/// A bastion's, which is no secret.
+const HOST_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE1IoFjHEfYYTqnpUYM2DzrzdgcI5EYD3pR1cIBFVbNm";
+
 /// The forms in which a secret may come out.
 fn forms(secret: &str) -> Vec<Vec<u8>> {
     let percent = secret.bytes().map(|byte| match byte {
@@ -157,9 +160,13 @@ async fn no_fault_brings_a_password_or_a_token_into_the_log_an_answer_or_a_file(
     target(&setup, "host", json!("nowhere.invalid")).await;
     target(&setup, "port", json!(free_port())).await;
     target(&setup, "tls", json!({"mode": "require"})).await;
+    let bastion = json!({
+        "host": "127.0.0.1", "port": free_port(), "username": "tunnel", "password": WRONG_PASSWORD, "host_key": HOST_KEY,
+    });
+    target(&setup, "bastion", bastion).await;
     setup.publish(&mut model, &[contact(sync(1), 1, json!(1))]).await;
 
-    for name in ["password", "username", "database", "host", "port", "tls"] {
+    for name in ["password", "username", "database", "host", "port", "tls", "bastion"] {
         api.target_state_is(name, "unhealthy").await;
     }
     setup.state_is("of_table", "halted").await;
@@ -171,11 +178,19 @@ async fn no_fault_brings_a_password_or_a_token_into_the_log_an_answer_or_a_file(
     // What is refused at the door may be quoted to whoever knocks, and to nobody else.
     let misplaced = json!({"name": PASSWORD, "connection": {"host": PASSWORD, "password": {"is": PASSWORD}}});
     api.post("/v1/targets", &misplaced).await.expect_problem(422);
-    let mut early = setup.database.connection();
-    early["bastion"] = json!({"host": "h", "username": "u", "private_key": WRONG_PASSWORD, "host_key": "k"});
-    early["tls"] = json!({"mode": "require", "client_cert_pem": "c", "client_key_pem": WRONG_PASSWORD});
-    let refused = api.post("/v1/targets", &json!({"name": "early", "connection": early})).await;
-    secrets.are_not_in("a refusal", refused.body.to_string().as_bytes());
+    let no_keys = [
+        ("bastion", json!({"host": "h", "username": "u", "private_key": WRONG_PASSWORD, "host_key": HOST_KEY})),
+        ("bastion", json!({"host": "h", "username": "u", "password": WRONG_PASSWORD, "host_key": WRONG_PASSWORD})),
+        ("tls", json!({"mode": "require", "client_key_pem": WRONG_PASSWORD})),
+        ("url", json!(format!("postgres://u:{WRONG_PASSWORD}@h:port/d"))),
+    ];
+    for (field, value) in no_keys {
+        let mut connection = setup.database.connection();
+        connection[field] = value;
+        let refused = api.post("/v1/targets", &json!({"name": "refused", "connection": connection})).await;
+        secrets.are_not_in("a refusal", refused.body.to_string().as_bytes());
+        assert!(!refused.expect_problem(422).is_empty());
+    }
     let wrong_token = api.anonymous(reqwest::Method::GET, "/v1/targets").bearer_auth(WRONG_PASSWORD);
     assert_eq!(wrong_token.send().await.expect("an answer").status(), 401);
 

@@ -79,7 +79,7 @@ async fn each_mode_takes_what_libpqs_does_and_says_which_certificate_it_refuses_
     let [said, _] = verified(&database, Some(&others.pem()), Some(UNTRUSTED), Some(UNTRUSTED)).await;
     let expected = "the server's certificate (CN=db, signed by CN=Our CA, valid until 3000-01-01 00:00:00 UTC) leads to CN=Our \
                     CA, which is not among those that are trusted: CN=Other CA";
-    assert_eq!(said, expected);
+    assert!(said.ends_with(expected), "{said}");
     let [said, _] = verified(&database, None, Some(UNTRUSTED), Some(UNTRUSTED)).await;
     assert!(said.ends_with("those of this system, since the target has no ca_pem"), "{said}");
 
@@ -93,7 +93,7 @@ async fn each_mode_takes_what_libpqs_does_and_says_which_certificate_it_refuses_
     ] {
         database.secure(showing(&ours.signs("db", &[HOST], valid))).await;
         let [said, _] = verified(&database, ca, Some(EXPIRED), Some(EXPIRED)).await;
-        assert_eq!(said, format!("the server's certificate (CN=db, signed by CN=Our CA) {why}"));
+        assert!(said.ends_with(&format!(": the server's certificate (CN=db, signed by CN=Our CA) {why}")), "{said}");
     }
 
     database.secure(showing(&ours.signs("db", &["db.internal", "db-2.internal"], Valid::Now))).await;
@@ -130,7 +130,8 @@ async fn each_mode_takes_what_libpqs_does_and_says_which_certificate_it_refuses_
     database.secure(Secured::default()).await;
     for mode in [TlsMode::Require, TlsMode::VerifyCa, TlsMode::VerifyFull] {
         let fault = visit(&with(&database, &tls(mode, ca))).await.expect_err("no TLS");
-        assert_eq!((fault.code, &*fault.summary), (NO_TLS, "the server offers no TLS, which tls.mode demands"));
+        assert_eq!(fault.code, NO_TLS);
+        assert!(fault.summary.ends_with(": the server offers no TLS, which tls.mode demands"), "{fault:?}");
     }
     visit(&with(&database, &tls(TlsMode::Prefer, ca))).await.expect("a session without TLS");
 }
@@ -218,7 +219,7 @@ async fn what_else_is_agreed_on_is_a_name_behind_a_proxy_a_version_and_channel_b
     };
     visit(&with_md5(ChannelBinding::Prefer)).await.expect("a session without channel binding");
     let fault = visit(&with_md5(ChannelBinding::Require)).await.expect_err("no channel binding");
-    assert_eq!(fault.summary, "the server did not use channel binding, which tls.channel_binding demands");
+    assert!(fault.summary.ends_with("did not use channel binding, which tls.channel_binding demands"), "{fault:?}");
     assert!(fault.cause.contains("scram-sha-256"), "{fault:?}");
     let fault = visit(&Connection { password: None, ..with(&database, &named) }).await.expect_err("no password");
     assert_eq!((fault.code, fault.fix), ("authentication_failed", "set the target's password, or its password_file"));
@@ -235,8 +236,6 @@ async fn what_else_is_agreed_on_is_a_name_behind_a_proxy_a_version_and_channel_b
         drop(client.read_to_end(&mut Vec::new()).await);
     });
     let fault = visit(&Connection { port, ..with(&database, &named) }).await.expect_err("no TLS");
-    assert_eq!(
-        (fault.code, &*fault.summary),
-        ("tls_failed", "what answers offers TLS, and then speaks something else")
-    );
+    assert_eq!(fault.code, "tls_failed");
+    assert!(fault.summary.ends_with(": what answers offers TLS, and then speaks something else"), "{fault:?}");
 }

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use tokio::io::AsyncReadExt;
 
 use super::{error::Fault, reach::Egress};
-use crate::model::{Connection, FieldError, Secret};
+use crate::model::{Connection, Secret};
 
 /// How long a file with a password may be, in bytes.
 const MAX_LENGTH: u64 = 4096;
@@ -18,21 +18,6 @@ pub(super) enum Credentials {
     Password(Secret),
     /// In the file of this name, in the node's directory of secrets, if it has one.
     File(Option<PathBuf>, String),
-}
-
-/// Whether the password is where it can be.
-pub fn check_credentials(connection: &Connection, egress: &Egress) -> Result<(), FieldError> {
-    let Some(name) = &connection.password_file else { return Ok(()) };
-    if connection.password.is_some() {
-        return Err(FieldError::new(FIELD, "can't be set together with connection.password"));
-    }
-    if !is_plain(name) {
-        return Err(FieldError::new(FIELD, "takes the plain name of a file, of up to 255 bytes, without '/'"));
-    }
-    if egress.secrets_directory.is_none() {
-        return Err(FieldError::new(FIELD, NO_DIRECTORY));
-    }
-    Ok(())
 }
 
 const NO_DIRECTORY: &str = "can't be used: this node has no directory of secrets";

@@ -2,6 +2,7 @@
 
 mod kinds;
 mod tls;
+mod ways;
 
 use std::{error::Error, fmt};
 
@@ -150,11 +151,6 @@ impl Fault {
             self.summary = format!("{}; {ours}", self.summary);
         }
         self
-    }
-
-    /// Whether the server did not let us in: what we know of the user may be old.
-    pub fn is_of_credentials(&self) -> bool {
-        self.sqlstate.as_deref().is_some_and(|sqlstate| sqlstate.starts_with("28"))
     }
 
     /// Whether the server is there, but has no room for one more session.

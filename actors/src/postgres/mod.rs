@@ -20,14 +20,13 @@ pub use apply::{ApplyError, Change, Tombstone, apply};
 pub use beyond::{RowBeyond, row_beyond};
 pub use catalog::{cleanup_sql, create_table_sql, setup_sql};
 pub use create::create_table;
-pub use credentials::check_credentials;
 pub use encode::copy_row;
 pub use error::{Fault, Verdict};
 pub use fence::{Backend, Lease, LiveSessions};
 pub use pool::{Pool, Sessions};
 pub use reach::{
-    DeniedNetworks, Egress, NetworkError,
-    tls::{TlsError, check as check_tls},
+    DeniedNetworks, Egress, HostKeys, NetworkError, Step, StepName, StepStatus, Walk, admission, check_settings,
+    see_host_keys,
 };
 pub use session::{CheckReport, Session, Visitor};
 pub use verify::{Finding, verify};

@@ -6,8 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bb8::ManageConnection;
-use bb8_postgres::PostgresConnectionManager;
 use tokio_postgres::{
     Client, Config,
     config::{self, SslMode},
@@ -19,18 +17,12 @@ use super::{
     error::{Fault, Verdict},
     fence::{self, Alive, Backend, LiveSessions},
     novelty::Novelty,
-    reach::{
-        Egress,
-        tls::{Connector, TlsError},
-    },
+    reach::{Egress, Route, Walk, takes_writes},
 };
 use crate::{
-    model::{ChannelBinding, Connection, Limits, TableName, Target, TlsMode},
+    model::{ChannelBinding, Connection, FieldError, Limits, TableName, Target, TlsMode},
     spans::Database,
 };
-
-/// How long one server may take to answer at all.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After this long without a word, a connection that the server does not answer on counts as dead.
 const UNANSWERED_TIMEOUT: Duration = Duration::from_secs(30);
@@ -88,16 +80,16 @@ pub(super) struct Direct {
 
 /// How to open sessions with a database.
 pub(super) struct Opener {
+    route: Route,
     config: Config,
     credentials: Credentials,
-    connector: Connector,
     database: Database,
     live: Arc<LiveSessions>,
 }
 
 impl Opener {
     /// For the sessions of a target that is ours.
-    pub(super) fn new(target: &Target, egress: &Egress, live: Arc<LiveSessions>) -> Result<Self, TlsError> {
+    pub(super) fn new(target: &Target, egress: &Egress, live: Arc<LiveSessions>) -> Result<Self, FieldError> {
         let name = live.application_name();
         Self::named(&target.connection, target.limits, egress, &name, live)
     }
@@ -108,22 +100,22 @@ impl Opener {
         egress: &Egress,
         application_name: &str,
         live: Arc<LiveSessions>,
-    ) -> Result<Self, TlsError> {
-        let connector = Connector::new(&connection.tls)?;
+    ) -> Result<Self, FieldError> {
+        let route = Route::new(connection, egress)?;
         let config = config(connection, application_name);
         let credentials = Credentials::of(connection, egress);
-        Ok(Self { config, credentials, connector, database: Database::of(connection), live })
+        Ok(Self { route, config, credentials, database: Database::of(connection), live })
     }
 
     /// Opens a session, or gives up after a while.
     pub(super) async fn open(&self) -> Result<Session, Fault> {
-        let opened = tokio::time::timeout(2 * CONNECT_TIMEOUT, self.connect()).await;
+        let opened = tokio::time::timeout(self.route.patience(), self.connect()).await;
         opened.unwrap_or_else(|_| Err(Fault::timed_out("connecting"))).map_err(Fault::while_connecting)
     }
 
     async fn connect(&self) -> Result<Session, Fault> {
         let _opening = self.live.opening().await;
-        let client = self.reach().await?;
+        let client = self.arrive(&mut Walk::default()).await?;
         let backend = client.query_one("select pg_catalog.pg_backend_pid()", &[]).await?.try_get(0)?;
         let alive = self.live.add(backend);
         client.batch_execute(SETTINGS).await?;
@@ -141,27 +133,22 @@ impl Opener {
         })
     }
 
-    async fn reach(&self) -> Result<Client, Fault> {
+    /// Gets to the database, with the password as it is now.
+    async fn arrive(&self, walk: &mut Walk) -> Result<Client, Fault> {
         let mut config = self.config.clone();
         if let Some(password) = self.credentials.password().await? {
             config.password(password.reveal());
         }
-        let connections = PostgresConnectionManager::new(config, self.connector.clone());
-        let client = connections.connect().await.map_err(|error| self.connector.explain(error))?;
-        tracing::debug!(tls = self.connector.seen().map(|seen| seen.describe()), "a session was opened");
-        Ok(client)
+        self.route.connect(&config, walk).await
     }
 }
 
 fn config(connection: &Connection, application_name: &str) -> Config {
     let mut config = Config::new();
     config
-        .host(&connection.host)
-        .port(connection.port)
         .dbname(&connection.database)
         .user(&connection.username)
         .application_name(application_name)
-        .connect_timeout(CONNECT_TIMEOUT)
         .tcp_user_timeout(UNANSWERED_TIMEOUT)
         .keepalives_idle(UNANSWERED_TIMEOUT / 2)
         .keepalives_interval(UNANSWERED_TIMEOUT / 6)
@@ -252,10 +239,7 @@ impl Session {
 
     /// Whether the server answers, and takes writes: a replica, as after a failover, does not.
     pub async fn probe(&self) -> Result<(), Fault> {
-        const ONLY_READS: &str = "select pg_catalog.pg_is_in_recovery()
-            or pg_catalog.current_setting('transaction_read_only')::bool";
-        let only_reads = self.client.query_one(ONLY_READS, &[]).await?.try_get(0)?;
-        if only_reads { Err(Fault::read_only()) } else { Ok(()) }
+        takes_writes(&self.client).await
     }
 }
 
@@ -281,11 +265,6 @@ impl Visitor {
         Self { application_name, egress }
     }
 
-    /// How it gets out to databases.
-    pub fn egress(&self) -> &Egress {
-        &self.egress
-    }
-
     /// Connects once, and asks a question.
     pub async fn check(&self, connection: &Connection) -> Result<CheckReport, Fault> {
         let session = self.connect(connection).await?;
@@ -303,8 +282,8 @@ impl Visitor {
     }
 }
 
-impl From<TlsError> for Fault {
-    fn from(error: TlsError) -> Self {
-        Self::of_settings(format!("{} {error}", error.field()))
+impl From<FieldError> for Fault {
+    fn from(FieldError { field, message }: FieldError) -> Self {
+        Self::of_settings(format!("{field} {message}"))
     }
 }

@@ -81,24 +81,3 @@ async fn what_holds_no_password_is_named_and_what_it_holds_is_not() {
         assert!(said.contains(file) && said.contains(why) && !said.contains("hunter2"), "{said}");
     }
 }
-
-#[test]
-fn a_file_is_named_plainly_and_only_where_there_is_a_directory() {
-    let somewhere = egress(Path::new("/run/secrets"));
-    let problem = |connection: &Connection, egress: &Egress| {
-        check_credentials(connection, egress).err().map(|error| (error.field, error.message))
-    };
-    assert_eq!(problem(&connection("app"), &somewhere), None);
-    assert_eq!(problem(&Connection { password_file: None, ..connection("") }, &Egress::default()), None);
-    let both = Connection { password: Some(Secret::new("also")), ..connection("app") };
-    let wrong = ["", ".", "..", "../shadow", "/etc/shadow", "a/b", "a\0b"].map(connection);
-    for (connection, egress) in wrong
-        .iter()
-        .map(|wrong| (wrong, &somewhere))
-        .chain([(&both, &somewhere), (&connection("app"), &Egress::default())])
-    {
-        let (field, _) =
-            problem(connection, egress).unwrap_or_else(|| panic!("{:?} was taken", connection.password_file));
-        assert_eq!(field, FIELD);
-    }
-}

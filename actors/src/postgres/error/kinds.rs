@@ -63,7 +63,7 @@ const REFUSED: Kind = kind(
     "no server listens at this address, or a firewall turns us away",
     "check that the server runs, its host and port, and the firewall",
 );
-const NO_SUCH_HOST: Kind =
+pub(super) const NO_SUCH_HOST: Kind =
     kind(Target, "host_not_found", "the host's name has no address", "check the name of the host, and the DNS");
 const CONNECTION_FAILED: Kind = kind(
     Target,

@@ -37,7 +37,7 @@ use crate::{
 /// TLS settings that can't be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
-pub struct TlsError {
+pub(in crate::postgres) struct TlsError {
     field: &'static str,
     message: String,
 }
@@ -48,14 +48,9 @@ impl TlsError {
     }
 
     /// The field that it is about.
-    pub fn field(&self) -> &'static str {
+    pub(in crate::postgres) fn field(&self) -> &'static str {
         self.field
     }
-}
-
-/// Whether these settings can be used.
-pub fn check(tls: &Tls) -> Result<(), TlsError> {
-    Connector::new(tls).map(drop)
 }
 
 /// Secures connections, and remembers what became of the last one.

@@ -1,0 +1,472 @@
+//! The way to a database as people write it and read it: by the API, by URLs, by the command line and in files. Every setting
+//! is shown as it was given, but for secrets, and what can't be is refused by the name of its field.
+
+use std::{path::Path, process::Command};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{
+    cli,
+    node::{Node, free_port, refuse_to_start},
+};
+
+/// Secrets that nothing may show.
+const PASSPHRASE: &str = "open-sesame-4711";
+const SECRETS: [&str; 3] = [PASSPHRASE, "PRIVATE KEY", "hunter2"];
+
+/// A public key of a host.
+const HOST_KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE1IoFjHEfYYTqnpUYM2DzrzdgcI5EYD3pR1cIBFVbNm";
+
+/// Keys and certificates of somebody who sets up a target.
+struct Papers {
+    directory: TempDir,
+    certificate: String,
+    key: String,
+    ssh_key: String,
+}
+
+impl Papers {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let made = rcgen::generate_simple_self_signed(["db.example.com".to_owned()]).expect("a certificate");
+        let papers = Self {
+            ssh_key: ssh_key(&directory.path().join("ssh_key")),
+            certificate: made.cert.pem(),
+            key: made.signing_key.serialize_pem(),
+            directory,
+        };
+        papers.write("certificate", &papers.certificate);
+        papers.write("key", &papers.key);
+        papers.write("host_keys", &format!("bastion.example.com {HOST_KEY}\n"));
+        papers.write("passphrase", &format!("{PASSPHRASE}\n"));
+        papers
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.directory.path().join(name).display().to_string()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).expect("a file");
+    }
+
+    fn bastion(&self) -> Value {
+        json!({
+            "host": "bastion.example.com", "port": 2222, "username": "tunnel", "private_key": self.ssh_key,
+            "passphrase": PASSPHRASE, "host_key": HOST_KEY, "trust_on_first_use": false,
+        })
+    }
+
+    fn tls(&self) -> Value {
+        json!({
+            "mode": "verify-full", "ca_pem": self.certificate, "client_cert_pem": self.certificate,
+            "client_key_pem": self.key, "server_name": "db.example.com", "channel_binding": "require",
+        })
+    }
+
+    fn target(&self, name: &str) -> Value {
+        let connection = json!({
+            "host": "db-1,db-2:6432,[::1]:5433", "port": 5433, "database": "app", "username": "sequin", "password": "hunter2",
+            "tls": self.tls(), "bastion": self.bastion(),
+        });
+        json!({"name": name, "connection": connection, "limits": limits()})
+    }
+}
+
+fn limits() -> Value {
+    json!({
+        "max_records_per_second": 500, "statement_timeout_seconds": 30, "lock_timeout_seconds": 5,
+        "max_replica_lag_seconds": 60, "max_connections_percent": 80,
+    })
+}
+
+/// A key that is encrypted with the passphrase.
+fn ssh_key(path: &Path) -> String {
+    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", PASSPHRASE, "-f"]).arg(path).status();
+    assert!(made.expect("ssh-keygen").success());
+    std::fs::read_to_string(path).expect("a key")
+}
+
+/// What is shown where this was given: secrets are null, and it is said that they are there.
+fn shown(given: &Value, secrets: &[&str]) -> Value {
+    let mut shown = given.clone();
+    for secret in secrets {
+        shown[format!("{secret}_set")] = json!(given.get(secret).is_some_and(|given| !given.is_null()));
+        shown[*secret] = Value::Null;
+    }
+    shown
+}
+
+#[track_caller]
+fn no_secret_in(said: &str) {
+    for secret in SECRETS {
+        assert!(!said.contains(secret), "{secret} is in {said}");
+    }
+}
+
+#[tokio::test]
+async fn each_setting_of_the_way_to_a_database_is_shown_but_secrets_and_null_takes_it_back() {
+    let (node, papers) = (Node::start().await, Papers::new());
+    let api = &node.api;
+    let made = api.post("/v1/targets", &papers.target("app")).await.expect(201);
+    let bastion = shown(&papers.bastion(), &["private_key", "passphrase", "password"]);
+    let expected = (bastion, shown(&papers.tls(), &["client_key_pem"]), limits());
+    let is = |target: &Value| {
+        let connection = &target["connection"];
+        (connection["bastion"].clone(), connection["tls"].clone(), target["limits"].clone())
+    };
+    assert_eq!(is(&made), expected);
+    assert_eq!(is(&api.target("app").await), expected);
+    assert_eq!(made["connection"]["host"], "db-1,db-2:6432,[::1]:5433");
+    no_secret_in(&made.to_string());
+
+    let patch = async |connection: Value| {
+        let patched = api.patch("/v1/targets/app", &json!({"connection": connection})).await.expect(200);
+        no_secret_in(&patched.to_string());
+        patched["connection"].clone()
+    };
+    // What is not named stays.
+    let patched = patch(json!({"bastion": {"port": null, "username": "other"}, "tls": {"server_name": null}})).await;
+    let mut bastion = expected.0.clone();
+    (bastion["port"], bastion["username"]) = (json!(22), json!("other"));
+    assert_eq!(patched["bastion"], bastion);
+    assert_eq!((&patched["tls"]["server_name"], &patched["tls"]["mode"]), (&Value::Null, &json!("verify-full")));
+    assert_eq!(patched["tls"]["client_key_pem_set"], true);
+    // One way to log in takes the other's place.
+    let change = json!({"private_key": null, "passphrase": null, "password": "hunter2"});
+    let patched = patch(json!({ "bastion": change })).await;
+    assert_eq!(
+        (&patched["bastion"]["private_key_set"], &patched["bastion"]["password_set"]),
+        (&json!(false), &json!(true))
+    );
+    let patched = patch(json!({"bastion": null, "tls": {"client_cert_pem": null, "client_key_pem": null}})).await;
+    assert_eq!((&patched["bastion"], &patched["tls"]["client_key_pem_set"]), (&Value::Null, &json!(false)));
+    let patched =
+        api.patch("/v1/targets/app", &json!({"limits": {"statement_timeout_seconds": null}})).await.expect(200);
+    assert_eq!(
+        (&patched["limits"]["statement_timeout_seconds"], &patched["limits"]["lock_timeout_seconds"]),
+        (&json!(60), &json!(5))
+    );
+    let default = json!({
+        "max_records_per_second": null, "statement_timeout_seconds": 60, "lock_timeout_seconds": 10,
+        "max_replica_lag_seconds": null, "max_connections_percent": null,
+    });
+    assert_eq!(api.patch("/v1/targets/app", &json!({"limits": null})).await.expect(200)["limits"], default);
+    no_secret_in(&node.log());
+    no_secret_in(&api.get("/v1/audit").await.expect(200).to_string());
+}
+
+#[tokio::test]
+async fn what_can_not_be_on_the_way_to_a_database_is_refused_by_its_field() {
+    let (node, papers) = (Node::start().await, Papers::new());
+    let api = &node.api;
+    api.post("/v1/targets", &papers.target("there")).await.expect(201);
+    let refused = async |change: Value, fields: &[&str]| {
+        let mut target = papers.target("app");
+        lay_over(&mut target, &change);
+        let answer = api.post("/v1/targets", &target).await;
+        no_secret_in(&answer.body.to_string());
+        assert_eq!(answer.expect_problem(422), fields, "{change}");
+        let answer = api.patch("/v1/targets/there", &change).await;
+        no_secret_in(&answer.body.to_string());
+        assert_eq!(answer.expect_problem(422), fields, "{change}");
+    };
+    for (connection, field) in [
+        (json!({"host": "a,,b"}), "host"),
+        (json!({"host": "a:0"}), "host"),
+        (json!({"host": "a b"}), "host"),
+        (json!({"host": "/var/run/postgresql"}), "host"),
+        (json!({"password_file": "app/password"}), "password_file"),
+        (json!({"password": null, "password_file": "../../etc/shadow"}), "password_file"),
+        // Nobody has said where files with passwords lie.
+        (json!({"password": null, "password_file": "app/password"}), "password_file"),
+        (json!({"tls": {"client_key_pem": null}}), "tls.client_key_pem"),
+        (json!({"tls": {"client_cert_pem": null}}), "tls.client_cert_pem"),
+        (json!({"tls": {"server_name": ""}}), "tls.server_name"),
+        (json!({"tls": {"channel_binding": "perhaps"}}), "tls.channel_binding"),
+        (json!({"tls": {"mode": "disable"}}), "tls.channel_binding"),
+        (json!({"bastion": {"host": ""}}), "bastion.host"),
+        (json!({"bastion": {"port": 0}}), "bastion.port"),
+        (json!({"bastion": {"username": null}}), "bastion.username"),
+        (json!({"bastion": {"password": "hunter2"}}), "bastion.password"),
+        (json!({"bastion": {"passphrase": null}}), "bastion.passphrase"),
+        (json!({"bastion": {"private_key": "hunter2"}}), "bastion.private_key"),
+        (json!({"bastion": {"host_key": "hunter3"}}), "bastion.host_key"),
+        (json!({"bastion": {"colour": "red"}}), "bastion.colour"),
+        (json!({"bastion": {"trust_on_first_use": "yes"}}), "bastion.trust_on_first_use"),
+    ] {
+        refused(json!({ "connection": connection }), &[&format!("connection.{field}")]).await;
+    }
+    let without_login = json!({"connection": {"bastion": {"private_key": null, "passphrase": null}}});
+    refused(without_login, &["connection.bastion.private_key"]).await;
+    for (field, too_many) in [
+        ("max_records_per_second", 1_000_001),
+        ("statement_timeout_seconds", 121),
+        ("lock_timeout_seconds", 61),
+        ("max_replica_lag_seconds", 86_401),
+        ("max_connections_percent", 101),
+    ] {
+        for wrong in [0, too_many] {
+            refused(json!({"limits": {field: wrong}}), &[&format!("limits.{field}")]).await;
+        }
+    }
+    assert_eq!(api.pages("/v1/targets").await.len(), 1);
+}
+
+/// Puts the fields of a change into a target; null takes a field away.
+fn lay_over(target: &mut Value, change: &Value) {
+    match change {
+        Value::Object(fields) if target.is_object() => {
+            for (name, field) in fields {
+                lay_over(&mut target[name], field);
+            }
+        }
+        other => *target = other.clone(),
+    }
+}
+
+#[tokio::test]
+async fn a_url_says_what_its_fields_say_and_nothing_beside_it_may_say_otherwise() {
+    let node = Node::start().await;
+    let api = &node.api;
+    let url = "postgres://sequin:hunter2@db-1:6432,db-2/app?sslmode=require&channel_binding=prefer&target_session_attrs=read-write";
+    let by_url =
+        json!({"name": "by-url", "connection": {"url": url, "host": "db-1:6432,db-2", "tls": {"server_name": "db"}}});
+    let made = api.post("/v1/targets", &by_url).await.expect(201);
+    let fields = json!({
+        "host": "db-1:6432,db-2", "database": "app", "username": "sequin", "password": "hunter2",
+        "tls": {"mode": "require", "server_name": "db"},
+    });
+    let by_fields = api.post("/v1/targets", &json!({"name": "by-fields", "connection": fields})).await.expect(201);
+    assert_eq!(made["connection"], by_fields["connection"]);
+    no_secret_in(&made.to_string());
+    // A change by URL says where the database is as a whole, and leaves alone what no URL says.
+    let change = json!({"connection": {"url": "postgres://other@elsewhere"}});
+    let connection = api.patch("/v1/targets/by-url", &change).await.expect(200)["connection"].clone();
+    assert_eq!(
+        (&connection["host"], &connection["port"], &connection["database"]),
+        (&json!("elsewhere"), &json!(5432), &json!("other"))
+    );
+    assert_eq!((&connection["password_set"], &connection["tls"]), (&json!(true), &by_fields["connection"]["tls"]));
+
+    for (beside, field) in [
+        (json!({"host": "db-3"}), "connection.host"),
+        (json!({"database": "other"}), "connection.database"),
+        (json!({"username": "other"}), "connection.username"),
+        (json!({"password": "hunter3"}), "connection.password"),
+        (json!({"tls": {"mode": "prefer"}}), "connection.tls.mode"),
+        (json!({"tls": {"channel_binding": "require"}}), "connection.tls.channel_binding"),
+        (json!({"url": "postgres://u:hunter2@h/d?sslrootcert=/etc/ssl/ca.pem"}), "connection.url"),
+        (json!({"url": "postgres://u:hunter2@h/d?target_session_attrs=standby"}), "connection.url"),
+        (json!({"url": "postgres://u:hunter2@h/d?connect_timeout=3"}), "connection.url"),
+        (json!({"url": "mysql://u:hunter2@h/d"}), "connection.url"),
+        (json!({"url": 7}), "connection.url"),
+    ] {
+        let mut connection = json!({ "url": url });
+        lay_over(&mut connection, &beside);
+        let answer = api.post("/v1/targets", &json!({"name": "x", "connection": connection})).await;
+        no_secret_in(&answer.body.to_string());
+        assert_eq!(answer.expect_problem(422), [field], "{beside}");
+    }
+    let missing = api.post("/v1/targets", &json!({"name": "x", "connection": {"database": "d"}})).await;
+    assert_eq!(missing.expect_problem(422), ["connection.host", "connection.username"]);
+}
+
+#[tokio::test]
+async fn secrets_of_the_way_are_compared_without_being_told() {
+    let (node, papers) = (Node::start().await, Papers::new());
+    node.api.post("/v1/targets", &papers.target("app")).await.expect(201);
+    let compare = async |connection: Value| {
+        let body = json!({ "connection": connection });
+        node.api.post("/v1/targets/app/compare-secrets", &body).await.expect(200)
+    };
+    let same = json!({
+        "password": "hunter2", "tls": {"client_key_pem": papers.key},
+        "bastion": {"private_key": papers.ssh_key, "passphrase": PASSPHRASE},
+    });
+    let fields = [
+        "connection.password",
+        "connection.tls.client_key_pem",
+        "connection.bastion.private_key",
+        "connection.bastion.passphrase",
+    ];
+    assert_eq!(compare(same).await, json!({"same": fields, "different": []}));
+    let other =
+        json!({"tls": {"client_key_pem": "x"}, "bastion": {"private_key": "x", "passphrase": "x", "password": "x"}});
+    let fields = [fields[1], fields[2], fields[3], "connection.bastion.password"];
+    assert_eq!(compare(other).await, json!({"same": [], "different": fields}));
+}
+
+#[tokio::test]
+async fn no_consumer_starts_and_no_key_is_kept_before_the_key_of_the_bastion_is_seen() {
+    let (node, papers) = (Node::start().await, Papers::new());
+    let api = &node.api;
+    let mut target = papers.target("app");
+    let bastion = &mut target["connection"]["bastion"];
+    (bastion["host"], bastion["port"], bastion["host_key"]) = (json!("127.0.0.1"), json!(free_port()), Value::Null);
+    bastion["trust_on_first_use"] = json!(true);
+    assert_eq!(api.post("/v1/targets", &target).await.expect_problem(422), ["connection.bastion.host_key"]);
+    target["connection"]["bastion"]["trust_on_first_use"] = json!(false);
+    let made = api.post("/v1/targets", &target).await.expect(201);
+    assert_eq!(made["connection"]["bastion"]["host_key"], Value::Null);
+    let trusting = json!({"connection": {"bastion": {"trust_on_first_use": true}}});
+    assert_eq!(api.patch("/v1/targets/app", &trusting).await.expect_problem(422), ["connection.bastion.host_key"]);
+    let consumer =
+        json!({"name": "c", "target": "app", "filter": {"provider": "hubspot"}, "schema": "s", "table": "t"});
+    api.post("/v1/consumers", &consumer).await.expect(201);
+    let refused = api.act("/v1/consumers/c/start").await;
+    assert_eq!(refused.body["errors"][0]["code"], "host_key_unconfirmed", "{}", refused.body);
+    assert_eq!(refused.expect_problem(422), ["connection.bastion.host_key"]);
+    assert_eq!(api.consumer("c").await["state"], "draft");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_takes_secrets_by_files_and_shows_the_way() {
+    let (node, papers) = (Node::start().await, Papers::new());
+    let api = &node.api;
+    let [certificate, key, ssh_key, host_keys, passphrase] =
+        ["certificate", "key", "ssh_key", "host_keys", "passphrase"].map(|name| papers.path(name));
+    let add = format!(
+        "target add app postgres://sequin:hunter2@db-1,db-2:6432/app?sslmode=verify-full&sslrootcert={certificate} \
+         --client-cert-file {certificate} --client-key-file {key} --server-name db.example.com --channel-binding require \
+         --bastion-host bastion.example.com --bastion-user tunnel --bastion-key-file {ssh_key} \
+         --bastion-passphrase-file {passphrase} --bastion-host-key-file {host_keys} --max-records-per-second 500"
+    );
+    let ran = cli::run(api, &add).await;
+    no_secret_in(&format!("{ran:?}"));
+    let shown = ran.expect_done();
+    for line in [
+        "database   sequin@db-1,db-2:6432:5432/app",
+        "tls        verify-full, as db.example.com, with a certificate of its own, channel binding: require",
+        "bastion    tunnel@bastion.example.com:22",
+        &format!("host key   bastion.example.com {HOST_KEY}"),
+        "limits     500 records/s, 60 s a statement, 10 s for a lock",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line:?} is not in\n{shown}");
+    }
+    let compared = json!({"connection": {"bastion": {"private_key": papers.ssh_key, "passphrase": PASSPHRASE}}});
+    let compared = api.post("/v1/targets/app/compare-secrets", &compared).await.expect(200);
+    assert_eq!(compared["different"], json!([]), "{compared}");
+
+    // A password takes the place of the key.
+    let update = format!(
+        "target update app --bastion-password-file {passphrase} --max-records-per-second none --lock-timeout-seconds 3 \
+         --output json"
+    );
+    let updated = cli::run(api, &update).await.expect_json();
+    let bastion = &updated["connection"]["bastion"];
+    assert_eq!((&bastion["private_key_set"], &bastion["passphrase_set"]), (&json!(false), &json!(false)));
+    assert_eq!((&bastion["password_set"], &bastion["username"]), (&json!(true), &json!("tunnel")));
+    assert_eq!(
+        (&updated["limits"]["max_records_per_second"], &updated["limits"]["lock_timeout_seconds"]),
+        (&Value::Null, &json!(3))
+    );
+    let updated = cli::run(api, "target update app --no-bastion --output json").await.expect_json();
+    assert_eq!(updated["connection"]["bastion"], Value::Null);
+    for wrong in [
+        "target update app --no-bastion --bastion-host b",
+        "target update app --channel-binding perhaps",
+        "target update app --max-records-per-second many",
+        "target update app --secrets-file a --password-file b",
+    ] {
+        assert_eq!(cli::run(api, wrong).await.status, Some(2), "{wrong}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_says_the_way_and_what_is_exported_says_the_same() {
+    let (node, papers) = (Node::start().await, Papers::new());
+    let file = "targets:
+  - name: app
+    connection:
+      url: ${URL}
+      tls: { mode: verify-full, ca_pem: \"${CERTIFICATE}\", client_cert_pem: \"${CERTIFICATE}\", client_key_pem: \"${KEY}\" }
+      bastion: { host: bastion.example.com, username: tunnel, private_key: \"${SSH_KEY}\", passphrase: \"${PASSPHRASE}\", host_key: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE1IoFjHEfYYTqnpUYM2DzrzdgcI5EYD3pR1cIBFVbNm }
+    limits: { max_records_per_second: 500 }
+";
+    let url = "postgres://sequin:hunter2@db-1,db-2/app?sslmode=verify-full";
+    let secrets = [("SSH_KEY", papers.ssh_key.as_str()), ("PASSPHRASE", PASSPHRASE), ("KEY", &papers.key)];
+    let variables = [&secrets[..], &[("URL", url), ("CERTIFICATE", &papers.certificate)]].concat();
+    let run = async |command: &str, file: &str, variables: &[(&str, &str)]| {
+        let ran = cli::run_with_variables(&node.api, &format!("{command} -f -"), variables, file).await;
+        no_secret_in(&format!("{ran:?}"));
+        ran.expect_done()
+    };
+    let planned = run("plan", file, &variables).await;
+    for line in ["    connection.bastion.private_key: (secret)", "    limits.max_records_per_second: 500"] {
+        assert!(planned.lines().any(|planned| planned == line), "{line:?} is not in\n{planned}");
+    }
+    run("apply", file, &variables).await;
+    let nothing = "nothing to do: everything is as the file says\n";
+    assert_eq!(run("plan", file, &variables).await, nothing);
+    // A host key that is left out stays, as what the server keeps of itself.
+    let without_key = file
+        .split(", host_key")
+        .next()
+        .map(|start| format!("{start} }}\n    limits: {{ max_records_per_second: 500 }}\n"));
+    assert_eq!(run("plan", &without_key.expect("a file"), &variables).await, nothing);
+    let other = [&[("PASSPHRASE", "another")][..], &variables].concat();
+    let other: Vec<_> =
+        other.into_iter().filter(|(name, value)| *name != "PASSPHRASE" || *value == "another").collect();
+    let planned = run("plan", file, &other).await;
+    assert!(planned.contains("    connection.bastion.passphrase: (secret) → (another one)\n"), "{planned}");
+
+    let exported = cli::run(&node.api, "export").await.expect_done();
+    no_secret_in(&exported);
+    let variables = [
+        ("TARGET_APP_PASSWORD", "hunter2"),
+        ("TARGET_APP_CLIENT_KEY_PEM", &papers.key),
+        ("TARGET_APP_BASTION_PRIVATE_KEY", &papers.ssh_key),
+        ("TARGET_APP_BASTION_PASSPHRASE", PASSPHRASE),
+    ];
+    assert_eq!(run("plan", &exported, &variables).await, nothing, "{exported}");
+    let gone =
+        file.lines().filter(|line| !line.contains("bastion:")).map(|line| format!("{line}\n")).collect::<String>();
+    run("apply", &gone, &[&secrets[..], &[("URL", url), ("CERTIFICATE", &papers.certificate)]].concat()).await;
+    assert_eq!(node.api.target("app").await["connection"]["bastion"], Value::Null);
+}
+
+#[tokio::test]
+async fn where_a_node_connects_to_and_from_are_settings_and_who_has_to_let_it_in_is_told() {
+    let directory = tempfile::tempdir().expect("a directory");
+    for (setting, wrong) in [
+        ("SEQUIN_DENY_TARGET_CIDRS", "10.0.0.0/33"),
+        ("SEQUIN_EGRESS_IPS", "gateway.example.com"),
+        ("SEQUIN_SECRETS_DIR", "/nowhere/secrets"),
+    ] {
+        let refused = refuse_to_start(directory.path(), &[(setting, wrong)]).await;
+        assert_eq!(refused.status, Some(2), "{refused:?}");
+        assert!(refused.lines.iter().any(|line| line.contains(setting) && line.contains(wrong)), "{refused:?}");
+    }
+    let secrets = directory.path().display().to_string();
+    let settings = [
+        ("SEQUIN_EGRESS_IPS", "203.0.113.7, 2001:db8::/48"),
+        ("SEQUIN_DENY_TARGET_CIDRS", "127.0.0.0/8"),
+        ("SEQUIN_SECRETS_DIR", secrets.as_str()),
+    ];
+    let (node, papers) = (Node::start_with(tempfile::tempdir().expect("a directory"), &settings).await, Papers::new());
+    let api = &node.api;
+    let connection = json!({
+        "host": "127.0.0.1", "database": "app", "username": "sequin", "password_file": "app/password",
+        "tls": {"mode": "require"},
+    });
+    let made = api.post("/v1/targets", &json!({"name": "direct", "connection": connection})).await.expect(201);
+    assert_eq!(made["connection"]["password_file"], "app/password");
+    let setup_sql = async |target: &str| {
+        let answer = api.get(&format!("/v1/targets/{target}/setup-sql")).await.expect(200);
+        answer["sql"].as_str().expect("SQL").to_owned()
+    };
+    let sql = setup_sql("direct").await;
+    for line in [
+        "-- Sequin connects from 203.0.113.7, 2001:db8::/48",
+        "--   hostssl app sequin 203.0.113.7/32 scram-sha-256",
+        "--   hostssl app sequin 2001:db8::/48 scram-sha-256",
+    ] {
+        assert!(sql.lines().any(|told| told == line), "{line:?} is not in\n{sql}");
+    }
+    api.post("/v1/targets", &papers.target("behind")).await.expect(201);
+    let sql = setup_sql("behind").await;
+    let line = "--   restrict,port-forwarding,permitopen=\"db-1:5433\",permitopen=\"db-2:6432\",permitopen=\"[::1]:5433\" PUBLIC_KEY";
+    assert!(sql.lines().any(|told| told == line), "{line:?} is not in\n{sql}");
+}
