@@ -10,7 +10,7 @@ use tokio::{
 };
 
 use crate::support::{
-    certificates::{Authority, Identity, Secured, Valid, self_signed},
+    certificates::{Authority, Identity, Secured, Valid, self_signed, self_signed_of_version_1},
     database::Database,
     engine::target,
     proxy::Proxy,
@@ -126,6 +126,13 @@ async fn each_mode_takes_what_libpqs_does_and_says_which_certificate_it_refuses_
         assert!(said.contains("(CN=db, signed by itself, valid until 3000"), "{said}");
         assert!(said.contains("is signed by nobody else"), "{said}");
     }
+
+    // One of version 1 has no place for names. By its key it is known all the same.
+    let old = self_signed_of_version_1("db");
+    database.secure(showing(&old)).await;
+    visit(&with(&database, &tls(TlsMode::Require, None))).await.expect("a session");
+    let [_, said] = verified(&database, Some(&old.certificate), None, Some(UNTRUSTED)).await;
+    assert!(said.ends_with("is of X.509's version 1, which can't be verified"), "{said}");
 
     database.secure(Secured::default()).await;
     for mode in [TlsMode::Require, TlsMode::VerifyCa, TlsMode::VerifyFull] {

@@ -1,6 +1,9 @@
 //! Certificates, right and wrong, and a PostgreSQL server that shows and demands them.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod,
@@ -117,6 +120,18 @@ pub(crate) fn self_signed(common_name: &str, names: &[&str], is_authority: bool)
     }
     let key = key();
     Identity { certificate: params.self_signed(&key).expect("a certificate").pem(), key: key.serialize_pem() }
+}
+
+/// A certificate of X.509's version 1 that signed itself, as OpenSSL makes it of a request without further ado.
+pub(crate) fn self_signed_of_version_1(common_name: &str) -> Identity {
+    let key = key().serialize_pem();
+    let script = format!(
+        "openssl req -new -key \"$0\" -subj /CN={common_name} | openssl x509 -req -key \"$0\" -days 2 2>/dev/null"
+    );
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), &key).expect("written");
+    let output = Command::new("/bin/sh").args(["-c", &script]).arg(file.path()).output().expect("openssl");
+    Identity { certificate: String::from_utf8(output.stdout).expect("PEM"), key }
 }
 
 /// What a server shows, and what it demands of clients.
