@@ -24,7 +24,7 @@ pub use encode::copy_row;
 pub use error::{Fault, Verdict};
 pub use fence::{Backend, Lease, LiveSessions};
 pub use pool::{Pool, Sessions};
-pub use reach::{DeniedNetworks, Egress, NetworkError};
+pub use reach::{DeniedNetworks, Egress, NetworkError, Step, StepName, StepStatus, Walk};
 pub use session::{CheckReport, Session, Visitor};
 pub use tls::{TlsError, check as check_tls};
 pub use verify::{Finding, verify};
