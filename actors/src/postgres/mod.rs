@@ -12,7 +12,6 @@ mod novelty;
 mod pool;
 mod reach;
 mod session;
-mod tls;
 mod verify;
 mod views;
 
@@ -24,8 +23,10 @@ pub use encode::copy_row;
 pub use error::{Fault, Verdict};
 pub use fence::{Backend, Lease, LiveSessions};
 pub use pool::{Pool, Sessions};
-pub use reach::{DeniedNetworks, Egress, NetworkError, Step, StepName, StepStatus, Walk};
+pub use reach::{
+    DeniedNetworks, Egress, NetworkError, Step, StepName, StepStatus, Walk,
+    tls::{TlsError, check as check_tls},
+};
 pub use session::{CheckReport, Session, Visitor};
-pub use tls::{TlsError, check as check_tls};
 pub use verify::{Finding, verify};
 pub use views::{View, ViewsWanted, views};

@@ -16,8 +16,8 @@ use super::{
     error::Fault,
     fence::{Backend, LiveSessions},
     reach::Egress,
+    reach::tls::TlsError,
     session::{Opener, Session},
-    tls::TlsError,
 };
 use crate::{
     model::Target,

@@ -16,8 +16,10 @@ use super::{
     error::{Fault, Verdict},
     fence::{self, Alive, Backend, LiveSessions},
     novelty::Novelty,
-    reach::Egress,
-    tls::{self, TlsError},
+    reach::{
+        Egress,
+        tls::{self, TlsError},
+    },
 };
 use crate::{
     model::{Connection, Limits, TableName, Target, TlsMode},

@@ -56,7 +56,7 @@ enum Trust {
 }
 
 /// The connector for these settings.
-pub(super) fn connector(tls: &Tls) -> Result<MakeRustlsConnect, TlsError> {
+pub(in crate::postgres) fn connector(tls: &Tls) -> Result<MakeRustlsConnect, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let trust = match tls.mode {
         // libpq: with an authority given, `require` means `verify-ca`.
