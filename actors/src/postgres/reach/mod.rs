@@ -1,11 +1,8 @@
 //! The way to a database: addresses, what may be connected to, bastions, and TLS.
 
 mod egress;
-<<<<<<< HEAD
-mod walk;
-=======
 pub(super) mod tls;
->>>>>>> c4551a0 (TLS to databases moves to where the way to a database lives)
+mod walk;
 
 pub use egress::{DeniedNetworks, Egress, NetworkError};
 pub use walk::{Step, StepName, StepStatus, Walk};
