@@ -116,6 +116,11 @@ impl Fault {
         Self::new(kinds::READ_ONLY, None, "the server only reads")
     }
 
+    /// Sessions don't keep their processes.
+    pub(super) fn transaction_pooler(summary: String) -> Self {
+        Self::new(kinds::TRANSACTION_POOLER, None, summary)
+    }
+
     /// The settings of the connection can't be used.
     pub(super) fn of_settings(summary: String) -> Self {
         Self::new(kinds::BAD_SETTINGS, None, summary)
@@ -141,9 +146,12 @@ impl Fault {
         self.code == "too_many_connections"
     }
 
-    /// Whether the server can be asked and answer, and still not work: its disk or its memory is full.
+    /// Whether the server can be asked and answer, and still not work: its disk or its memory is full, or a pooler on the way to
+    /// it was given another mode.
     pub fn is_beyond_a_probe(&self) -> bool {
-        self.sqlstate.as_deref().is_some_and(|sqlstate| sqlstate.starts_with("53")) && !self.is_full()
+        let is_exhausted =
+            self.sqlstate.as_deref().is_some_and(|sqlstate| sqlstate.starts_with("53")) && !self.is_full();
+        is_exhausted || self.code == kinds::TRANSACTION_POOLER.code
     }
 
     /// Whether less at a time may get through.
@@ -186,6 +194,8 @@ mod tests {
             ("57P03", Verdict::Target),
             ("25006", Verdict::Target),
             ("3D000", Verdict::Target),
+            ("26000", Verdict::Target),
+            ("42P05", Verdict::Target),
             ("40001", Verdict::Contention),
             ("40P01", Verdict::Contention),
             ("55P03", Verdict::Contention),

@@ -10,6 +10,7 @@ mod fence;
 mod identifier;
 mod novelty;
 mod pool;
+mod pooler;
 mod reach;
 mod session;
 mod verify;

@@ -16,6 +16,7 @@ use super::{
     error::{Fault, Verdict},
     fence::{self, Alive, Backend, LiveSessions},
     novelty::Novelty,
+    pooler::{self, Mark, OneProcess, Place},
     reach::{
         Egress,
         tls::{self, TlsError},
@@ -88,6 +89,7 @@ pub(super) struct Opener {
     connections: PostgresConnectionManager<MakeRustlsConnect>,
     database: Database,
     live: Arc<LiveSessions>,
+    one_process: OneProcess,
 }
 
 impl Opener {
@@ -107,7 +109,7 @@ impl Opener {
         let connector = tls::connector(&connection.tls)?;
         let config = config(connection, application_name);
         let connections = PostgresConnectionManager::new(config, connector);
-        Ok(Self { connections, database: Database::of(connection), live })
+        Ok(Self { connections, database: Database::of(connection), live, one_process: OneProcess::default() })
     }
 
     /// Opens a session, or gives up after a while.
@@ -119,8 +121,13 @@ impl Opener {
     async fn connect(&self) -> Result<Session, Fault> {
         let _opening = self.live.opening().await;
         let client = self.connections.connect().await?;
-        let backend = client.query_one("select pg_catalog.pg_backend_pid()", &[]).await?.try_get(0)?;
-        let alive = self.live.add(backend);
+        let mark = Mark::generate();
+        let Place { pid, is_marked } = pooler::mark(&client, &mark).await?;
+        let alive = self.live.add(pid);
+        if alive.is_known && is_marked {
+            return Err(pooler::shared("two sessions of ours were given one process of the server"));
+        }
+        self.one_process.prove(&client, &mark, || self.look_out()).await?;
         client.batch_execute(SETTINGS).await?;
         self.live.check_ours().await?;
         Ok(Session {
@@ -134,6 +141,11 @@ impl Opener {
             sessions: Arc::clone(&self.live),
             alive,
         })
+    }
+
+    /// Opens a session in which nothing of ours is done.
+    async fn look_out(&self) -> Result<Client, Fault> {
+        Ok(self.connections.connect().await?)
     }
 }
 
