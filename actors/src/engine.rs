@@ -77,7 +77,7 @@ impl Inspector {
 
     /// Whether the connection's settings can be used at all.
     pub fn check_settings(&self, connection: &Connection) -> Result<(), FieldError> {
-        postgres::check_tls(&connection.tls).map_err(|error| FieldError::new(error.field(), error.to_string()))
+        postgres::check_settings(connection)
     }
 
     /// Connects, and asks whether the database takes writes.

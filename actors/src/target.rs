@@ -22,9 +22,12 @@ use crate::{
     consumer::{ConsumerActor, ConsumerArguments, ConsumerMessage, Doubt, Seen},
     context::Context,
     flow::{breaker::Breaker, restarts::Restarts, turns::Turns},
-    model::{Checkpoint, Consumer, ConsumerId, ConsumerStatus, Desired, Quarantined, Reason, Target, TargetStatus},
+    model::{
+        Checkpoint, Consumer, ConsumerId, ConsumerStatus, Desired, FieldError, Quarantined, Reason, Target,
+        TargetStatus,
+    },
     pipeline::reason,
-    postgres::{Fault, Lease, LiveSessions, Pool, TlsError},
+    postgres::{Fault, Lease, LiveSessions, Pool},
     telemetry::{ConsumerMetrics, SessionCounts, TargetMetrics},
 };
 
@@ -187,7 +190,7 @@ impl TargetActorState {
         self.consumers.iter().filter_map(|(id, child)| child.actor.as_ref().map(|actor| (id, actor)))
     }
 
-    async fn reconcile(&mut self, target: Arc<Target>, consumers: Vec<Arc<Consumer>>) -> Result<(), TlsError> {
+    async fn reconcile(&mut self, target: Arc<Target>, consumers: Vec<Arc<Consumer>>) -> Result<(), FieldError> {
         let is_elsewhere = target.connection != self.target.connection || target.pool_size != self.target.pool_size;
         let is_renamed = target.name != self.target.name;
         self.target = target;
@@ -214,7 +217,7 @@ impl TargetActorState {
     }
 
     /// What the sessions so far were connected to is not what will answer.
-    fn renew_pool(&mut self) -> Result<(), TlsError> {
+    fn renew_pool(&mut self) -> Result<(), FieldError> {
         self.pool = Pool::new(&self.target, &self.context.settings.egress, &self.sessions, self.metrics.pool())?;
         self.metrics.has_pool(counts_of(&self.pool));
         Ok(())

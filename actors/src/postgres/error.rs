@@ -1,6 +1,7 @@
 //! Whose fault an error is, and what to do about it: the one place that decides.
 
 mod kinds;
+mod ways;
 
 use std::{error::Error, fmt};
 

@@ -25,7 +25,7 @@ pub use error::{Fault, Verdict};
 pub use fence::{Backend, Lease, LiveSessions};
 pub use pool::{Pool, Sessions};
 pub use reach::{
-    DeniedNetworks, Egress, NetworkError, Step, StepName, StepStatus, Walk,
+    DeniedNetworks, Egress, NetworkError, Step, StepName, StepStatus, Walk, check_settings,
     tls::{TlsError, check as check_tls},
 };
 pub use session::{CheckReport, Session, Visitor};

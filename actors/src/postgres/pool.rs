@@ -16,11 +16,10 @@ use super::{
     error::Fault,
     fence::{Backend, LiveSessions},
     reach::Egress,
-    reach::tls::TlsError,
     session::{Opener, Session},
 };
 use crate::{
-    model::Target,
+    model::{FieldError, Target},
     telemetry::{PoolMetrics, SessionCounts},
 };
 
@@ -58,7 +57,7 @@ impl Pool {
         egress: &Egress,
         live: &Arc<LiveSessions>,
         metrics: &Arc<PoolMetrics>,
-    ) -> Result<Self, TlsError> {
+    ) -> Result<Self, FieldError> {
         let opener = Opener::new(target, egress, Arc::clone(live))?;
         let (failed, failures) = watch::channel(None);
         let sessions = bb8::Pool::builder()

@@ -6,10 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bb8::ManageConnection;
-use bb8_postgres::PostgresConnectionManager;
 use tokio_postgres::{Client, Config, config::SslMode};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     catalog::{COPY_TO_STAGE, Statements, column_types, create_stage},
@@ -17,18 +14,12 @@ use super::{
     fence::{self, Alive, Backend, LiveSessions},
     novelty::Novelty,
     pooler::{self, Mark, OneProcess, Place},
-    reach::{
-        Egress,
-        tls::{self, TlsError},
-    },
+    reach::{Egress, Route, Walk, takes_writes},
 };
 use crate::{
-    model::{Connection, Limits, TableName, Target, TlsMode},
+    model::{Connection, FieldError, Limits, TableName, Target, TlsMode},
     spans::Database,
 };
-
-/// How long one server may take to answer at all.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// After this long without a word, a connection that the server does not answer on counts as dead.
 const UNANSWERED_TIMEOUT: Duration = Duration::from_secs(30);
@@ -86,7 +77,8 @@ pub(super) struct Direct {
 
 /// How to open sessions with a database.
 pub(super) struct Opener {
-    connections: PostgresConnectionManager<MakeRustlsConnect>,
+    route: Route,
+    config: Config,
     database: Database,
     live: Arc<LiveSessions>,
     one_process: OneProcess,
@@ -94,7 +86,7 @@ pub(super) struct Opener {
 
 impl Opener {
     /// For the sessions of a target that is ours.
-    pub(super) fn new(target: &Target, egress: &Egress, live: Arc<LiveSessions>) -> Result<Self, TlsError> {
+    pub(super) fn new(target: &Target, egress: &Egress, live: Arc<LiveSessions>) -> Result<Self, FieldError> {
         let name = live.application_name();
         Self::named(&target.connection, target.limits, egress, &name, live)
     }
@@ -102,25 +94,25 @@ impl Opener {
     fn named(
         connection: &Connection,
         _limits: Limits,
-        _egress: &Egress,
+        egress: &Egress,
         application_name: &str,
         live: Arc<LiveSessions>,
-    ) -> Result<Self, TlsError> {
-        let connector = tls::connector(&connection.tls)?;
+    ) -> Result<Self, FieldError> {
+        let route = Route::new(connection, egress)?;
         let config = config(connection, application_name);
-        let connections = PostgresConnectionManager::new(config, connector);
-        Ok(Self { connections, database: Database::of(connection), live, one_process: OneProcess::default() })
+        let one_process = OneProcess::default();
+        Ok(Self { route, config, database: Database::of(connection), live, one_process })
     }
 
     /// Opens a session, or gives up after a while.
     pub(super) async fn open(&self) -> Result<Session, Fault> {
-        let opened = tokio::time::timeout(2 * CONNECT_TIMEOUT, self.connect()).await;
+        let opened = tokio::time::timeout(self.route.patience(), self.connect()).await;
         opened.unwrap_or_else(|_| Err(Fault::timed_out("connecting"))).map_err(Fault::while_connecting)
     }
 
     async fn connect(&self) -> Result<Session, Fault> {
         let _opening = self.live.opening().await;
-        let client = self.connections.connect().await?;
+        let client = self.route.connect(&self.config, &mut Walk::default()).await?;
         let mark = Mark::generate();
         let Place { pid, is_marked } = pooler::mark(&client, &mark).await?;
         let alive = self.live.add(pid);
@@ -145,19 +137,16 @@ impl Opener {
 
     /// Opens a session in which nothing of ours is done.
     async fn look_out(&self) -> Result<Client, Fault> {
-        Ok(self.connections.connect().await?)
+        self.route.connect(&self.config, &mut Walk::default()).await
     }
 }
 
 fn config(connection: &Connection, application_name: &str) -> Config {
     let mut config = Config::new();
     config
-        .host(&connection.host)
-        .port(connection.port)
         .dbname(&connection.database)
         .user(&connection.username)
         .application_name(application_name)
-        .connect_timeout(CONNECT_TIMEOUT)
         .tcp_user_timeout(UNANSWERED_TIMEOUT)
         .keepalives_idle(UNANSWERED_TIMEOUT / 2)
         .keepalives_interval(UNANSWERED_TIMEOUT / 6)
@@ -246,10 +235,7 @@ impl Session {
 
     /// Whether the server answers, and takes writes: a replica, as after a failover, does not.
     pub async fn probe(&self) -> Result<(), Fault> {
-        const ONLY_READS: &str = "select pg_catalog.pg_is_in_recovery()
-            or pg_catalog.current_setting('transaction_read_only')::bool";
-        let only_reads = self.client.query_one(ONLY_READS, &[]).await?.try_get(0)?;
-        if only_reads { Err(Fault::read_only()) } else { Ok(()) }
+        takes_writes(&self.client).await
     }
 }
 
@@ -292,8 +278,8 @@ impl Visitor {
     }
 }
 
-impl From<TlsError> for Fault {
-    fn from(error: TlsError) -> Self {
-        Self::of_settings(format!("{} {error}", error.field()))
+impl From<FieldError> for Fault {
+    fn from(FieldError { field, message }: FieldError) -> Self {
+        Self::of_settings(format!("{field} {message}"))
     }
 }

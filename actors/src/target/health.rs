@@ -14,9 +14,9 @@ use super::{TargetActorState, TargetMessage};
 use crate::{
     consumer::{ConsumerMessage, Doubt},
     flow::breaker::Circuit,
-    model::{ConsumerId, Target, TargetState, TargetStatus},
+    model::{ConsumerId, FieldError, Target, TargetState, TargetStatus},
     pipeline::reason,
-    postgres::{Fault, Pool, TlsError},
+    postgres::{Fault, Pool},
     spans,
 };
 
@@ -83,7 +83,7 @@ impl TargetActorState {
         self.probe_after(due);
     }
 
-    pub(super) fn doubted(&mut self, consumer: ConsumerId, doubt: Doubt) -> Result<(), TlsError> {
+    pub(super) fn doubted(&mut self, consumer: ConsumerId, doubt: Doubt) -> Result<(), FieldError> {
         match doubt {
             Doubt::Slow => {
                 let was_asked = self.answered_at.is_some_and(|answered| answered.elapsed() < ANSWER_HOLDS);
@@ -113,7 +113,7 @@ impl TargetActorState {
         self.breaker.circuit() == Circuit::Closed
     }
 
-    pub(super) fn probed(&mut self, outcome: Result<(), Fault>) -> Result<(), TlsError> {
+    pub(super) fn probed(&mut self, outcome: Result<(), Fault>) -> Result<(), FieldError> {
         self.is_probing = false;
         match outcome {
             Ok(()) => self.close(),
@@ -149,7 +149,7 @@ impl TargetActorState {
     }
 
     /// The database can't be used: everybody waits until a probe is answered.
-    fn open(&mut self, fault: &Fault) -> Result<(), TlsError> {
+    fn open(&mut self, fault: &Fault) -> Result<(), FieldError> {
         let mut reason = reason::target_unhealthy(&self.target.name, fault);
         if let Some(before) = self.reason.as_ref().or(self.on_trial.as_ref()) {
             reason.since = before.since;

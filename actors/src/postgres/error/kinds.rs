@@ -13,7 +13,7 @@ pub(super) struct Kind {
     pub(super) fix: &'static str,
 }
 
-const fn kind(verdict: Verdict, code: &'static str, cause: &'static str, fix: &'static str) -> Kind {
+pub(super) const fn kind(verdict: Verdict, code: &'static str, cause: &'static str, fix: &'static str) -> Kind {
     Kind { verdict, code, cause, fix }
 }
 
@@ -71,7 +71,7 @@ const REFUSED: Kind = kind(
     "no server listens at this address, or a firewall turns us away",
     "check that the server runs, its host and port, and the firewall",
 );
-const NO_SUCH_HOST: Kind =
+pub(super) const NO_SUCH_HOST: Kind =
     kind(Target, "host_not_found", "the host's name has no address", "check the name of the host, and the DNS");
 const TLS: Kind = kind(
     Target,

@@ -29,11 +29,28 @@ pub struct DeniedNetworks(Vec<IpNet>);
 pub struct NetworkError(String);
 
 impl DeniedNetworks {
-    /// Whether nobody may connect there. An IPv4 address is the same one within IPv6.
+    /// Whether nobody may connect there. An IPv4 address is the same one within IPv6, also where a gateway translates it, and
+    /// the address of no host leads to this one.
     pub fn deny(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        self.0.iter().any(|network| network.contains(&address))
+        let address = match address.to_canonical() {
+            IpAddr::V4(address) if address.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(address) if address.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            address => address,
+        };
+        let translated = match address {
+            IpAddr::V6(address) => translated(address),
+            IpAddr::V4(_) => None,
+        };
+        self.0
+            .iter()
+            .any(|network| network.contains(&address) || translated.is_some_and(|inner| network.contains(&inner)))
     }
+}
+
+/// The IPv4 address that a gateway makes of one of `64:ff9b::/96` (RFC 6052).
+fn translated(address: Ipv6Addr) -> Option<IpAddr> {
+    let [0x64, 0xff9b, 0, 0, 0, 0, high, low] = address.segments() else { return None };
+    Some(Ipv4Addr::from((u32::from(high) << 16) | u32::from(low)).into())
 }
 
 /// Link-local addresses, and those at which clouds tell a machine its secrets.
