@@ -80,9 +80,14 @@ impl Inspector {
         postgres::check_settings(connection)
     }
 
-    /// Connects, and asks whether the database takes writes.
-    pub async fn check(&self, connection: &Connection) -> Result<CheckReport, Fault> {
-        self.visitor.check(connection).await
+    /// Walks the way to a database and to these tables there, step by step.
+    pub async fn check(&self, connection: &Connection, tables: &[TableName]) -> CheckReport {
+        self.visitor.check(connection, tables).await
+    }
+
+    /// The addresses that databases see this node come from, as far as it was told.
+    pub fn egress_addresses(&self) -> &[String] {
+        &self.visitor.egress().addresses
     }
 
     /// Compares a table with what it should be.

@@ -3,7 +3,7 @@
 mod kinds;
 mod ways;
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, io, net::SocketAddr};
 
 use self::kinds::Kind;
 use crate::spans::ErrorType;
@@ -115,6 +115,12 @@ impl Fault {
     /// The server is there, but takes no writes.
     pub(super) fn read_only() -> Self {
         Self::new(kinds::READ_ONLY, None, "the server only reads")
+    }
+
+    /// Nobody answers at an address.
+    pub(super) fn unreachable(address: SocketAddr, error: &io::Error) -> Self {
+        let kind = kinds::of_io(error, kinds::CONNECTION_FAILED);
+        Self::new(kind, None, format!("connecting to {address} failed: {error}"))
     }
 
     /// Sessions don't keep their processes.

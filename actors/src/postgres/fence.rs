@@ -83,6 +83,13 @@ impl Lease {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Backend(i32);
 
+impl Backend {
+    /// Whether it has this number.
+    pub(super) fn is(self, pid: i32) -> bool {
+        self.0 == pid
+    }
+}
+
 /// The sessions that this process has with one target, whichever pool they belong to.
 #[derive(Default)]
 pub struct LiveSessions {

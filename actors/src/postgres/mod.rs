@@ -3,6 +3,7 @@
 mod apply;
 mod beyond;
 mod catalog;
+mod check;
 mod create;
 mod encode;
 mod error;
@@ -19,6 +20,7 @@ mod views;
 pub use apply::{ApplyError, Change, Tombstone, apply};
 pub use beyond::{RowBeyond, row_beyond};
 pub use catalog::{cleanup_sql, create_table_sql, setup_sql};
+pub use check::CheckReport;
 pub use create::create_table;
 pub use encode::copy_row;
 pub use error::{Fault, Verdict};
@@ -28,6 +30,6 @@ pub use reach::{
     DeniedNetworks, Egress, NetworkError, Step, StepName, StepStatus, Walk, check_settings,
     tls::{TlsError, check as check_tls},
 };
-pub use session::{CheckReport, Session, Visitor};
+pub use session::{Session, Visitor};
 pub use verify::{Finding, verify};
 pub use views::{View, ViewsWanted, views};

@@ -74,14 +74,20 @@ impl OneProcess {
         if *is_proven {
             return Ok(());
         }
-        let others = tokio::try_join!(open(), open());
-        let (second, third) = match others {
-            Ok(others) => others,
-            // Whoever has no room for one more gives none of those that are there away. The next session asks again.
-            Err(fault) if fault.is_full() => return Ok(()),
-            Err(fault) => return Err(fault),
-        };
-        let mut others = vec![Other::new(second), Other::new(third)];
+        let mut others = Vec::new();
+        let (second, third) = tokio::join!(open(), open());
+        for opened in [second, third] {
+            match opened {
+                Ok(client) => others.push(Other::new(client)),
+                // A server that has no room gives none of the processes that are there away.
+                Err(fault) if fault.is_full() => {}
+                Err(fault) => return Err(fault),
+            }
+        }
+        if others.is_empty() {
+            // The next session asks again.
+            return Ok(());
+        }
         for _ in 0..ROUNDS {
             let mut seen = Vec::new();
             for other in &mut others {
@@ -100,7 +106,7 @@ impl OneProcess {
                 other.check(seen.as_ref())?;
             }
             if look(first, "").await?.as_ref() != Some(mark) {
-                return Err(shared("a session of ours was given another process of the server"));
+                return Err(moved());
             }
             for other in &mut others {
                 other.end().await?;
@@ -130,7 +136,7 @@ impl Other {
     /// What it sees from the second time on is its own mark.
     fn check(&self, seen: Option<&Mark>) -> Result<(), Fault> {
         if self.is_marked && seen != Some(&self.mark) {
-            return Err(shared("a session of ours was given another process of the server"));
+            return Err(moved());
         }
         Ok(())
     }
@@ -161,6 +167,11 @@ fn rows(answers: &[SimpleQueryMessage]) -> impl Iterator<Item = &tokio_postgres:
         SimpleQueryMessage::Row(row) => Some(row),
         _ => None,
     })
+}
+
+/// A session is not where it was.
+pub(super) fn moved() -> Fault {
+    shared("a session of ours was given another process of the server")
 }
 
 /// Sessions don't keep their processes, as was seen.

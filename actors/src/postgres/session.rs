@@ -1,10 +1,6 @@
 //! Sessions with a target: how they are opened, and what they are prepared for.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio_postgres::{Client, Config, config::SslMode};
 
@@ -14,7 +10,7 @@ use super::{
     fence::{self, Alive, Backend, LiveSessions},
     novelty::Novelty,
     pooler::{self, Mark, OneProcess, Place},
-    reach::{Egress, Route, Walk, takes_writes},
+    reach::{Egress, Route, StepName, Walk, takes_writes},
 };
 use crate::{
     model::{Connection, FieldError, Limits, TableName, Target, TlsMode},
@@ -106,21 +102,36 @@ impl Opener {
 
     /// Opens a session, or gives up after a while.
     pub(super) async fn open(&self) -> Result<Session, Fault> {
-        let opened = tokio::time::timeout(self.route.patience(), self.connect()).await;
+        let opened = tokio::time::timeout(self.route.patience(), self.connect(&mut Walk::default())).await;
         opened.unwrap_or_else(|_| Err(Fault::timed_out("connecting"))).map_err(Fault::while_connecting)
     }
 
-    async fn connect(&self) -> Result<Session, Fault> {
+    async fn connect(&self, walk: &mut Walk) -> Result<Session, Fault> {
         let _opening = self.live.opening().await;
-        let client = self.route.connect(&self.config, &mut Walk::default()).await?;
-        let mark = Mark::generate();
-        let Place { pid, is_marked } = pooler::mark(&client, &mark).await?;
-        let alive = self.live.add(pid);
-        if alive.is_known && is_marked {
-            return Err(pooler::shared("two sessions of ours were given one process of the server"));
-        }
-        self.one_process.prove(&client, &mark, || self.look_out()).await?;
-        client.batch_execute(SETTINGS).await?;
+        let client = self.arrive(walk).await?;
+        self.settle(client, walk).await
+    }
+
+    /// Gets to the database, and does nothing there.
+    pub(super) async fn arrive(&self, walk: &mut Walk) -> Result<Client, Fault> {
+        self.route.connect(&self.config, walk).await
+    }
+
+    /// Makes of a connection a session to work with.
+    pub(super) async fn settle(&self, client: Client, walk: &mut Walk) -> Result<Session, Fault> {
+        let (mark, arrive) = (Mark::generate(), || async { self.arrive(&mut Walk::default()).await });
+        let kept = walk.step(StepName::Pooler, async {
+            let Place { pid, is_marked } = pooler::mark(&client, &mark).await?;
+            let alive = self.live.add(pid);
+            if alive.is_known && is_marked {
+                return Err(pooler::shared("two sessions of ours were given one process of the server"));
+            }
+            self.one_process.prove(&client, &mark, arrive).await?;
+            Ok(alive)
+        });
+        let alive = kept.await?;
+        walk.found(|| "each session keeps a process of the server to itself".into());
+        walk.step(StepName::SessionSettings, async { Ok(client.batch_execute(SETTINGS).await?) }).await?;
         self.live.check_ours().await?;
         Ok(Session {
             client,
@@ -133,11 +144,6 @@ impl Opener {
             sessions: Arc::clone(&self.live),
             alive,
         })
-    }
-
-    /// Opens a session in which nothing of ours is done.
-    async fn look_out(&self) -> Result<Client, Fault> {
-        self.route.connect(&self.config, &mut Walk::default()).await
     }
 }
 
@@ -234,18 +240,13 @@ impl Session {
     }
 
     /// Whether the server answers, and takes writes: a replica, as after a failover, does not.
+    ///
+    /// And whether the session still has its process, which a pooler may give to others once it is told to.
     pub async fn probe(&self) -> Result<(), Fault> {
-        takes_writes(&self.client).await
+        takes_writes(&self.client).await?;
+        let pid = self.client.query_typed_one("select pg_catalog.pg_backend_pid()", &[]).await?.try_get(0)?;
+        if self.backend().is(pid) { Ok(()) } else { Err(pooler::moved()) }
     }
-}
-
-/// What a check of a target found.
-#[derive(Clone, Debug)]
-pub struct CheckReport {
-    /// The server's version, as it shows it.
-    pub server_version: String,
-    /// How long one question took.
-    pub latency: Duration,
 }
 
 /// Who looks at a database, outside of any pool.
@@ -261,20 +262,19 @@ impl Visitor {
         Self { application_name, egress }
     }
 
-    /// Connects once, and asks a question.
-    pub async fn check(&self, connection: &Connection) -> Result<CheckReport, Fault> {
-        let session = self.connect(connection).await?;
-        let asked = Instant::now();
-        let version = session.client.query_one("show server_version", &[]).await?;
-        let latency = asked.elapsed();
-        session.probe().await?;
-        Ok(CheckReport { server_version: version.try_get(0)?, latency })
-    }
-
     /// Opens one session.
     pub(super) async fn connect(&self, connection: &Connection) -> Result<Session, Fault> {
-        let Self { application_name, egress } = self;
-        Opener::named(connection, Limits::default(), egress, application_name, Arc::default())?.open().await
+        self.opener(connection)?.open().await
+    }
+
+    /// How it opens sessions.
+    pub(super) fn opener(&self, connection: &Connection) -> Result<Opener, FieldError> {
+        Opener::named(connection, Limits::default(), &self.egress, &self.application_name, Arc::default())
+    }
+
+    /// How it gets out.
+    pub fn egress(&self) -> &Egress {
+        &self.egress
     }
 }
 

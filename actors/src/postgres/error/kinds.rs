@@ -79,7 +79,7 @@ const TLS: Kind = kind(
     "the server and we did not agree on an encrypted connection",
     "check the target's tls.mode and ca_pem against the server's certificate",
 );
-const CONNECTION_FAILED: Kind = kind(
+pub(super) const CONNECTION_FAILED: Kind = kind(
     Target,
     "connection_failed",
     "the connection broke, or was never made",
@@ -229,7 +229,7 @@ pub(super) fn of_connection(error: &tokio_postgres::Error) -> Kind {
     }
 }
 
-fn of_io(error: &io::Error, otherwise: Kind) -> Kind {
+pub(super) fn of_io(error: &io::Error, otherwise: Kind) -> Kind {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => REFUSED,
         io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => TIMEOUT,
