@@ -117,15 +117,19 @@ async fn a_pooler_in_transaction_mode_is_refused_with_what_to_do_and_forwarding_
     let (setup, pooler) = behind_a_pooler("transaction").await;
     let mut model = Model::default();
     setup.publish(&mut model, &[contact(sync(1), 1, json!({}))]).await;
-    setup.start_hubspot().await;
+    setup.draft(HUBSPOT, &json!({"provider": HUBSPOT})).await;
+    setup.database.make_table(HUBSPOT).await;
     let api = &setup.node.api;
     let words = "a pooler in transaction mode is on the way";
     let is_refused = |shown: &Value| says(shown, "target_unhealthy", words);
     let target = api.target_is("app", "refused", is_refused).await;
     let reason = reason_with_cause(&target, "target_unhealthy");
     assert!(reason["fix"].as_str().is_some_and(|fix| fix.contains("pool_mode=session")), "{reason}");
-    setup.consumer_is(HUBSPOT, "waiting", |consumer| consumer["state"] == "waiting" && is_refused(consumer)).await;
-    assert_eq!(setup.database.count(HUBSPOT).await, 0);
+    let refused = api.act("/v1/consumers/hubspot/start").await;
+    let error = &refused.body["errors"][0];
+    assert_eq!(error["code"], "transaction_pooler", "{error}");
+    assert!(error["message"].as_str().is_some_and(|message| message.contains(words)), "{error}");
+    refused.expect_problem(422);
 
     let checked = check(&setup).await;
     assert_eq!(
@@ -148,8 +152,15 @@ async fn a_pooler_in_transaction_mode_is_refused_with_what_to_do_and_forwarding_
     assert_eq!(path, Some("\"$user\", public"));
 
     pooler.change_mode(&setup.database, "session");
+    api.target_state_is("app", "healthy").await;
+    setup.act(HUBSPOT, "start").await;
     setup.hubspot_is(&model).await;
     api.is_well(HUBSPOT).await;
+    // Also in the middle, for whatever it was proven to be.
     pooler.change_mode(&setup.database, "statement");
-    api.target_is("app", "refused again", is_refused).await;
+    setup.publish(&mut model, &[contact(sync(1), 2, json!({}))]).await;
+    let says_mode = |shown: &Value| says(shown, "target_unhealthy", "statement pooling mode");
+    api.target_is("app", "refused again", says_mode).await;
+    pooler.change_mode(&setup.database, "session");
+    setup.hubspot_is(&model).await;
 }

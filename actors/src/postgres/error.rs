@@ -94,7 +94,10 @@ impl Fault {
     }
 
     fn of_sqlstate(sqlstate: &str, message: &str) -> Self {
-        Self::new(kinds::of_sqlstate(sqlstate), Some(sqlstate), message)
+        // PgBouncer has a mode that is worse still, of which it says no more than these words.
+        let is_pooler = sqlstate == "08P01" && message.contains("statement pooling mode");
+        let kind = if is_pooler { kinds::TRANSACTION_POOLER } else { kinds::of_sqlstate(sqlstate) };
+        Self::new(kind, Some(sqlstate), message)
     }
 
     /// The server did not answer in time.

@@ -154,10 +154,7 @@ impl Other {
 /// The mark that lies where a session is.
 async fn look(client: &Client, before: &str) -> Result<Option<Mark>, Fault> {
     let sql = format!("{before}select pg_catalog.current_setting('sequin.session', true)");
-    let answers = client.simple_query(&sql).await.map_err(Fault::from).map_err(|fault| {
-        // PgBouncer, of a pool that gives away a process for each statement.
-        if fault.summary.contains("statement pooling") { shared(&fault.summary) } else { fault }
-    })?;
+    let answers = client.simple_query(&sql).await?;
     let mark = rows(&answers).next().and_then(|row| row.get(0)).filter(|mark| !mark.is_empty());
     Ok(mark.map(|mark| Mark(mark.to_owned())))
 }
