@@ -73,6 +73,7 @@ impl Service {
             session_ttl: config.session_ttl,
             alert_after: config.alerting.after,
             notifier: config.alerting.notifier.clone(),
+            egress: config.egress.clone(),
             ..engine_settings
         };
         let meter = settings.meter.clone();

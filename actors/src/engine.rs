@@ -6,8 +6,8 @@ use ractor::{Actor, ActorRef, concurrency::JoinHandle};
 
 use crate::{
     context::{Context, EngineSettings},
-    model::{Connection, FieldError, SyncId, TableName, Target},
-    postgres::{self, CheckReport, Fault, Finding, View, ViewsWanted, Visitor},
+    model::{Bastion, Connection, FieldError, SyncId, TableName, Target},
+    postgres::{self, CheckReport, Egress, Fault, Finding, View, ViewsWanted, Visitor},
     store::Documents,
     stream::RecordStream,
     supervisor::{Supervisor, SupervisorMessage},
@@ -67,17 +67,28 @@ impl EngineHandle {
 #[derive(Clone, Debug)]
 pub struct Inspector {
     visitor: Visitor,
+    egress: Egress,
 }
 
 impl Inspector {
     /// What `settings` call the sessions.
     pub fn new(settings: &EngineSettings) -> Self {
-        Self { visitor: Visitor::new(format!("sequin/{}", settings.cluster), settings.egress.clone()) }
+        let egress = settings.egress.clone();
+        Self { visitor: Visitor::new(format!("sequin/{}", settings.cluster), egress.clone()), egress }
     }
 
     /// Whether the connection's settings can be used at all.
     pub fn check_settings(&self, connection: &Connection) -> Result<(), FieldError> {
+        if connection.password_file.is_some() && self.egress().secrets_directory.is_none() {
+            let message = "needs a directory of secrets: set SEQUIN_SECRETS_DIR on every node";
+            return Err(FieldError::new("connection.password_file", message));
+        }
         postgres::check_settings(connection)
+    }
+
+    /// How the node gets out to databases.
+    pub fn egress(&self) -> &Egress {
+        &self.egress
     }
 
     /// Walks the way to a database and to these tables there, step by step.
@@ -85,9 +96,10 @@ impl Inspector {
         self.visitor.check(connection, tables).await
     }
 
-    /// The addresses that databases see this node come from, as far as it was told.
-    pub fn egress_addresses(&self) -> &[String] {
-        &self.visitor.egress().addresses
+    /// The public keys that a bastion shows, one a line, to be its `host_key` once somebody has confirmed them. We do not log in
+    /// to it.
+    pub async fn see_host_key(&self, bastion: &Bastion) -> Result<String, Fault> {
+        Ok(postgres::see_host_keys(bastion, &self.egress).await?.join("\n"))
     }
 
     /// Compares a table with what it should be.
@@ -95,9 +107,11 @@ impl Inspector {
         postgres::verify(&target.connection, &self.visitor, table).await
     }
 
-    /// The statements that make the user that we connect as, a schema for it, and the rights that it needs there.
+    /// The statements that make the user that we connect as, a schema for it, and the rights that it needs there; and, as
+    /// comments, what lets us in there.
     pub fn setup_sql(&self, connection: &Connection, schema: &str) -> String {
-        postgres::setup_sql(&connection.database, &connection.username, schema)
+        let sql = postgres::setup_sql(&connection.database, &connection.username, schema);
+        sql + &postgres::admission(connection, &self.egress().addresses)
     }
 
     /// The statement that removes from a table what it holds of a sync, or of one collection of it.

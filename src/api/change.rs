@@ -1,5 +1,7 @@
 //! Changes, as `PATCH` brings them: what a body does not name stays as it is (RFC 7396).
 
+use std::str::FromStr;
+
 use sequin_actors::model::FieldError;
 use serde::{Deserialize, Deserializer};
 
@@ -46,6 +48,21 @@ impl<T> Change<T> {
             Self::Keep => {}
             Self::Reset => *field = None,
             Self::To(value) => *field = Some(value),
+        }
+    }
+
+    /// Changes a field that is given by one of its words, and has a default when it is not given.
+    pub(super) fn parsed<U: FromStr<Err = FieldError> + Default>(self, field: &mut U, errors: &mut Vec<FieldError>)
+    where
+        T: AsRef<str>,
+    {
+        match self {
+            Self::Keep => {}
+            Self::Reset => *field = U::default(),
+            Self::To(word) => match word.as_ref().parse() {
+                Ok(value) => *field = value,
+                Err(error) => errors.push(error),
+            },
         }
     }
 

@@ -31,6 +31,7 @@ use super::{
     problem::{FieldProblem, Problem},
     reasons::severity_words,
     resources::{List, PageParams, SqlView, beside, beside_if_readable, check_if_match, find, with_etag},
+    targets::host_key::confirmed,
 };
 
 /// A consumer, as it is asked for.
@@ -360,6 +361,9 @@ pub(super) async fn verify(api: State, Path(consumer): Path<String>) -> Result<J
 pub(super) async fn start(api: State, Path(consumer): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
     let found = find::<Consumer>(&api.documents, &consumer).await?;
     check_if_match(&headers, found.revision)?;
+    if let Some(target) = beside::<Target>(&api.documents, found.value.target).await? {
+        confirmed(&api, &target).await?;
+    }
     let findings = find_faults(&api, &found.value).await?;
     let errors: Vec<_> = findings.into_iter().filter(|finding| finding.severity == "error").collect();
     if !errors.is_empty() {

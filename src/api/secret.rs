@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
 /// What is wrong with it is said without showing it.
+#[derive(PartialEq)]
 pub(super) struct SecretText(pub(super) Secret);
 
 impl<'de> Deserialize<'de> for SecretText {

@@ -2,7 +2,11 @@
 
 pub(super) mod check;
 pub(super) mod compare;
+mod connection;
+pub(super) mod host_key;
+mod limits;
 pub(super) mod patch;
+mod url;
 mod view;
 
 use std::collections::HashMap;
@@ -14,22 +18,20 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use sequin_actors::{
-    model::{Connection, Consumer, FieldError, Limits, Metadata, Target, TargetId, Tls, TlsMode},
+    model::{Consumer, FieldError, Limits, Metadata, Target, TargetId},
     store::{DocumentsError, Revision, Versioned},
 };
 use serde::Deserialize;
-use serde_json::Value;
-use utoipa::{IntoParams, ToSchema, openapi::Object};
+use utoipa::{IntoParams, ToSchema};
 
-use self::view::TargetView;
+use self::{connection::ConnectionRequest, host_key::settle, limits::LimitsRequest, view::TargetView};
 use super::{
     Api, State,
     body::{Params, Path},
     idempotency::{Once, create_once},
-    openapi::{Conflict, IfMatch, null, words},
+    openapi::{Conflict, IfMatch},
     problem::Problem,
     resources::{List, PageParams, SqlView, beside_if_readable, check_if_match, find, with_etag},
-    secret::SecretText,
 };
 
 /// A target, as it is asked for.
@@ -48,57 +50,11 @@ pub(super) struct TargetRequest {
     #[serde(default = "default_pool_size")]
     #[schema(minimum = 1, maximum = 100, default = default_pool_size)]
     pool_size: u32,
+    limits: Option<LimitsRequest>,
     /// Your notes, kept as you give them.
     #[serde(default)]
     #[schema(value_type = Object)]
     metadata: Metadata,
-}
-
-#[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct ConnectionRequest {
-    /// A host name, an address, or the directory of a Unix socket.
-    #[schema(min_length = 1, max_length = 255)]
-    host: String,
-    #[serde(default = "default_port")]
-    #[schema(minimum = 1, maximum = 65535, default = default_port)]
-    port: u16,
-    #[schema(min_length = 1, max_length = 255)]
-    database: String,
-    /// The user that was made for Sequin.
-    #[schema(min_length = 1, max_length = 255)]
-    username: String,
-    #[schema(value_type = Option<String>, format = Password, write_only)]
-    password: Option<SecretText>,
-    #[serde(default)]
-    tls: TlsRequest,
-    /// Not supported by this version.
-    #[schema(schema_with = not_yet)]
-    bastion: Option<Value>,
-}
-
-#[derive(Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-struct TlsRequest {
-    #[schema(schema_with = tls_modes)]
-    mode: Option<String>,
-    /// The certificate authorities to trust, in PEM; the system's if there are none.
-    ca_pem: Option<String>,
-    /// Not supported by this version.
-    #[schema(schema_with = not_yet)]
-    client_cert_pem: Option<String>,
-    /// Not supported by this version.
-    #[schema(schema_with = not_yet)]
-    client_key_pem: Option<String>,
-}
-
-fn tls_modes() -> Object {
-    let modes = [TlsMode::Disable, TlsMode::Prefer, TlsMode::Require, TlsMode::VerifyCa, TlsMode::VerifyFull];
-    words("What is demanded of the server, with libpq's names and meanings.", &modes.map(TlsMode::as_str))
-}
-
-fn not_yet() -> Object {
-    null("Not supported by this version.")
 }
 
 fn default_pool_size() -> u32 {
@@ -111,44 +67,32 @@ fn default_port() -> u16 {
 
 impl TargetRequest {
     fn into_target(self, now: DateTime<Utc>) -> Result<Target, Problem> {
-        let ConnectionRequest { host, port, database, username, password, tls, bastion } = self.connection;
-        let password = password.map(|SecretText(password)| password);
         let mut errors = Vec::new();
-        let mut not_yet = |field: &str, is_there: bool| {
-            if is_there {
-                errors.push(FieldError::new(field, "is not supported by this version"));
-            }
-        };
-        not_yet("connection.bastion", bastion.is_some());
-        not_yet("connection.tls.client_cert_pem", tls.client_cert_pem.is_some());
-        not_yet("connection.tls.client_key_pem", tls.client_key_pem.is_some());
-        let mode = tls.mode.as_deref().map_or(Ok(TlsMode::default()), str::parse);
-        let mode = mode.unwrap_or_else(|error: FieldError| {
-            errors.push(error);
-            TlsMode::default()
-        });
-        let target = Target {
+        let mut target = Target {
             id: TargetId::generate(),
             name: self.name,
-            connection: Connection {
-                host,
-                port,
-                database,
-                username,
-                password,
-                password_file: None,
-                tls: Tls { mode, ca_pem: tls.ca_pem, ..Tls::default() },
-                bastion: None,
-            },
+            connection: connection::unsaid(),
             pool_size: self.pool_size,
             limits: Limits::default(),
             metadata: self.metadata,
             created_at: now,
             updated_at: now,
         };
-        errors.extend(target.check());
-        if errors.is_empty() { Ok(target) } else { Err(Problem::invalid(errors)) }
+        self.connection.apply(&mut target.connection, &mut errors);
+        self.limits.unwrap_or_default().apply(&mut target.limits);
+        check_target(&target, errors)?;
+        Ok(target)
     }
+}
+
+/// Everything that is wrong with a target as it was asked for; once a field is told, it is not told again.
+fn check_target(target: &Target, mut errors: Vec<FieldError>) -> Result<(), Problem> {
+    for error in target.check() {
+        if !errors.iter().any(|told| told.field == error.field || told.field == "connection.url") {
+            errors.push(error);
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(Problem::invalid(errors)) }
 }
 
 async fn view(api: &Api, target: Target, consumers: usize) -> Result<TargetView, Problem> {
@@ -170,8 +114,8 @@ async fn answer(api: &Api, status: StatusCode, target: Target, revision: Revisio
     responses((status = 201, description = "It is made", body = TargetView, headers(("ETag"))), Conflict))]
 pub(super) async fn create(api: State, Once { request, key }: Once<TargetRequest>) -> Result<Response, Problem> {
     let now = Utc::now();
-    let target = request.into_target(now)?;
-    api.inspector.check_settings(&target.connection).map_err(|error| Problem::invalid([error]))?;
+    let mut target = request.into_target(now)?;
+    settle(&api, &mut target.connection).await?;
     let made = create_once(&api.documents, key, target, |target, id| Target { id, ..target }, now).await?;
     answer(&api, StatusCode::CREATED, made.value, made.revision).await
 }

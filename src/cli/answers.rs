@@ -1,10 +1,13 @@
 //! What of the API's answers the command line reads. What is not named here is only passed on.
 
+mod way;
+
 use std::fmt;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, de::IgnoredAny};
 
+pub(super) use self::way::{Connection, Limits};
 use super::{figures, problem::indented};
 
 #[derive(Deserialize)]
@@ -28,30 +31,10 @@ pub(super) struct Target {
     pub(super) name: String,
     pub(super) connection: Connection,
     pub(super) pool_size: u32,
+    pub(super) limits: Option<Limits>,
     pub(super) state: String,
     pub(super) health: Health,
     pub(super) consumers: u64,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Connection {
-    pub(super) host: String,
-    pub(super) port: u16,
-    pub(super) database: String,
-    pub(super) username: String,
-    pub(super) tls: Tls,
-}
-
-#[derive(Deserialize)]
-pub(super) struct Tls {
-    pub(super) mode: String,
-}
-
-impl fmt::Display for Connection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { host, port, database, username, .. } = self;
-        write!(f, "{username}@{host}:{port}/{database}")
-    }
 }
 
 #[derive(Deserialize)]
@@ -101,6 +84,7 @@ pub(super) struct Check {
     pub(super) reason: Option<Reason>,
     #[serde(default)]
     pub(super) steps: Vec<CheckStep>,
+    pub(super) host_key: Option<String>,
     #[serde(default)]
     pub(super) egress_ips: Vec<String>,
 }

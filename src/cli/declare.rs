@@ -7,6 +7,7 @@ mod document;
 mod export;
 mod plan;
 mod shape;
+mod url;
 mod variables;
 mod wanted;
 
@@ -35,6 +36,14 @@ The file holds `targets` and `consumers`, lists of what the API takes, and whom 
         username: sequin
         password: ${TARGET_APP_PASSWORD}
         tls: { mode: verify-full }
+        bastion:                         # where the database is behind one
+          host: bastion.example.com
+          username: sequin
+          private_key: ${TARGET_APP_BASTION_KEY}
+          host_key: ssh-ed25519 AAAA…
+    - name: by-url
+      connection:
+        url: ${DATABASE_URL}             # postgres://USER:PASSWORD@HOST:PORT/DATABASE?sslmode=verify-full
   consumers:
     - name: hubspot-to-app
       target: app
@@ -51,7 +60,7 @@ The file holds `targets` and `consumers`, lists of what the API takes, and whom 
         format: slack                  # or cloud_events, the default
 
 ${VAR} takes a value from the environment, ${VAR:-default} has a default, and $${ stands for ${ itself. What is left out is as it is
-when the API is not told, but a secret that is left out stays as it is, and `password: null` removes it. Secrets are never shown.
+when the API is not told, but a secret or a bastion's host_key that is left out stays as it is, and `password: null` removes it. Secrets are never shown.
 The server never gives them away either: it is asked whether the file's are the same, and so another password is a change.";
 
 #[derive(Args)]

@@ -1,30 +1,31 @@
 //! `sequin target …`: the databases that records are forwarded to.
 
 mod check;
+mod options;
 mod update;
 
 use std::{
-    env,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use sequin_actors::model::{Connection, Secret, Tls, TlsMode};
+use sequin_actors::model::{Connection, Secret, Tls};
 use serde_json::{Value, json};
 
 use super::{
     WrongUsage,
     answers::{List, Sql, Target},
     client::{Answer, Client},
-    connection::{PostgresUrl, parse_tls_mode, read_pem},
+    connection::DatabaseUrl,
     figures,
     output::{Output, note, print},
     problem::indented,
     table::{Column, Table},
     watch::{Shown, Thing},
 };
+use options::{BastionOptions, LimitOptions, TlsOptions, from_environment};
 pub(super) use update::given;
 
 #[derive(Subcommand)]
@@ -75,7 +76,7 @@ pub(super) struct AddArguments {
     /// the list of processes; see --password-file.
     #[arg(value_name = "DATABASE_URL", required_unless_present = "host")]
     #[arg(conflicts_with_all = ["host", "port", "database", "username"])]
-    database_url: Option<PostgresUrl>,
+    database_url: Option<DatabaseUrl>,
     /// The server's name or address.
     #[arg(long, requires_all = ["database", "username"])]
     host: Option<String>,
@@ -91,22 +92,26 @@ pub(super) struct AddArguments {
     /// A file with the password; otherwise it is taken from the URL, `SEQUIN_TARGET_PASSWORD` or PGPASSWORD.
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
-    /// How the connection is secured: disable, prefer, require, verify-ca or verify-full.
-    #[arg(long, value_name = "MODE", value_parser = parse_tls_mode)]
-    tls_mode: Option<TlsMode>,
-    /// A file with the certificate authorities to trust, in PEM.
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<String>,
+    /// A file below the nodes' directory of secrets that holds the password instead: it stays there, and is read anew for
+    /// each connection.
+    #[arg(long, value_name = "PATH", conflicts_with = "password_file")]
+    secrets_file: Option<String>,
+    #[command(flatten)]
+    tls: TlsOptions,
+    #[command(flatten)]
+    bastion: BastionOptions,
     /// The most connections to hold.
     #[arg(long, value_name = "N")]
     pool_size: Option<u32>,
+    #[command(flatten)]
+    limits: LimitOptions,
 }
 
 pub(super) async fn run(client: &Client, output: Output, command: TargetCommand) -> anyhow::Result<ExitCode> {
     match command {
         TargetCommand::Add(arguments) => {
-            let (name, pool_size) = (arguments.name.clone(), arguments.pool_size);
-            let answer = client.post_json(&["targets"], &request(&name, &connection(*arguments)?, pool_size)).await?;
+            let name = arguments.name.clone();
+            let answer = client.post_json(&["targets"], &to_add(*arguments)?).await?;
             note(format_args!("target {name} is added; `sequin target check {name}` connects to it"));
             show(output, &answer)?;
         }
@@ -145,7 +150,13 @@ pub(super) fn request(name: &str, connection: &Connection, pool_size: Option<u32
             "database": database,
             "username": username,
             "password": password.as_ref().map(Secret::reveal),
-            "tls": {"mode": tls.mode.as_str(), "ca_pem": tls.ca_pem},
+            "tls": {
+                "mode": tls.mode.as_str(),
+                "ca_pem": tls.ca_pem,
+                "client_cert_pem": tls.client_cert_pem,
+                "client_key_pem": tls.client_key_pem.as_ref().map(Secret::reveal),
+                "channel_binding": tls.channel_binding.as_str(),
+            },
         },
     });
     if let Some(pool_size) = pool_size {
@@ -154,10 +165,11 @@ pub(super) fn request(name: &str, connection: &Connection, pool_size: Option<u32
     request
 }
 
-fn connection(arguments: AddArguments) -> anyhow::Result<Connection> {
-    let AddArguments { database_url, host, port, database, username, password_file, tls_mode, ca_file, .. } = arguments;
+/// The request that adds what the arguments say: what they say beside a URL is what holds.
+fn to_add(arguments: AddArguments) -> anyhow::Result<Value> {
+    let AddArguments { name, database_url, host, port, database, username, .. } = arguments;
     let mut connection = match (database_url, host, database, username) {
-        (Some(PostgresUrl { connection, ignored }), ..) => {
+        (Some(DatabaseUrl { connection, ignored }), ..) => {
             if !ignored.is_empty() {
                 note(format_args!("not used, for it means nothing here: {}", ignored.join(", ")));
             }
@@ -175,19 +187,38 @@ fn connection(arguments: AddArguments) -> anyhow::Result<Connection> {
         },
         _ => return Err(WrongUsage("give a URL, or --host, --database and --username".into()).into()),
     };
-    if let Some(path) = password_file {
+    if let Some(path) = arguments.password_file {
         connection.password = Some(read_password(&path)?);
-    } else if connection.password.is_none() {
-        let from = |name| env::var(name).ok().filter(|password| !password.is_empty());
-        connection.password = from("SEQUIN_TARGET_PASSWORD").or_else(|| from("PGPASSWORD")).map(Secret::new);
+    } else if connection.password.is_none() && arguments.secrets_file.is_none() {
+        connection.password = from_environment("SEQUIN_TARGET_PASSWORD").or_else(|| from_environment("PGPASSWORD"));
     }
-    if let Some(mode) = tls_mode {
-        connection.tls.mode = mode;
+    let mut request = request(&name, &connection, arguments.pool_size);
+    let given = given([
+        (
+            "connection",
+            given([
+                ("password_file", json!(arguments.secrets_file)),
+                ("tls", arguments.tls.request()?),
+                ("bastion", arguments.bastion.request()?),
+            ]),
+        ),
+        ("limits", arguments.limits.request()),
+    ]);
+    lay_over(&mut request, given);
+    Ok(request)
+}
+
+/// Puts the fields of one object in the place of those of another.
+fn lay_over(object: &mut Value, fields: Value) {
+    match (object, fields) {
+        (_, Value::Null) => {}
+        (Value::Object(object), Value::Object(fields)) => {
+            for (name, field) in fields {
+                lay_over(object.entry(name).or_insert(Value::Null), field);
+            }
+        }
+        (value, field) => *value = field,
     }
-    if let Some(path) = ca_file {
-        connection.tls.ca_pem = Some(read_pem(&path).map_err(anyhow::Error::msg)?);
-    }
-    Ok(connection)
 }
 
 /// The password in a file, without the end of its line.
@@ -236,8 +267,11 @@ fn show(output: Output, answer: &Answer) -> anyhow::Result<()> {
     facts.fact("target", &target.name);
     facts.fact("id", &target.id);
     facts.fact("database", &target.connection);
-    facts.fact("tls", &target.connection.tls.mode);
+    target.connection.facts(&mut facts);
     facts.fact("pool size", target.pool_size);
+    if let Some(limits) = &target.limits {
+        facts.fact("limits", limits.in_words());
+    }
     facts.fact("state", &target.state);
     facts.fact("health", &target.health.status);
     facts.fact("consumers", figures::count(target.consumers));

@@ -2,6 +2,7 @@
 //! before anything starts.
 
 mod alerting;
+mod egress;
 mod nats;
 mod settings;
 
@@ -13,6 +14,7 @@ use std::{
 };
 
 use sequin_actors::{
+    Egress,
     jetstream::NatsSettings,
     model::Secret,
     store::{Keyring, KeyringError},
@@ -41,6 +43,8 @@ pub struct Config {
     pub session_ttl: Option<Duration>,
     /// How people are told when something is wrong.
     pub alerting: AlertingConfig,
+    /// How it gets out to databases.
+    pub egress: Egress,
     /// Who gets the metrics at `/metrics`.
     pub metrics: MetricsAccess,
 }
@@ -123,7 +127,7 @@ const OF_CLUSTERS: [&str; 9] = [
 ];
 
 /// What every node has.
-const OF_ALL: [&str; 12] = [
+const OF_ALL: [&str; 15] = [
     LISTEN,
     BACKEND,
     CLUSTER,
@@ -135,6 +139,9 @@ const OF_ALL: [&str; 12] = [
     alerting::FROM,
     alerting::CONSOLE_URL,
     alerting::AFTER,
+    egress::DENY,
+    egress::ADDRESSES,
+    egress::SECRETS,
     METRICS,
 ];
 
@@ -154,6 +161,7 @@ impl Config {
             encryption_key: None,
             session_ttl: None,
             alerting: AlertingConfig::default(),
+            egress: Egress::default(),
             metrics: MetricsAccess::Off,
         }
     }
@@ -181,6 +189,7 @@ impl Config {
             backend,
             alerting: AlertingConfig::parse(settings, &cluster)?,
             cluster,
+            egress: egress::parse(settings)?,
             node: settings.get(NODE).map_or_else(host_name, Into::into),
             admin_token,
             encryption_key: parse_key(settings)?,

@@ -29,6 +29,7 @@ mod interleavings;
 mod isolation;
 mod key_rotation;
 mod late_commits;
+mod light_hand;
 mod memory;
 mod metrics;
 mod migrate;

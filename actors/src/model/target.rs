@@ -1,11 +1,13 @@
 //! A target: one customer's database, and how to reach it.
 
+mod check;
+
 use std::str::FromStr;
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{FieldError, Metadata, Secret, TargetId, check_name};
+use super::{FieldError, Metadata, Secret, TargetId};
 
 /// One customer's database, as the API wrote it.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,6 +110,26 @@ pub enum ChannelBinding {
     Require,
 }
 
+impl ChannelBinding {
+    const ALL: [(&str, Self); 3] = [("disable", Self::Disable), ("prefer", Self::Prefer), ("require", Self::Require)];
+
+    /// libpq's name of it.
+    pub fn as_str(self) -> &'static str {
+        Self::ALL.iter().find(|(_, binding)| *binding == self).map_or("prefer", |(name, _)| name)
+    }
+}
+
+impl FromStr for ChannelBinding {
+    type Err = FieldError;
+
+    fn from_str(name: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.iter().find(|(known, _)| *known == name);
+        found
+            .map(|(_, binding)| *binding)
+            .ok_or_else(|| FieldError::new("connection.tls.channel_binding", "takes disable, prefer or require"))
+    }
+}
+
 /// An SSH host through which a database is reached. One of `private_key` and `password` is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Bastion {
@@ -171,30 +193,5 @@ impl FromStr for TlsMode {
         found.map(|(_, mode)| *mode).ok_or_else(|| {
             FieldError::new("connection.tls.mode", "takes disable, prefer, require, verify-ca or verify-full")
         })
-    }
-}
-
-impl Target {
-    /// Everything that is wrong with the target as it stands.
-    pub fn check(&self) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        errors.extend(check_name("name", &self.name).err());
-        let texts = [
-            ("connection.host", &self.connection.host),
-            ("connection.database", &self.connection.database),
-            ("connection.username", &self.connection.username),
-        ];
-        for (field, text) in texts {
-            if text.is_empty() || text.len() > 255 || text.contains('\0') {
-                errors.push(FieldError::new(field, "takes 1 to 255 bytes of text"));
-            }
-        }
-        if self.connection.port == 0 {
-            errors.push(FieldError::new("connection.port", "takes 1 to 65535"));
-        }
-        if !(1..=100).contains(&self.pool_size) {
-            errors.push(FieldError::new("pool_size", "takes 1 to 100"));
-        }
-        errors
     }
 }

@@ -11,7 +11,7 @@ use tokio_postgres::{Client, types::Type};
 use super::{
     error::Fault,
     identifier::readable,
-    reach::{Step, StepName, StepStatus, Walk, dial, takes_writes},
+    reach::{Step, StepName, StepStatus, Walk, dial, see_host_keys, takes_writes},
     session::{Opener, Session, Visitor},
     verify::Finding,
 };
@@ -29,6 +29,8 @@ pub struct CheckReport {
     pub fault: Option<Fault>,
     /// What is wrong with a table, if that is all that is wrong.
     pub finding: Option<Finding>,
+    /// The key that the bastion shows, where none is confirmed yet: one a line.
+    pub host_key: Option<String>,
     /// The server's version, as it shows it.
     pub server_version: Option<String>,
     /// How long one question took.
@@ -56,7 +58,7 @@ impl Visitor {
         report: &mut CheckReport,
     ) -> Result<(), Fault> {
         let opener = self.opener(connection)?;
-        let client = self.enter(&opener, connection, walk).await?;
+        let client = self.enter(&opener, connection, walk, report).await?;
         walk.step(StepName::Server, async {
             report.server_version = Some(client.query_typed_one("show server_version", &[]).await?.try_get(0)?);
             takes_writes(&client).await
@@ -76,10 +78,26 @@ impl Visitor {
     }
 
     /// Gets into the database.
-    async fn enter(&self, opener: &Opener, connection: &Connection, walk: &mut Walk) -> Result<Client, Fault> {
-        if connection.bastion.is_none() {
-            walk.skip(StepName::Bastion, "there is none");
-            dial(connection, self.egress(), walk).await?;
+    async fn enter(
+        &self,
+        opener: &Opener,
+        connection: &Connection,
+        walk: &mut Walk,
+        report: &mut CheckReport,
+    ) -> Result<Client, Fault> {
+        match &connection.bastion {
+            None => {
+                walk.skip(StepName::Bastion, "there is none");
+                dial(connection, self.egress(), walk).await?;
+            }
+            Some(bastion) => {
+                walk.skip(StepName::Dns, "the bastion looks up the database's name");
+                if bastion.host_key.is_none() {
+                    let seen = walk.step(StepName::Bastion, see_host_keys(bastion, self.egress())).await?;
+                    walk.forget(StepName::Bastion);
+                    report.host_key = Some(seen.join("\n"));
+                }
+            }
         }
         let began = Instant::now();
         // With no bastion, the names have been looked up already.
@@ -89,9 +107,6 @@ impl Visitor {
         let took = began.elapsed();
         match &entered {
             Ok(client) => {
-                if connection.bastion.is_some() {
-                    walk.skip(StepName::Tcp, "by way of the bastion");
-                }
                 on_tls(client, connection, walk).await?;
                 let user = readable(&connection.username);
                 walk.took(StepName::Auth, Some(took), StepStatus::Ok, Some(format!("the server lets {user} in")), None);

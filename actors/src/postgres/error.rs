@@ -131,6 +131,11 @@ impl Fault {
         Self::new(kinds::TRANSACTION_POOLER, None, summary)
     }
 
+    /// The server works, and has more to bear than it may while we work there.
+    pub(super) fn strained(summary: String) -> Self {
+        Self::new(kinds::STRAINED, None, summary)
+    }
+
     /// The settings of the connection can't be used.
     pub(super) fn of_settings(summary: String) -> Self {
         Self::new(kinds::BAD_SETTINGS, None, summary)
@@ -154,6 +159,11 @@ impl Fault {
     /// Whether the server is there, but has no room for one more session.
     pub fn is_full(&self) -> bool {
         self.code == "too_many_connections"
+    }
+
+    /// Whether the server works, and is only spared.
+    pub fn is_strained(&self) -> bool {
+        self.code == kinds::STRAINED.code
     }
 
     /// Whether the server can be asked and answer, and still not work: its disk or its memory is full, or a pooler on the way to

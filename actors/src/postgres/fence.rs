@@ -21,7 +21,7 @@ use std::{
 use futures_util::future::BoxFuture;
 use tokio::{
     sync::{RwLock, RwLockReadGuard},
-    time::Instant,
+    time::{Instant, timeout},
 };
 use tokio_postgres::{Client, types::ToSql};
 
@@ -30,6 +30,9 @@ use crate::model::{Epoch, TargetId};
 
 /// How long a session may take to end once it was told to.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long it may take to tell which ones there are.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How often it is looked whether it has.
 const END_POLL: Duration = Duration::from_millis(20);
@@ -179,7 +182,9 @@ impl LiveSessions {
         loop {
             let live = self.known();
             let parameters: [&(dyn ToSql + Sync); 3] = [&lease.target, &i64::from(lease.epoch.0), &live];
-            let found = client.query_one(END_STRAYS, &parameters).await?;
+            // While this waits no session is opened, not even one to ask whether the server knows this one.
+            let found = timeout(ANSWER_TIMEOUT, client.query_one(END_STRAYS, &parameters)).await;
+            let found = found.map_err(|_| Fault::timed_out("looking for the sessions of an earlier run"))??;
             if found.try_get::<_, i64>(0)? > 0 {
                 return Err(Fault::not_owner());
             }

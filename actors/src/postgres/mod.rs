@@ -14,6 +14,8 @@ mod pool;
 mod pooler;
 mod reach;
 mod session;
+mod strain;
+mod trust;
 mod verify;
 mod views;
 
@@ -27,7 +29,8 @@ pub use error::{Fault, Verdict};
 pub use fence::{Backend, Lease, LiveSessions};
 pub use pool::{Pool, Sessions};
 pub use reach::{
-    DeniedNetworks, Egress, NetworkError, Step, StepName, StepStatus, Walk, check_settings,
+    DeniedNetworks, Egress, HostKeys, NetworkError, Step, StepName, StepStatus, Walk, admission, check_settings,
+    see_host_keys,
     tls::{TlsError, check as check_tls},
 };
 pub use session::{Session, Visitor};

@@ -10,7 +10,7 @@ use super::{
     fence::{self, Alive, Backend, LiveSessions},
     novelty::Novelty,
     pooler::{self, Mark, OneProcess, Place},
-    reach::{Egress, Route, StepName, Walk, takes_writes},
+    reach::{Egress, Route, StepName, Walk},
 };
 use crate::{
     model::{Connection, FieldError, Limits, TableName, Target, TlsMode},
@@ -23,9 +23,14 @@ const UNANSWERED_TIMEOUT: Duration = Duration::from_secs(30);
 /// What every session sets: limits on how long it may be in anybody's way, no schema but those that are named,
 /// no just-in-time compilation, which costs more than it saves on statements like ours, and no plan that reads a whole
 /// table: one that was made while the table was empty would be kept while it fills.
-const SETTINGS: &str = "set enable_seqscan = off; set statement_timeout = '60s'; set lock_timeout = '10s'; \
-     set idle_in_transaction_session_timeout = '60s'; set search_path = ''; set jit = off; \
-     set client_min_messages = 'warning'";
+fn settings(limits: Limits) -> String {
+    let Limits { statement_timeout_seconds, lock_timeout_seconds, .. } = limits;
+    format!(
+        "set enable_seqscan = off; set statement_timeout = '{statement_timeout_seconds}s'; \
+         set lock_timeout = '{lock_timeout_seconds}s'; set idle_in_transaction_session_timeout = '60s'; \
+         set search_path = ''; set jit = off; set client_min_messages = 'warning'"
+    )
+}
 
 /// One session, and what it has been prepared for.
 pub struct Session {
@@ -34,8 +39,9 @@ pub struct Session {
     tables: HashMap<TableName, Arc<PreparedTable>>,
     staged: HashMap<TableName, Arc<Staged>>,
     direct: HashMap<TableName, Arc<Direct>>,
-    /// Whether a batch is under way; one that was dropped half way leaves this set, and the session is not used again.
-    pub(super) is_writing: bool,
+    /// Whether something is under way; what was dropped half way leaves this set, and the session is not used again.
+    pub(super) is_busy: bool,
+    rested_since: Instant,
     /// As spans name it.
     pub(super) database: Database,
     sessions: Arc<LiveSessions>,
@@ -75,6 +81,8 @@ pub(super) struct Direct {
 pub(super) struct Opener {
     route: Route,
     config: Config,
+    /// What every session sets.
+    settings: String,
     database: Database,
     live: Arc<LiveSessions>,
     one_process: OneProcess,
@@ -89,15 +97,15 @@ impl Opener {
 
     fn named(
         connection: &Connection,
-        _limits: Limits,
+        limits: Limits,
         egress: &Egress,
         application_name: &str,
         live: Arc<LiveSessions>,
     ) -> Result<Self, FieldError> {
         let route = Route::new(connection, egress)?;
         let config = config(connection, application_name);
-        let one_process = OneProcess::default();
-        Ok(Self { route, config, database: Database::of(connection), live, one_process })
+        let (settings, database) = (settings(limits), Database::of(connection));
+        Ok(Self { route, config, settings, database, live, one_process: OneProcess::default() })
     }
 
     /// Opens a session, or gives up after a while.
@@ -131,7 +139,7 @@ impl Opener {
         });
         let alive = kept.await?;
         walk.found(|| "each session keeps a process of the server to itself".into());
-        walk.step(StepName::SessionSettings, async { Ok(client.batch_execute(SETTINGS).await?) }).await?;
+        walk.step(StepName::SessionSettings, async { Ok(client.batch_execute(&self.settings).await?) }).await?;
         self.live.check_ours().await?;
         Ok(Session {
             client,
@@ -139,7 +147,8 @@ impl Opener {
             tables: HashMap::new(),
             staged: HashMap::new(),
             direct: HashMap::new(),
-            is_writing: false,
+            is_busy: false,
+            rested_since: Instant::now(),
             database: self.database.clone(),
             sessions: Arc::clone(&self.live),
             alive,
@@ -169,9 +178,27 @@ fn config(connection: &Connection, application_name: &str) -> Config {
 }
 
 impl Session {
-    /// Whether it can't be used again: it is closed, as far as is known here, or a batch of its was dropped half way.
+    /// Whether it can't be used again: it is closed, as far as is known here, or something was dropped half way.
     pub(super) fn is_spent(&self) -> bool {
-        self.is_writing || self.client.is_closed()
+        self.is_busy || self.client.is_closed()
+    }
+
+    /// Since when nobody uses it.
+    pub(super) fn rested_since(&self) -> Instant {
+        self.rested_since
+    }
+
+    /// From now on nobody uses it.
+    pub(super) fn rests(&mut self) {
+        self.rested_since = Instant::now();
+    }
+
+    /// Whether its server answers.
+    pub(super) async fn ask(&mut self) -> Result<(), Fault> {
+        self.is_busy = true;
+        self.client.check_connection().await?;
+        self.is_busy = false;
+        Ok(())
     }
 
     /// The table's statements, prepared at its first use in this session.
@@ -235,17 +262,11 @@ impl Session {
     }
 
     /// Ends the sessions of earlier runs: what they have under way can't take effect any more.
-    pub async fn end_strays(&self) -> Result<(), Fault> {
-        self.database.command("fence", self.sessions.end_strays(&self.client)).await
-    }
-
-    /// Whether the server answers, and takes writes: a replica, as after a failover, does not.
-    ///
-    /// And whether the session still has its process, which a pooler may give to others once it is told to.
-    pub async fn probe(&self) -> Result<(), Fault> {
-        takes_writes(&self.client).await?;
-        let pid = self.client.query_typed_one("select pg_catalog.pg_backend_pid()", &[]).await?.try_get(0)?;
-        if self.backend().is(pid) { Ok(()) } else { Err(pooler::moved()) }
+    pub async fn end_strays(&mut self) -> Result<(), Fault> {
+        self.is_busy = true;
+        self.database.command("fence", self.sessions.end_strays(&self.client)).await?;
+        self.is_busy = false;
+        Ok(())
     }
 }
 

@@ -47,6 +47,10 @@ pub(in super::super) struct Checked {
     reason: Option<CheckedReason>,
     /// Every step of the way, in order. Those after the one that failed are skipped.
     steps: Vec<StepView>,
+    /// The key that the bastion shows, where none is confirmed yet: to be compared with what its owner says, and set as
+    /// `connection.bastion.host_key`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host_key: Option<String>,
     /// The addresses that databases see this node come from, for those who have a firewall.
     egress_ips: Vec<String>,
 }
@@ -136,7 +140,8 @@ pub(in super::super) async fn check(
         latency_ms: report.latency.map(|latency| latency.as_secs_f64() * 1000.0),
         reason,
         steps: report.steps.into_iter().map(StepView::from).collect(),
-        egress_ips: api.inspector.egress_addresses().to_vec(),
+        host_key: report.host_key,
+        egress_ips: api.inspector.egress().addresses.clone(),
     }))
 }
 

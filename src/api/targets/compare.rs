@@ -2,7 +2,7 @@
 //! whether it is still true. Who may ask may set them as well.
 
 use axum::Json;
-use sequin_actors::model::Target;
+use sequin_actors::model::{Connection, Target};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -27,6 +27,28 @@ pub(in crate::api) struct CompareRequest {
 struct ConnectionSecrets {
     #[schema(value_type = Option<String>, format = Password, write_only)]
     password: Option<SecretText>,
+    #[serde(default)]
+    tls: TlsSecrets,
+    #[serde(default)]
+    bastion: BastionSecrets,
+}
+
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct TlsSecrets {
+    #[schema(value_type = Option<String>, format = Password, write_only)]
+    client_key_pem: Option<SecretText>,
+}
+
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct BastionSecrets {
+    #[schema(value_type = Option<String>, format = Password, write_only)]
+    private_key: Option<SecretText>,
+    #[schema(value_type = Option<String>, format = Password, write_only)]
+    passphrase: Option<SecretText>,
+    #[schema(value_type = Option<String>, format = Password, write_only)]
+    password: Option<SecretText>,
 }
 
 /// What came of it, by the paths of the fields.
@@ -45,8 +67,17 @@ pub(in crate::api) async fn compare_secrets(
     Path(target): Path<String>,
     body::Json(request): body::Json<CompareRequest>,
 ) -> Result<Json<CompareView>, Problem> {
-    let connection = find::<Target>(&api.documents, &target).await?.value.connection;
-    let pairs = [("connection.password", request.connection.password, connection.password)];
+    let Connection { password, tls, bastion, .. } = find::<Target>(&api.documents, &target).await?.value.connection;
+    let (private_key, passphrase, bastion_password) =
+        bastion.map(|bastion| (bastion.private_key, bastion.passphrase, bastion.password)).unwrap_or_default();
+    let given = request.connection;
+    let pairs = [
+        ("connection.password", given.password, password),
+        ("connection.tls.client_key_pem", given.tls.client_key_pem, tls.client_key_pem),
+        ("connection.bastion.private_key", given.bastion.private_key, private_key),
+        ("connection.bastion.passphrase", given.bastion.passphrase, passphrase),
+        ("connection.bastion.password", given.bastion.password, bastion_password),
+    ];
     let (mut same, mut different) = (Vec::new(), Vec::new());
     for (field, given, ours) in pairs {
         if let Some(SecretText(given)) = given {

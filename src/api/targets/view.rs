@@ -6,9 +6,12 @@ use serde::Serialize;
 use utoipa::{ToSchema, openapi::Object};
 use uuid::Uuid;
 
-use super::super::{
-    openapi::{null, words},
-    reasons::HealthView,
+use super::{
+    super::{
+        openapi::{null, words},
+        reasons::HealthView,
+    },
+    limits::LimitsView,
 };
 
 /// A target, as it is shown.
@@ -20,6 +23,7 @@ pub(in super::super) struct TargetView {
     connection: ConnectionView,
     /// The most sessions that all its consumers together may hold.
     pool_size: u32,
+    limits: LimitsView,
     /// The customer's notes.
     #[schema(value_type = Object)]
     metadata: Metadata,
@@ -43,23 +47,87 @@ struct ConnectionView {
     #[schema(schema_with = never_told)]
     password: (),
     password_set: bool,
+    #[schema(required)]
+    password_file: Option<String>,
     tls: TlsView,
-    #[schema(schema_with = never_told)]
-    bastion: (),
+    #[schema(required)]
+    bastion: Option<BastionView>,
 }
 
 #[derive(Serialize, ToSchema)]
 #[schema(as = Tls)]
 struct TlsView {
-    #[schema(schema_with = super::tls_modes)]
+    #[schema(schema_with = super::connection::tls_modes)]
     mode: &'static str,
     #[schema(required)]
     ca_pem: Option<String>,
-    #[schema(schema_with = never_told)]
-    client_cert_pem: (),
+    #[schema(required)]
+    client_cert_pem: Option<String>,
     #[schema(schema_with = never_told)]
     client_key_pem: (),
     client_key_pem_set: bool,
+    #[schema(required)]
+    server_name: Option<String>,
+    #[schema(schema_with = super::connection::channel_bindings)]
+    channel_binding: &'static str,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Bastion)]
+struct BastionView {
+    host: String,
+    port: u16,
+    username: String,
+    #[schema(schema_with = never_told)]
+    private_key: (),
+    private_key_set: bool,
+    #[schema(schema_with = never_told)]
+    passphrase: (),
+    passphrase_set: bool,
+    #[schema(schema_with = never_told)]
+    password: (),
+    password_set: bool,
+    /// Null as long as nothing is sent there.
+    #[schema(required)]
+    host_key: Option<String>,
+    trust_on_first_use: bool,
+}
+
+impl From<Connection> for ConnectionView {
+    fn from(connection: Connection) -> Self {
+        let Connection { host, port, database, username, password, password_file, tls, bastion } = connection;
+        Self {
+            host,
+            port,
+            database,
+            username,
+            password: (),
+            password_set: password.is_some(),
+            password_file,
+            tls: TlsView {
+                mode: tls.mode.as_str(),
+                ca_pem: tls.ca_pem,
+                client_cert_pem: tls.client_cert_pem,
+                client_key_pem: (),
+                client_key_pem_set: tls.client_key_pem.is_some(),
+                server_name: tls.server_name,
+                channel_binding: tls.channel_binding.as_str(),
+            },
+            bastion: bastion.map(|bastion| BastionView {
+                host: bastion.host,
+                port: bastion.port,
+                username: bastion.username,
+                private_key: (),
+                private_key_set: bastion.private_key.is_some(),
+                passphrase: (),
+                passphrase_set: bastion.passphrase.is_some(),
+                password: (),
+                password_set: bastion.password.is_some(),
+                host_key: bastion.host_key,
+                trust_on_first_use: bastion.trust_on_first_use,
+            }),
+        }
+    }
 }
 
 fn never_told() -> Object {
@@ -80,28 +148,12 @@ impl TargetView {
         now: DateTime<Utc>,
     ) -> Self {
         let health = health(&target, status.as_ref(), unreadable, now);
-        let Connection { host, port, database, username, password, tls, .. } = target.connection;
-        let tls = TlsView {
-            mode: tls.mode.as_str(),
-            ca_pem: tls.ca_pem,
-            client_cert_pem: (),
-            client_key_pem: (),
-            client_key_pem_set: false,
-        };
         Self {
             id: target.id.0,
             name: target.name,
-            connection: ConnectionView {
-                host,
-                port,
-                database,
-                username,
-                password: (),
-                password_set: password.is_some(),
-                tls,
-                bastion: (),
-            },
+            connection: target.connection.into(),
             pool_size: target.pool_size,
+            limits: target.limits.into(),
             metadata: target.metadata,
             state: status.map_or(TargetState::Connecting, |status| status.state),
             health,

@@ -80,7 +80,7 @@ fn fields(table: &'static [Field], shown: &Value, prefix: &str, variables: &mut 
                 Ordered::Value(reference.into())
             }
             Takes::Secret => continue,
-            Takes::Fields(inner) if !value.is_null() => match fields(inner, value, prefix, variables) {
+            Takes::Fields(inner) if !value.is_null() => match fields(inner, value, &of(prefix, field), variables) {
                 Ordered::Fields(none) if none.is_empty() => continue,
                 ordered => ordered,
             },
@@ -97,6 +97,11 @@ fn fields(table: &'static [Field], shown: &Value, prefix: &str, variables: &mut 
         found.push((field.name, ordered));
     }
     Ordered::Fields(found)
+}
+
+/// A bastion has a password as well.
+fn of(prefix: &str, field: &Field) -> String {
+    if field.name == "bastion" { format!("{prefix}_BASTION") } else { prefix.to_owned() }
 }
 
 /// A name that no other secret has: targets may differ in what no variable can have.
@@ -129,12 +134,17 @@ mod tests {
     #[test]
     fn what_is_exported_reads_back_as_it_was() {
         let strange = "${VAR} $${ yes: [no] # \"quoted\" 'twice'\nand\ttwo lines: \\";
-        let tls = json!({"mode": "verify-full", "ca_pem": "-----BEGIN\nx\n-----END\n", "client_cert_pem": null, "client_key_pem": null});
+        let tls = json!({"mode": "verify-full", "ca_pem": "-----BEGIN\nx\n-----END\n", "client_cert_pem": null, "client_key_pem": null,
+            "client_key_pem_set": true, "server_name": null, "channel_binding": "prefer"});
+        let bastion = json!({"host": "b", "port": 22, "username": "u", "private_key": null, "private_key_set": true, "passphrase": null,
+            "passphrase_set": false, "password": null, "password_set": true, "host_key": "ssh-ed25519 AAAA", "trust_on_first_use": true});
+        let limits = json!({"max_records_per_second": 7, "statement_timeout_seconds": 60});
         let target = |name: &str| {
             json!({
                 "id": "1", "name": name, "pool_size": 4, "metadata": {"note": strange, "list": [1, null, "no", "1", ""]},
                 "connection": {"host": "h", "port": 5432, "database": "on", "username": "007", "password": null,
-                    "password_set": true, "tls": tls, "bastion": null},
+                    "password_set": true, "password_file": null, "tls": tls, "bastion": bastion},
+                "limits": limits,
             })
         };
         let consumer = json!({
@@ -147,7 +157,17 @@ mod tests {
         let exported = export(vec![target("a.b"), target("a-b")], vec![consumer], &alerting).expect("a file");
         assert_eq!(
             Vec::from_iter(&exported.variables),
-            ["TARGET_A_B_PASSWORD", "TARGET_A_B_PASSWORD_2", "WEBHOOK_ON_CALL_URL"]
+            [
+                "TARGET_A_B_BASTION_PASSWORD",
+                "TARGET_A_B_BASTION_PASSWORD_2",
+                "TARGET_A_B_BASTION_PRIVATE_KEY",
+                "TARGET_A_B_BASTION_PRIVATE_KEY_2",
+                "TARGET_A_B_CLIENT_KEY_PEM",
+                "TARGET_A_B_CLIENT_KEY_PEM_2",
+                "TARGET_A_B_PASSWORD",
+                "TARGET_A_B_PASSWORD_2",
+                "WEBHOOK_ON_CALL_URL",
+            ]
         );
         assert!(
             exported.yaml.contains("password: ${TARGET_A_B_PASSWORD}")
@@ -167,6 +187,10 @@ mod tests {
         );
         assert_eq!(read["connection"]["tls"]["ca_pem"], tls["ca_pem"]);
         assert_eq!(read["connection"]["password"], "the value of TARGET_A_B_PASSWORD");
+        let of_bastion = &read["connection"]["bastion"];
+        assert_eq!(of_bastion["private_key"], "the value of TARGET_A_B_BASTION_PRIVATE_KEY");
+        assert_eq!((&of_bastion["host_key"], of_bastion.get("passphrase")), (&json!("ssh-ed25519 AAAA"), None));
+        assert_eq!(read["limits"]["max_records_per_second"], 7);
         let read = &wanted.consumers[0].fields;
         assert_eq!(
             (&read["schema"], &read["table"], &read["state"]),

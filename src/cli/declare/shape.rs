@@ -21,6 +21,8 @@ pub(super) enum Takes {
     Texts,
     /// What the server never shows.
     Secret,
+    /// A text that the server may have found out itself: left alone where it is left out.
+    Found,
     Number,
     Flag,
     OneOf(&'static [&'static str]),
@@ -43,15 +45,26 @@ pub(super) const TARGET: &[Field] = &[
     required("name", Takes::Text),
     required("connection", Takes::Fields(CONNECTION)),
     field("pool_size", Takes::Number, "4"),
+    field("limits", Takes::Fields(LIMITS), "{}"),
     field("metadata", Takes::Object, "{}"),
 ];
 
+const LIMITS: &[Field] = &[
+    field("max_records_per_second", Takes::Number, "null"),
+    field("statement_timeout_seconds", Takes::Number, "60"),
+    field("lock_timeout_seconds", Takes::Number, "10"),
+    field("max_replica_lag_seconds", Takes::Number, "null"),
+    field("max_connections_percent", Takes::Number, "null"),
+];
+
+/// A `url` is taken for the fields that it gives.
 const CONNECTION: &[Field] = &[
     required("host", Takes::Text),
     field("port", Takes::Number, "5432"),
     required("database", Takes::Text),
     required("username", Takes::Text),
     field("password", Takes::Secret, "null"),
+    field("password_file", Takes::Text, "null"),
     field("tls", Takes::Fields(TLS), "{}"),
     field("bastion", Takes::Fields(BASTION), "null"),
 ];
@@ -61,6 +74,8 @@ const TLS: &[Field] = &[
     field("ca_pem", Takes::Text, "null"),
     field("client_cert_pem", Takes::Text, "null"),
     field("client_key_pem", Takes::Secret, "null"),
+    field("server_name", Takes::Text, "null"),
+    field("channel_binding", Takes::OneOf(&["disable", "prefer", "require"]), "\"prefer\""),
 ];
 
 const BASTION: &[Field] = &[
@@ -68,7 +83,10 @@ const BASTION: &[Field] = &[
     field("port", Takes::Number, "22"),
     required("username", Takes::Text),
     field("private_key", Takes::Secret, "null"),
-    field("host_key", Takes::Text, "null"),
+    field("passphrase", Takes::Secret, "null"),
+    field("password", Takes::Secret, "null"),
+    field("host_key", Takes::Found, "null"),
+    field("trust_on_first_use", Takes::Flag, "false"),
 ];
 
 pub(super) const CONSUMER: &[Field] = &[
@@ -125,7 +143,7 @@ impl Field {
         };
         match (self.takes, &node.content) {
             (_, Content::Null) if self.default.is_some() => self.default(),
-            (Takes::Text | Takes::Secret, Content::Text(text)) => text.clone().into(),
+            (Takes::Text | Takes::Secret | Takes::Found, Content::Text(text)) => text.clone().into(),
             (Takes::Number, Content::Number(number)) if number.is_u64() => number.clone().into(),
             // As a variable gives it.
             (Takes::Number, Content::Text(text)) => match text.parse::<u64>() {
@@ -144,10 +162,12 @@ impl Field {
             (Takes::Object, Content::Map(_)) => to_json(node),
             (Takes::Object, other) => refuse(format!("takes fields, not {}", other.kind())),
             (Takes::Flag, other) => refuse(format!("takes true or false, not {}", other.kind())),
-            (Takes::Text | Takes::Secret, scalar @ (Content::Number(_) | Content::Flag(_))) => {
+            (Takes::Text | Takes::Secret | Takes::Found, scalar @ (Content::Number(_) | Content::Flag(_))) => {
                 refuse(format!("takes a text, not {}: put it in quotes if it is one", scalar.kind()))
             }
-            (Takes::Text | Takes::Secret, other) => refuse(format!("takes a text, not {}", other.kind())),
+            (Takes::Text | Takes::Secret | Takes::Found, other) => {
+                refuse(format!("takes a text, not {}", other.kind()))
+            }
         }
     }
 }
@@ -172,7 +192,7 @@ pub(super) fn read_fields(fields: &'static [Field], node: &Node, path: &str, wro
         let value = match given.iter().find(|(_, name, _)| name == field.name) {
             Some((_, _, node)) => field.read(node, &path, wrong),
             // One that is not mentioned is left alone.
-            None if field.is_secret() => continue,
+            None if field.is_secret() || matches!(field.takes, Takes::Found) => continue,
             None => {
                 if field.default.is_none() {
                     wrong.push(Wrong { line: node.line, path, message: "is missing".into() });
@@ -258,7 +278,7 @@ mod tests {
         let text = "nam: app\nconnection:\n  host: 7\n  port: many\n  database: d\n  password: [hunter2]\n  tls: {mode: maybe}\n";
         let (_, wrong) = target(text);
         let expected = [
-            "line 1: targets[0].nam: there is no such field; there are name, connection, pool_size, metadata",
+            "line 1: targets[0].nam: there is no such field; there are name, connection, pool_size, limits, metadata",
             "line 1: targets[0].name: is missing",
             "line 3: targets[0].connection.host: takes a text, not a number: put it in quotes if it is one",
             "line 4: targets[0].connection.port: takes a whole number",
@@ -280,6 +300,7 @@ mod tests {
             .chain(CONNECTION)
             .chain(TLS)
             .chain(BASTION)
+            .chain(LIMITS)
             .chain(CONSUMER)
             .chain(FILTER)
             .chain(ALERTING)

@@ -6,6 +6,7 @@ use uuid::Uuid;
 use super::{
     document::{Content, Node, Wrong, read},
     shape::{ALERTING, CONSUMER, Field, TARGET, read_fields, read_items},
+    url::take_urls,
 };
 
 /// Everything that there should be. It may hold secrets: there is no `Debug`.
@@ -32,8 +33,12 @@ pub(super) struct Item {
 
 /// Reads a file; everything that is wrong with it is told at once.
 pub(super) fn parse(text: &str, variable: &impl Fn(&str) -> Option<String>) -> Result<Wanted, Vec<Wrong>> {
-    let root = read(text, variable)?;
+    let mut root = read(text, variable)?;
     let mut wrong = Vec::new();
+    if let Content::Map(sections) = &mut root.content {
+        let targets = sections.iter_mut().filter(|(_, name, _)| name == "targets");
+        targets.for_each(|(_, name, node)| take_urls(node, name, &mut wrong));
+    }
     let wanted = sections(&root, &mut wrong);
     if wrong.is_empty() { Ok(wanted) } else { Err(wrong) }
 }

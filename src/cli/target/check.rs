@@ -30,6 +30,9 @@ pub(super) fn checked(output: Output, answer: &Answer) -> anyhow::Result<ExitCod
                 print(format_args!("{}:\n{}", step.step, indented(fix)))?;
             }
         }
+        if let Some(key) = &check.host_key {
+            print(format_args!("the bastion shows\n{}", indented(key)))?;
+        }
         if !check.egress_ips.is_empty() {
             print(format_args!("connections come from {}", check.egress_ips.join(", ")))?;
         }

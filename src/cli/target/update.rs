@@ -3,14 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use sequin_actors::model::TlsMode;
+use sequin_actors::model::Secret;
 use serde_json::{Map, Value, json};
 
 use super::{
-    super::{
-        WrongUsage,
-        connection::{parse_metadata, parse_tls_mode, read_pem},
-    },
+    super::{WrongUsage, connection::parse_metadata},
+    options::{BastionOptions, LimitOptions, TlsOptions},
     read_password,
 };
 
@@ -36,15 +34,22 @@ pub(in super::super) struct UpdateArguments {
     /// A file with the password.
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
-    /// How the connection is secured: disable, prefer, require, verify-ca or verify-full.
-    #[arg(long, value_name = "MODE", value_parser = parse_tls_mode)]
-    tls_mode: Option<TlsMode>,
-    /// A file with the certificate authorities to trust, in PEM.
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<String>,
+    /// A file below the nodes' directory of secrets that holds the password instead: it stays there, and is read anew for
+    /// each connection.
+    #[arg(long, value_name = "PATH", conflicts_with = "password_file")]
+    secrets_file: Option<String>,
+    #[command(flatten)]
+    tls: TlsOptions,
+    #[command(flatten)]
+    bastion: BastionOptions,
+    /// Go through no bastion any more.
+    #[arg(long, conflicts_with_all = ["bastion_host", "bastion_user", "bastion_key_file", "bastion_password_file"])]
+    no_bastion: bool,
     /// The most connections to hold.
     #[arg(long, value_name = "N")]
     pool_size: Option<u32>,
+    #[command(flatten)]
+    limits: LimitOptions,
     /// Notes of yours, a JSON object; it takes the place of those that are there.
     #[arg(long, value_name = "JSON", value_parser = parse_metadata)]
     metadata: Option<Map<String, Value>>,
@@ -58,20 +63,30 @@ impl UpdateArguments {
     /// What is to change.
     pub(super) fn request(&self) -> anyhow::Result<Value> {
         let password = self.password_file.as_deref().map(read_password).transpose()?;
-        let ca_pem = self.ca_file.as_deref().map(read_pem).transpose().map_err(anyhow::Error::msg)?;
-        let tls = given([("mode", json!(self.tls_mode.map(TlsMode::as_str))), ("ca_pem", json!(ca_pem))]);
-        let connection = given([
+        let mut connection = given([
             ("host", json!(self.host)),
             ("port", json!(self.port)),
             ("database", json!(self.database)),
             ("username", json!(self.username)),
-            ("password", json!(password.as_ref().map(sequin_actors::model::Secret::reveal))),
-            ("tls", tls),
+            ("password", json!(password.as_ref().map(Secret::reveal))),
+            ("password_file", json!(self.secrets_file)),
+            ("tls", self.tls.request()?),
+            ("bastion", self.bastion.request()?),
         ]);
+        // One takes the place of the other.
+        if self.secrets_file.is_some() {
+            connection["password"] = Value::Null;
+        } else if password.is_some() {
+            connection["password_file"] = Value::Null;
+        }
+        if self.no_bastion {
+            connection["bastion"] = Value::Null;
+        }
         let request = given([
             ("name", json!(self.name)),
             ("connection", connection),
             ("pool_size", json!(self.pool_size)),
+            ("limits", self.limits.request()),
             ("metadata", json!(self.metadata)),
         ]);
         if request.is_null() {

@@ -65,6 +65,12 @@ pub(super) const TRANSACTION_POOLER: Kind = kind(
     "connect to the server itself, or to the pooler in session mode: PgBouncer with pool_mode=session, Supabase on port 5432, \
      Neon by the host without -pooler",
 );
+pub(super) const STRAINED: Kind = kind(
+    Target,
+    "server_strained",
+    "the server is beyond a limit of the target's, and is spared until it is below again",
+    "nothing: its consumers go on by themselves; if it stays, look at what else the server does, or raise the target's limits",
+);
 const REFUSED: Kind = kind(
     Target,
     "connection_refused",

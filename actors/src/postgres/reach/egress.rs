@@ -28,7 +28,27 @@ pub struct DeniedNetworks(Vec<IpNet>);
 #[error("{0:?} is no network such as 10.0.0.0/8 or fd00::/8")]
 pub struct NetworkError(String);
 
+impl Egress {
+    /// Addresses and networks to be shown, separated by commas.
+    pub fn parse_addresses(text: &str) -> Result<Vec<String>, NetworkError> {
+        let addresses: Vec<_> = text.split(',').map(str::trim).filter(|address| !address.is_empty()).collect();
+        addresses.iter().try_for_each(|address| parse_network(address).map(drop))?;
+        Ok(addresses.into_iter().map(ToOwned::to_owned).collect())
+    }
+}
+
+/// An address is a network of its own.
+fn parse_network(text: &str) -> Result<IpNet, NetworkError> {
+    let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network.map_err(|_| NetworkError(text.to_owned()))
+}
+
 impl DeniedNetworks {
+    /// Nobody is denied.
+    pub fn none() -> Self {
+        Self(Vec::new())
+    }
+
     /// Whether nobody may connect there. An IPv4 address is the same one within IPv6, also where a gateway translates it, and
     /// the address of no host leads to this one.
     pub fn deny(&self, address: IpAddr) -> bool {
@@ -68,17 +88,13 @@ impl Default for DeniedNetworks {
     }
 }
 
-/// Networks, separated by commas; an empty text for none. An address is a network of its own.
+/// Networks, separated by commas; an empty text for none.
 impl FromStr for DeniedNetworks {
     type Err = NetworkError;
 
     fn from_str(text: &str) -> Result<Self, NetworkError> {
         let networks = text.split(',').map(str::trim).filter(|network| !network.is_empty());
-        let parse = |text: &str| {
-            let network = text.parse().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
-            network.map_err(|_| NetworkError(text.to_owned()))
-        };
-        networks.map(parse).collect::<Result<_, _>>().map(Self)
+        networks.map(parse_network).collect::<Result<_, _>>().map(Self)
     }
 }
 

@@ -7,18 +7,20 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::Path,
+    sync::Arc,
     time::Duration,
 };
 
 use bb8::ManageConnection;
 use bb8_postgres::PostgresConnectionManager;
 use tokio::time::timeout;
-use tokio_postgres::{Client, Config, config::SslMode};
+use tokio_postgres::{Client, Config, config::SslMode, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     DeniedNetworks, Egress, StepName, Walk,
     addresses::{Server, check_socket, resolve},
+    bastion::{self, Link, Stream, Tunnel},
     tls,
 };
 use crate::{
@@ -37,10 +39,13 @@ pub(in crate::postgres) struct Route {
     servers: Vec<Server>,
     connector: MakeRustlsConnect,
     denied: DeniedNetworks,
+    /// Through which everything goes, if there is one.
+    tunnel: Option<Tunnel>,
 }
 
 /// Whether these settings can be used. Nothing is connected.
 pub fn check_settings(connection: &Connection) -> Result<(), FieldError> {
+    connection.bastion.as_ref().map_or(Ok(()), bastion::check)?;
     Route::new(connection, &Egress::default()).map(drop)
 }
 
@@ -56,24 +61,31 @@ impl Route {
     /// Nothing is connected before the first session is needed.
     pub(in crate::postgres) fn new(connection: &Connection, egress: &Egress) -> Result<Self, FieldError> {
         let servers = Server::parse_all(&connection.host, connection.port);
+        let servers = servers.map_err(|message| FieldError::new("connection.host", message))?;
         let connector = tls::connector(&connection.tls);
-        Ok(Self {
-            servers: servers.map_err(|message| FieldError::new("connection.host", message))?,
-            connector: connector.map_err(|error| FieldError::new(error.field(), error.to_string()))?,
-            denied: egress.denied.clone(),
-        })
+        let connector = connector.map_err(|error| FieldError::new(error.field(), error.to_string()))?;
+        let tunnel = connection.bastion.as_ref().map(|bastion| Tunnel::new(bastion, egress)).transpose()?;
+        let is_socket = |server: &Server| matches!(server, Server::Socket { .. });
+        if tunnel.is_some() && servers.iter().any(is_socket) {
+            return Err(FieldError::new("connection.host", "takes no Unix socket where there is a bastion"));
+        }
+        Ok(Self { servers, connector, denied: egress.denied.clone(), tunnel })
     }
 
     /// How long opening a session may take in all.
     pub(in crate::postgres) fn patience(&self) -> Duration {
-        2 * CONNECT_TIMEOUT
+        2 * CONNECT_TIMEOUT + self.tunnel.as_ref().map_or(Duration::ZERO, |_| bastion::PATIENCE)
     }
 
     /// Opens a session as `config` has it, which names no server.
     pub(in crate::postgres) async fn connect(&self, config: &Config, walk: &mut Walk) -> Result<Client, Fault> {
+        let link = match &self.tunnel {
+            Some(tunnel) => Some(walk.step(StepName::Bastion, tunnel.link()).await?),
+            None => None,
+        };
         let mut faults = Vec::new();
         for server in &self.servers {
-            match self.connect_to(server, config, walk).await {
+            match self.connect_to(server, link.as_ref(), config, walk).await {
                 Ok(client) => return Ok(client),
                 // It would be the same anywhere, and some servers count those that fail.
                 Err(fault) if fault.is_of_credentials() => return Err(fault),
@@ -83,10 +95,20 @@ impl Route {
         Err(Fault::of_all(faults))
     }
 
-    async fn connect_to(&self, server: &Server, config: &Config, walk: &mut Walk) -> Result<Client, Fault> {
-        let client = match server {
-            Server::Socket { directory, port } => self.by_socket(server, directory, *port, config).await?,
-            Server::Network { host, port } => {
+    async fn connect_to(
+        &self,
+        server: &Server,
+        link: Option<&Arc<Link>>,
+        config: &Config,
+        walk: &mut Walk,
+    ) -> Result<Client, Fault> {
+        let client = match (server, link) {
+            (Server::Socket { directory, port }, _) => self.by_socket(server, directory, *port, config).await?,
+            (Server::Network { host, port }, Some(link)) => {
+                let stream = walk.step(StepName::Tcp, link.open(host, *port)).await?;
+                self.by_stream(server, host, stream, config).await?
+            }
+            (Server::Network { host, port }, None) => {
                 let addresses = walk.step(StepName::Dns, resolve(host, *port, &self.denied)).await?;
                 walk.found(|| found(host, &addresses));
                 self.by_network(server, host, &addresses, config).await?
@@ -95,6 +117,18 @@ impl Route {
         if self.servers.len() > 1 {
             takes_writes(&client).await.map_err(|fault| fault.of(server))?;
         }
+        Ok(client)
+    }
+
+    /// Through a bastion. TLS is spoken with the server all the same, and by its own name.
+    async fn by_stream(&self, server: &Server, host: &str, stream: Stream, config: &Config) -> Result<Client, Fault> {
+        let tls = MakeTlsConnect::<Stream>::make_tls_connect(&mut self.connector.clone(), host);
+        let tls = tls.map_err(|error| Fault::of_settings(format!("connection.host {host:?}: {error}")))?;
+        let connected = timeout(self.share(1), config.connect_raw(stream, tls)).await;
+        let connected = connected.map_err(|_| Fault::timed_out("connecting")).and_then(|connected| Ok(connected?));
+        let (client, connection) = connected.map_err(|fault| self.said_by(server, None, fault))?;
+        // It ends with the client, and tells it before if anything is wrong.
+        tokio::spawn(async move { drop(connection.await) });
         Ok(client)
     }
 

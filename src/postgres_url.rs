@@ -1,0 +1,254 @@
+//! How people write where a database is: a `postgres://` URL, as libpq has it
+//! (<https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-CONNSTRING-URIS>).
+
+use std::str::FromStr;
+
+use sequin_actors::model::{ChannelBinding, Secret, TlsMode};
+
+/// A database by URL: `postgres://user:password@host:port,host:port/database?sslmode=…`. What it does not say is `None`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PostgresUrl {
+    /// A host or several, those with a port of their own as far as they differ in it.
+    pub(crate) host: String,
+    pub(crate) port: Option<u16>,
+    pub(crate) database: Option<String>,
+    pub(crate) username: String,
+    pub(crate) password: Option<Secret>,
+    pub(crate) tls_mode: Option<TlsMode>,
+    pub(crate) channel_binding: Option<ChannelBinding>,
+    /// Files on the machine of whoever wrote it.
+    pub(crate) files: Files,
+    /// The names of parameters that mean nothing here.
+    pub(crate) ignored: Vec<String>,
+}
+
+/// What a URL gives as the path of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Files {
+    /// `sslrootcert`
+    pub(crate) authorities: Option<String>,
+    /// `sslcert`
+    pub(crate) certificate: Option<String>,
+    /// `sslkey`
+    pub(crate) key: Option<String>,
+}
+
+impl Files {
+    /// The parameter of one of them.
+    pub(crate) fn any(&self) -> Option<&'static str> {
+        let named = [("sslrootcert", &self.authorities), ("sslcert", &self.certificate), ("sslkey", &self.key)];
+        named.into_iter().find_map(|(name, file)| file.is_some().then_some(name))
+    }
+}
+
+const FORM: &str = "takes postgres://USER:PASSWORD@HOST:PORT/DATABASE, with what is no letter or digit in the password \
+                    percent-encoded";
+
+impl PostgresUrl {
+    /// As libpq has it: without a database, the one that is called like the user.
+    pub(crate) fn database(&self) -> &str {
+        self.database.as_deref().unwrap_or(&self.username)
+    }
+
+    fn set(&mut self, name: &str, value: String) -> Result<(), String> {
+        match name {
+            "sslmode" => {
+                let mode =
+                    value.parse().map_err(|_| "sslmode is disable, prefer, require, verify-ca or verify-full")?;
+                self.tls_mode = Some(mode);
+            }
+            "channel_binding" => {
+                let binding = value.parse().map_err(|_| "channel_binding is disable, prefer or require")?;
+                self.channel_binding = Some(binding);
+            }
+            // Whichever of several hosts is taken takes writes.
+            "target_session_attrs" if matches!(value.as_str(), "read-write" | "primary" | "any") => {}
+            "target_session_attrs" => {
+                return Err(
+                    "target_session_attrs is read-write, primary or any: to others nothing can be written".into()
+                );
+            }
+            // The system's are those that are trusted where none are given.
+            "sslrootcert" if value == "system" => {}
+            "sslrootcert" => self.files.authorities = Some(value),
+            "sslcert" => self.files.certificate = Some(value),
+            "sslkey" => self.files.key = Some(value),
+            _ if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => self.ignored.push(name.into()),
+            // It may be a part of a password.
+            _ => return Err(FORM.into()),
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for PostgresUrl {
+    type Err = String;
+
+    // What is wrong is told without the text: there may be a password in it.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let rest = text.strip_prefix("postgres://").or_else(|| text.strip_prefix("postgresql://")).ok_or(FORM)?;
+        if rest.contains(|c: char| c.is_control() || c == ' ') {
+            return Err(FORM.into());
+        }
+        let rest = rest.split_once('#').map_or(rest, |(rest, _)| rest);
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
+        let (username, password) = user.split_once(':').map_or((user, None), |(user, password)| (user, Some(password)));
+        let (host, port) = parse_hosts(hosts)?;
+        let mut url = Self {
+            host,
+            port,
+            database: Some(decoded(database)?).filter(|database| !database.is_empty()),
+            username: decoded(username)?,
+            password: password.map(decoded).transpose()?.map(Secret::new),
+            tls_mode: None,
+            channel_binding: None,
+            files: Files::default(),
+            ignored: Vec::new(),
+        };
+        for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+            let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+            url.set(&decoded(name)?, decoded(value)?)?;
+        }
+        for (part, text) in [("host", &url.host), ("user", &url.username)] {
+            if text.is_empty() {
+                return Err(format!("names no {part}: {FORM}"));
+            }
+        }
+        Ok(url)
+    }
+}
+
+/// The hosts as a connection has them, and the port that they have in common.
+fn parse_hosts(text: &str) -> Result<(String, Option<u16>), String> {
+    let hosts = text.split(',').map(parse_host).collect::<Result<Vec<_>, _>>()?;
+    let is_common = |port: &Option<u16>| hosts.iter().all(|(_, other)| other == port);
+    if let Some((_, port)) = hosts.first().filter(|(_, port)| is_common(port)) {
+        let names: Vec<_> = hosts.iter().map(|(host, _)| host.as_str()).collect();
+        return Ok((names.join(","), *port));
+    }
+    let with_port = |(host, port): &(String, Option<u16>)| match port {
+        None => Ok(host.clone()),
+        Some(_) if host.starts_with('/') => Err("gives a socket another port than the other hosts"),
+        Some(port) if host.contains(':') => Ok(format!("[{host}]:{port}")),
+        Some(port) => Ok(format!("{host}:{port}")),
+    };
+    let hosts = hosts.iter().map(with_port).collect::<Result<Vec<_>, _>>()?;
+    Ok((hosts.join(","), None))
+}
+
+/// An IPv6 address stands in brackets, in URLs only.
+fn parse_host(text: &str) -> Result<(String, Option<u16>), String> {
+    let (host, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, "")) => (address, ""),
+        Some((address, rest)) => (address, rest.strip_prefix(':').ok_or(FORM)?),
+        None => text.rsplit_once(':').unwrap_or((text, "")),
+    };
+    let port = match port {
+        "" => None,
+        port => {
+            Some(port.parse().ok().filter(|port| *port > 0).ok_or(format!("names no port from 1 to 65535: {FORM}"))?)
+        }
+    };
+    Ok((decoded(host)?, port))
+}
+
+/// Undoes percent-encoding.
+fn decoded(text: &str) -> Result<String, String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let escaped = match (first, tail) {
+            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)).map(|(high, low)| high * 16 + low),
+            _ => None,
+        };
+        bytes.push(escaped.unwrap_or(*first));
+        rest = if escaped.is_some() { &tail[2..] } else { tail };
+    }
+    String::from_utf8(bytes).map_err(|_| "is not UTF-8 where it is percent-encoded".into())
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> PostgresUrl {
+        text.parse().unwrap_or_else(|error| panic!("{text}: {error}"))
+    }
+
+    #[test]
+    fn a_url_says_where_a_database_is() {
+        let found = parse("postgres://sequin:p%40ss%2Fword@db.example.com:6543/app?sslmode=verify-full");
+        assert_eq!((found.host.as_str(), found.port), ("db.example.com", Some(6543)));
+        assert_eq!((found.database(), found.username.as_str()), ("app", "sequin"));
+        assert_eq!(found.password, Some(Secret::new("p@ss/word")));
+        assert_eq!(found.tls_mode, Some(TlsMode::VerifyFull));
+    }
+
+    #[test]
+    fn what_a_url_leaves_out_is_as_in_libpq() {
+        let found = parse("postgresql://sequin@localhost");
+        assert_eq!((found.port, found.database(), found.password.as_ref()), (None, "sequin", None));
+        assert_eq!((found.database, found.tls_mode, found.channel_binding), (None, None, None));
+    }
+
+    #[test]
+    fn a_host_may_be_an_address_or_the_directory_of_a_socket() {
+        let found = parse("postgres://u@[::1]:5433/d");
+        assert_eq!((found.host.as_str(), found.port), ("::1", Some(5433)));
+        assert_eq!(parse("postgres://u@%2Fvar%2Frun/d").host, "/var/run");
+    }
+
+    #[test]
+    fn several_hosts_share_a_port_or_have_their_own() {
+        for (hosts, expected) in [
+            ("a,b", ("a,b", None)),
+            ("a:1,b:1", ("a,b", Some(1))),
+            ("a:1,b", ("a:1,b", None)),
+            ("a:1,[::1]:2,[::2]", ("a:1,[::1]:2,::2", None)),
+        ] {
+            let found = parse(&format!("postgres://u@{hosts}/d?target_session_attrs=read-write"));
+            assert_eq!((found.host.as_str(), found.port), expected, "{hosts}");
+        }
+    }
+
+    #[test]
+    fn a_percent_sign_that_escapes_nothing_stands_for_itself() {
+        assert_eq!(parse("postgres://u:100%@h/d").password, Some(Secret::new("100%")));
+    }
+
+    #[test]
+    fn parameters_are_taken_or_told() {
+        let found =
+            parse("postgres://u@h/d?sslmode=require&channel_binding=require&sslrootcert=ca.pem&application_name=x");
+        assert_eq!((found.channel_binding, found.files.any()), (Some(ChannelBinding::Require), Some("sslrootcert")));
+        assert_eq!(found.ignored, ["application_name"]);
+        assert_eq!(parse("postgres://u@h/d?sslrootcert=system").files.any(), None);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_without_the_password() {
+        for wrong in [
+            "mysql://u:secret@h/d",
+            "postgres://u:secret@h:port/d",
+            "postgres://u:secret@h:0/d",
+            "postgres://u:secret@h/d?sslmode=maybe",
+            "postgres://u:secret@h/d?target_session_attrs=standby",
+            "postgres://u:secret@a:1,%2Frun:2/d",
+            "postgres://u:secret@[::1]5432/d",
+            "postgres://:secret@h/d",
+            "postgres://u:secret@/d",
+            "postgres://u:secret@h/%ff",
+            "u:secret@h/d",
+            "postgres://u:secret @h/d",
+        ] {
+            let error = wrong.parse::<PostgresUrl>().expect_err(wrong);
+            assert!(!error.contains("secret"), "{error}");
+        }
+    }
+}
