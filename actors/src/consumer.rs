@@ -40,7 +40,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::{
     context::Context,
-    flow::{progress::Progress, restarts::Restarts, turns::Turns},
+    flow::{pace::Pace, progress::Progress, restarts::Restarts, turns::Turns},
     model::{Checkpoint, Consumer, ConsumerStatus, Desired, Lag, Reason, RunState, StreamId},
     pipeline::{
         BringError, LoadError, Loaded, PrepareError, Prepared, Quarantine, ReadError, ReadPage, SavedCheckpoint,
@@ -111,6 +111,8 @@ pub(crate) struct ConsumerArguments {
     pub(crate) transactions: TaskTracker,
     /// The target's, for one consumer after the other: with as few sessions as that takes.
     pub(crate) turns: Turns,
+    /// The target's, for all its consumers together.
+    pub(crate) pace: Arc<Pace>,
     /// For the target to tell.
     pub(crate) seen: Arc<Seen>,
     /// The target's too, which outlives a consumer that is started again.
@@ -328,7 +330,7 @@ impl ConsumerState {
 
     fn target_available(&mut self, pool: Pool) {
         let before = std::mem::replace(&mut self.arguments.pool, Ok(pool));
-        self.outage = before.err().filter(|reason| reason.code == reason::TARGET_UNHEALTHY).or(self.outage.take());
+        self.outage = before.err().filter(reason::is_outage).or(self.outage.take());
         // A pipeline that is there uses an earlier pool.
         if matches!(self.mode, Mode::Waiting(_) | Mode::Preparing | Mode::Running(_)) && !self.is_draining() {
             self.begin();

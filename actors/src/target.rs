@@ -21,9 +21,9 @@ use tokio_util::task::TaskTracker;
 use crate::{
     consumer::{ConsumerActor, ConsumerArguments, ConsumerMessage, Doubt, Seen},
     context::Context,
-    flow::{breaker::Breaker, restarts::Restarts, turns::Turns},
+    flow::{breaker::Breaker, pace::Pace, restarts::Restarts, turns::Turns},
     model::{
-        Checkpoint, Consumer, ConsumerId, ConsumerStatus, Desired, FieldError, Quarantined, Reason, Target,
+        Checkpoint, Connection, Consumer, ConsumerId, ConsumerStatus, Desired, FieldError, Quarantined, Reason, Target,
         TargetStatus,
     },
     pipeline::reason,
@@ -82,6 +82,8 @@ pub(crate) struct TargetActorState {
     consumers: HashMap<ConsumerId, Child>,
     /// For those that begin: one after the other makes do with one session.
     turns: Turns,
+    /// How fast all of them together write.
+    pace: Arc<Pace>,
     is_draining: bool,
     written: Option<(TargetStatus, Instant)>,
     /// Writes the status, after those before.
@@ -120,6 +122,7 @@ impl Actor for TargetActor {
         let pool = Pool::new(&target, &context.settings.egress, &sessions, metrics.pool())?;
         metrics.has_pool(counts_of(&pool));
         myself.cast(TargetMessage::Reconcile(Arc::clone(&target), consumers))?;
+        let pace = Arc::new(Pace::new(target.limits.max_records_per_second));
         let mut state = TargetActorState {
             myself,
             context,
@@ -138,6 +141,7 @@ impl Actor for TargetActor {
             failed: HashSet::new(),
             consumers: HashMap::new(),
             turns: Turns::new(1),
+            pace,
             is_draining: false,
             written: None,
             writing: None,
@@ -188,20 +192,30 @@ fn counts_of(pool: &Pool) -> impl Fn() -> SessionCounts + Send + Sync + 'static 
     move || pool.counts()
 }
 
+/// Sessions that were opened otherwise are not used any more.
+fn what_sessions_are_of(target: &Target) -> (&Connection, u32, [u32; 2]) {
+    let limits = &target.limits;
+    (&target.connection, target.pool_size, [limits.statement_timeout_seconds, limits.lock_timeout_seconds])
+}
+
 impl TargetActorState {
     fn actors(&self) -> impl Iterator<Item = (&ConsumerId, &ActorRef<ConsumerMessage>)> {
         self.consumers.iter().filter_map(|(id, child)| child.actor.as_ref().map(|actor| (id, actor)))
     }
 
     async fn reconcile(&mut self, target: Arc<Target>, consumers: Vec<Arc<Consumer>>) -> Result<(), FieldError> {
-        let is_elsewhere = target.connection != self.target.connection || target.pool_size != self.target.pool_size;
+        let is_elsewhere = what_sessions_are_of(&target) != what_sessions_are_of(&self.target);
+        let is_limited = target.limits != self.target.limits;
         let is_renamed = target.name != self.target.name;
         self.target = target;
+        self.pace.set(self.target.limits.max_records_per_second);
         if is_renamed {
             self.metrics.renamed(&self.target.name);
         }
         if is_elsewhere {
             self.go_elsewhere()?;
+        } else if is_limited && !self.is_probing {
+            self.probe_now();
         }
         let wanted: HashSet<_> = consumers.iter().map(|consumer| consumer.id).collect();
         let deleted: Vec<_> = self.consumers.keys().filter(|id| !wanted.contains(id)).copied().collect();
@@ -277,6 +291,7 @@ impl TargetActorState {
             target_name: self.target.name.clone(),
             transactions: child.transactions.clone(),
             turns: self.turns.clone(),
+            pace: Arc::clone(&self.pace),
             seen: Arc::clone(&child.seen),
             metrics: Arc::clone(&child.metrics),
             pool,

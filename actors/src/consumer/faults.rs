@@ -72,7 +72,7 @@ impl ConsumerState {
         let Ok(pool) = self.arguments.pool.clone() else { return self.begin() };
         let table = self.arguments.consumer.table.clone();
         self.attempt(async move {
-            let findings = verify_again(pool, table).await;
+            let findings = verify_again(&pool, &table).await;
             Happening::Diagnosed(fault, findings.unwrap_or_default())
         });
     }

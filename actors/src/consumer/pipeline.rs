@@ -52,10 +52,12 @@ impl Pipeline {
         supervisor: ActorCell,
         tasks: &mut JoinSet<()>,
     ) -> Result<Self, SpawnErr> {
-        let ConsumerArguments { context, consumer, target_name, transactions, tell_target, metrics, .. } = arguments;
+        let ConsumerArguments { context, consumer, target_name, transactions, tell_target, pace, metrics, .. } =
+            arguments;
         let tell_target = Arc::clone(tell_target);
         let bringing = Arc::new(Bringing {
             pool: pool.clone(),
+            pace: Arc::clone(pace),
             stream: Arc::clone(&context.stream),
             table: consumer.table.clone(),
             unsupported_text: consumer.unsupported_text,

@@ -162,7 +162,7 @@ impl ConsumerState {
         self.attempt(async move {
             // If that matters, the pipeline runs into it.
             let failed = |fault: &_| tracing::debug!(%fault, "the table was not verified");
-            verify_again(pool, table).await.inspect_err(failed).ok().map(Happening::VerifiedAgain)
+            verify_again(&pool, &table).await.inspect_err(failed).ok().map(Happening::VerifiedAgain)
         });
     }
 

@@ -7,6 +7,7 @@ pub mod breaker;
 pub mod budget;
 pub mod coalesce;
 pub mod ownership;
+pub mod pace;
 pub mod partition;
 pub mod placement;
 pub mod progress;

@@ -74,12 +74,18 @@ pub(super) fn is_of_backfill(incident: &Incident) -> bool {
     incident.reason.code == "backfill_stalled"
 }
 
+/// Whether it is a target whose server works, and has more to bear than it may.
+fn is_spared(incident: &Incident) -> bool {
+    incident.reason.code == "server_strained"
+}
+
 fn opened(incident: &Incident, now: DateTime<Utc>) -> String {
     let who = who(&incident.subject);
     let said = match incident.kind {
         IncidentKind::ConsumerStalled if is_of_backfill(incident) => {
             format!("{who} makes no progress with its backfill")
         }
+        IncidentKind::TargetUnhealthy if is_spared(incident) => format!("{who} gets a rest"),
         IncidentKind::TargetUnhealthy => format!("{who} is unhealthy"),
         IncidentKind::ConsumerBehind => format!("{who} is behind"),
         IncidentKind::ConsumerHalted => format!("{who} has halted"),
@@ -95,6 +101,9 @@ fn reminded(incident: &Incident, now: DateTime<Utc>) -> String {
     let said = match incident.kind {
         IncidentKind::ConsumerStalled if is_of_backfill(incident) => {
             format!("Still: {who} has made no progress with its backfill for {long}")
+        }
+        IncidentKind::TargetUnhealthy if is_spared(incident) => {
+            format!("Still: {who} has been given a rest for {long}")
         }
         IncidentKind::TargetUnhealthy => format!("Still: {who} has been unhealthy for {long}"),
         IncidentKind::ConsumerBehind => format!("Still: {who} has been behind for {long}"),
@@ -116,6 +125,7 @@ fn over(who: &str, incident: &Incident, now: DateTime<Utc>) -> String {
         _ if incident.resolution == Some(Resolution::Paused) => "was paused",
         _ if incident.resolution == Some(Resolution::Deleted) => "was deleted",
         IncidentKind::ConsumerStalled if is_of_backfill(incident) => "makes progress with its backfill again",
+        IncidentKind::TargetUnhealthy if is_spared(incident) => "is used again",
         IncidentKind::TargetUnhealthy => "is healthy again",
         IncidentKind::ConsumerBehind => "has caught up",
         IncidentKind::ConsumerHalted => "is no longer halted",

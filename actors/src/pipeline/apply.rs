@@ -22,14 +22,14 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::quarantine::Quarantine;
+use super::{prepare::verify_again, quarantine::Quarantine};
 use crate::{
-    flow::{backoff::Backoff, coalesce::Batch, refusals::TooManyRefusals, unsupported_text::ReplacedText},
+    flow::{backoff::Backoff, coalesce::Batch, pace::Pace, refusals::TooManyRefusals, unsupported_text::ReplacedText},
     model::{
         Applied, Idx, Op, Record, RowAhead, SequinId, Severity, TableName, UnsupportedText, decode, decode_routing,
         decode_trace, encode,
     },
-    postgres::{ApplyError, Backend, Change, Fault, Finding, Pool, RowBeyond, Tombstone, Verdict, apply, row_beyond},
+    postgres::{ApplyError, Change, Fault, Finding, Pool, RowBeyond, Tombstone, Verdict, apply, row_beyond},
     spans::{self, Applying, ErrorType},
     store::DocumentsError,
     stream::{RecordStream, StreamError},
@@ -39,18 +39,14 @@ use crate::{
 /// How long others may be in the way, without anything going through, before the consumer gives its place up.
 const CONTENTION_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long one attempt may take: longer than the server's own `statement_timeout` allows each of its statements. What
-/// takes longer has lost its server.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(150);
-
 /// How many refused records the store is told of at once: what a crash then makes one look for again.
 const SAVED_AT_ONCE: usize = 64;
 
 /// For how long a table that was verified counts as verified while it refuses records.
 const VERIFIED_FOR: Duration = Duration::from_secs(1);
 
-/// An attempt that takes longer makes one ask whether the server is there at all.
-const SLOW: Duration = Duration::from_secs(3);
+/// Who has waited for the pace for so long says that it is not stuck.
+const PACED: Duration = Duration::from_secs(10);
 
 /// Why a batch was not brought, or not all of it.
 #[derive(Debug, thiserror::Error)]
@@ -87,13 +83,15 @@ impl ErrorType for BringError {
 /// How a writer brings its batches.
 pub(crate) struct Bringing {
     pub(crate) pool: Pool,
+    /// How fast all that write to the target together may be.
+    pub(crate) pace: Arc<Pace>,
     pub(crate) stream: Arc<dyn RecordStream>,
     pub(crate) table: TableName,
     pub(crate) unsupported_text: UnsupportedText,
     pub(crate) quarantine: Arc<Quarantine>,
     /// Hears of an attempt that takes suspiciously long.
     pub(crate) is_slow: Box<dyn Fn() + Send + Sync>,
-    /// Counts the attempts that have ended: while it goes up, something happens.
+    /// Counts the attempts that have ended, and goes on while one has to wait for the pace: while it goes up, nothing is stuck.
     pub(crate) attempts: AtomicU64,
     /// How many rows are tried at once: fewer while that takes too long.
     pub(crate) largest_part: AtomicUsize,
@@ -143,6 +141,7 @@ impl Bringing {
         let mut patience = Patience::new();
         let mut parts = self.parts(envelopes.batch.len());
         while let Some(part) = parts.pop() {
+            self.keep_pace(part.len()).await;
             // Who waits for others holds one session, and leaves the rest to those who need not wait.
             let alone = if patience.has_waited { Some(self.queue.lock().await) } else { None };
             let outcome = self.attempt(envelopes, part.clone()).await;
@@ -182,9 +181,17 @@ impl Bringing {
 
     /// A batch of so many rows, in parts that are not too large; the first comes last.
     fn parts(&self, rows: usize) -> Vec<Range<usize>> {
-        let largest = self.largest_part.load(Ordering::Relaxed);
+        let largest = self.largest_part.load(Ordering::Relaxed).min(self.pace.at_once());
         let part = |start| start..rows.min(start + largest);
         (0..rows).step_by(largest).map(part).rev().collect()
+    }
+
+    /// Waits until so many rows may be written. Who waits holds no session.
+    async fn keep_pace(&self, rows: usize) {
+        let mut turn = pin!(self.pace.take(rows));
+        while timeout(PACED, &mut turn).await.is_err() {
+            self.attempts.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Brings one part in one transaction. A row that it left alone since it is newer is returned.
@@ -202,29 +209,7 @@ impl Bringing {
             let beyond = row_beyond(&session, &self.table, &changes, &tombstones, applied).await?;
             Ok((applied, beyond))
         };
-        let mut attempt = pin!(attempt);
-        if let Ok(outcome) = timeout(SLOW, &mut attempt).await {
-            return outcome;
-        }
-        (self.is_slow)();
-        tokio::select! {
-            outcome = timeout(ATTEMPT_TIMEOUT, attempt) => {
-                outcome.unwrap_or_else(|_| Err(Fault::timed_out("a transaction").into()))
-            }
-            () = self.is_lost(&backend) => Err(Fault::session_closed().into()),
-        }
-    }
-
-    /// Waits until the server no longer knows the session of an attempt, which then waits for nobody.
-    async fn is_lost(&self, backend: &OnceLock<Backend>) {
-        loop {
-            tokio::time::sleep(SLOW).await;
-            if let Some(&backend) = backend.get()
-                && self.pool.has_lost(backend).await
-            {
-                return;
-            }
-        }
+        self.pool.outlast(&backend, &self.is_slow, attempt).await
     }
 
     /// A newer row is as it should be if the stream has that version too, or a newer one, which is then still to come: another
@@ -246,8 +231,7 @@ impl Bringing {
         if verified_at.is_some_and(|verified_at| verified_at.elapsed() < VERIFIED_FOR) {
             return Ok(());
         }
-        let session = self.pool.get().await.map_err(ApplyError::from)?;
-        let findings = session.verify(&self.table).await.map_err(ApplyError::from)?;
+        let findings = verify_again(&self.pool, &self.table).await.map_err(ApplyError::from)?;
         if findings.iter().any(|finding| finding.severity == Severity::Error) {
             return Err(BringError::WrongTable(findings));
         }

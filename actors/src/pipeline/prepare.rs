@@ -1,6 +1,6 @@
 //! Preparing: what must be so before a pipeline starts.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio_util::task::TaskTracker;
 
@@ -61,16 +61,28 @@ impl Preparation {
     /// `earlier` are the transactions of the pipelines before: dropped, but perhaps not yet gone.
     pub(crate) async fn prepare(self, earlier: TaskTracker) -> Result<Prepared, PrepareError> {
         earlier.wait().await;
-        let session = spans::step(spans::named("get session"), self.pool.get()).await?;
-        session.end_strays().await?;
-        let table = session.table_id(&self.table).await?;
-        let findings = spans::step(spans::named("verify"), session.verify(&self.table)).await?;
+        let backend = OnceLock::new();
+        let look = async {
+            let mut session = spans::step(spans::named("get session"), self.pool.get()).await?;
+            let _ = backend.set(session.backend());
+            session.end_strays().await?;
+            let table = session.table_id(&self.table).await?;
+            let findings = spans::step(spans::named("verify"), session.verify(&self.table)).await?;
+            Ok::<_, Fault>((table, findings))
+        };
+        let (table, findings) = self.pool.outlast(&backend, || {}, look).await?;
         let quarantine = Quarantine::load(self.consumer, &self.documents, self.refusal_limit).await?;
         Ok(Prepared { findings, table, quarantine })
     }
 }
 
 /// Verifies a table that is in use.
-pub(crate) async fn verify_again(pool: Pool, table: TableName) -> Result<Vec<Finding>, Fault> {
-    pool.get().await?.verify(&table).await
+pub(crate) async fn verify_again(pool: &Pool, table: &TableName) -> Result<Vec<Finding>, Fault> {
+    let backend = OnceLock::new();
+    let verify = async {
+        let session = pool.get().await?;
+        let _ = backend.set(session.backend());
+        session.verify(table).await
+    };
+    pool.outlast(&backend, || {}, verify).await
 }

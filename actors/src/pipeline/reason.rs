@@ -8,16 +8,26 @@ use crate::{
 };
 
 /// The code of a reason that is a target's.
-pub(crate) const TARGET_UNHEALTHY: &str = "target_unhealthy";
+const TARGET_UNHEALTHY: &str = "target_unhealthy";
 
-/// The target can't be reached or can't work.
+/// That of a target whose server is spared.
+const SERVER_STRAINED: &str = "server_strained";
+
+/// The target can't be reached or can't work, or is spared.
 pub(crate) fn target_unhealthy(target: &str, fault: &Fault) -> Reason {
+    let (code, how) =
+        if fault.is_strained() { (SERVER_STRAINED, "gets a rest") } else { (TARGET_UNHEALTHY, "is unhealthy") };
     Reason {
-        code: TARGET_UNHEALTHY.into(),
-        summary: format!("target {target} is unhealthy: {fault}"),
+        code: code.into(),
+        summary: format!("target {target} {how}: {fault}"),
         target: Some(target.into()),
         ..of_fault(fault)
     }
+}
+
+/// Whether a reason is such a one.
+pub(crate) fn is_outage(reason: &Reason) -> bool {
+    [TARGET_UNHEALTHY, SERVER_STRAINED].contains(&reason.code.as_str())
 }
 
 /// Nothing is known of the target yet.

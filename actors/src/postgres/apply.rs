@@ -104,9 +104,9 @@ pub async fn apply(
     changes: &[Change<'_>],
     tombstones: &[Tombstone],
 ) -> Result<Applied, ApplyError> {
-    session.is_writing = true;
+    session.is_busy = true;
     let outcome = write(session, table, changes, tombstones).await;
-    session.is_writing = false;
+    session.is_busy = false;
     outcome
 }
 

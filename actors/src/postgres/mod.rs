@@ -3,6 +3,7 @@
 mod apply;
 mod beyond;
 mod catalog;
+mod check;
 mod create;
 mod credentials;
 mod encode;
@@ -11,14 +12,18 @@ mod fence;
 mod identifier;
 mod novelty;
 mod pool;
+mod pooler;
 mod reach;
 mod session;
+mod strain;
+mod trust;
 mod verify;
 mod views;
 
 pub use apply::{ApplyError, Change, Tombstone, apply};
 pub use beyond::{RowBeyond, row_beyond};
 pub use catalog::{cleanup_sql, create_table_sql, setup_sql};
+pub use check::CheckReport;
 pub use create::create_table;
 pub use encode::copy_row;
 pub use error::{Fault, Verdict};
@@ -28,6 +33,6 @@ pub use reach::{
     DeniedNetworks, Egress, HostKeys, NetworkError, Step, StepName, StepStatus, Walk, admission, check_settings,
     see_host_keys,
 };
-pub use session::{CheckReport, Session, Visitor};
+pub use session::{Session, Visitor};
 pub use verify::{Finding, verify};
 pub use views::{View, ViewsWanted, views};

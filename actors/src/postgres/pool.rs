@@ -2,14 +2,15 @@
 
 use std::{
     pin::pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
 use bb8::{ManageConnection, PooledConnection, QueueStrategy, RunError};
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{
     sync::{Mutex, watch},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use super::{
@@ -17,9 +18,10 @@ use super::{
     fence::{Backend, LiveSessions},
     reach::Egress,
     session::{Opener, Session},
+    trust::{Knowledge, Trust},
 };
 use crate::{
-    model::{FieldError, Target},
+    model::{FieldError, Limits, Target},
     telemetry::{PoolMetrics, SessionCounts},
 };
 
@@ -28,6 +30,13 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long an idle session may take to answer before it is not believed to.
 const IDLE_PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Who waits for longer, for a session or for what is done with one, looks whether that is in vain.
+const SLOW: Duration = Duration::from_secs(3);
+
+/// How long anything that is done with a session may take: longer than the server's own `statement_timeout` allows each
+/// of its statements. What takes longer has lost its server.
+const LONGEST: Duration = Duration::from_secs(150);
 
 /// How long a session may lie idle before it is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -40,6 +49,7 @@ pub struct Pool {
     failures: watch::Receiver<Option<Fault>>,
     /// Held by who opens a session to ask after another.
     asking: Arc<Mutex<()>>,
+    known: Arc<Knowledge>,
     metrics: Arc<PoolMetrics>,
 }
 
@@ -47,7 +57,25 @@ pub struct Pool {
 pub struct Sessions {
     opener: Opener,
     failed: watch::Sender<Option<Fault>>,
+    known: Arc<Knowledge>,
     metrics: Arc<PoolMetrics>,
+}
+
+/// What becomes of the sessions that rest, once what was done with one has ended.
+struct Outcome<'a> {
+    known: &'a Knowledge,
+    /// `Asked` unless it has ended by itself.
+    others: Trust,
+}
+
+impl Drop for Outcome<'_> {
+    fn drop(&mut self) {
+        match self.others {
+            Trust::Believed => {}
+            Trust::Asked => self.known.doubt(Instant::now()),
+            Trust::Lost => self.known.lose(Instant::now()),
+        }
+    }
 }
 
 impl Pool {
@@ -60,6 +88,7 @@ impl Pool {
     ) -> Result<Self, FieldError> {
         let opener = Opener::new(target, egress, Arc::clone(live))?;
         let (failed, failures) = watch::channel(None);
+        let known: Arc<Knowledge> = Arc::default();
         let sessions = bb8::Pool::builder()
             .max_size(target.pool_size)
             .min_idle(0)
@@ -68,22 +97,23 @@ impl Pool {
             .idle_timeout(IDLE_TIMEOUT)
             // Those that are not needed stay idle, and are closed.
             .queue_strategy(QueueStrategy::Lifo)
-            .build_unchecked(Sessions { opener, failed, metrics: Arc::clone(metrics) });
-        Ok(Self { sessions, failures, asking: Arc::default(), metrics: Arc::clone(metrics) })
+            .build_unchecked(Sessions { opener, failed, known: Arc::clone(&known), metrics: Arc::clone(metrics) });
+        Ok(Self { sessions, failures, asking: Arc::default(), known, metrics: Arc::clone(metrics) })
     }
 
     /// Takes a session, or says why there is none.
     ///
-    /// bb8 opens sessions behind the scenes and keeps the failure to itself; who waits would wait to the end.
+    /// bb8 opens sessions behind the scenes and keeps the failure to itself; who waits would wait to the end. It opens no more
+    /// than wait for one, so that a single one who waits would wait for one whose opening hangs: he asks once more after a while.
     pub async fn get(&self) -> Result<PooledConnection<'_, Sessions>, Fault> {
         let mut failures = self.failures.clone();
         failures.mark_unchanged();
         let (_waiting, began) = (self.metrics.waits(), Instant::now());
-        let mut session = pin!(self.sessions.get());
+        let mut asked = FuturesUnordered::from_iter([self.sessions.get()]);
         loop {
             tokio::select! {
                 biased;
-                session = &mut session => {
+                Some(session) = asked.next() => {
                     match &session {
                         Ok(_) => self.metrics.got(began.elapsed()),
                         Err(RunError::TimedOut) => self.metrics.timed_out(),
@@ -98,6 +128,55 @@ impl Pool {
                         return Err(fault);
                     }
                 }
+                () = sleep(SLOW), if self.has_room() => asked.push(self.sessions.get()),
+            }
+        }
+    }
+
+    /// Whether one more session may be opened, those that are being opened left aside.
+    fn has_room(&self) -> bool {
+        self.sessions.state().connections < self.sessions.config().max_size
+    }
+
+    /// Waits for what is done with a session, but not for a server that no longer knows that session: whoever forgot the
+    /// connection told neither end. `is_slow` hears of what takes suspiciously long.
+    pub async fn outlast<T, E: From<Fault>>(
+        &self,
+        session: &OnceLock<Backend>,
+        is_slow: impl Fn(),
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, E> {
+        // Dropped last: by then, its session is back in the pool.
+        let mut outcome = Outcome { known: &self.known, others: Trust::Asked };
+        let mut work = pin!(work);
+        if let Ok(done) = timeout(SLOW, &mut work).await {
+            outcome.others = Trust::Believed;
+            return done;
+        }
+        is_slow();
+        tokio::select! {
+            done = timeout(LONGEST, work) => match done {
+                Ok(done) => {
+                    outcome.others = Trust::Believed;
+                    done
+                }
+                Err(_) => Err(Fault::timed_out("a transaction").into()),
+            },
+            () = self.is_lost(session) => {
+                outcome.others = Trust::Lost;
+                Err(Fault::session_closed().into())
+            }
+        }
+    }
+
+    /// Waits until the server no longer knows the session: what is done with it then waits for nobody.
+    async fn is_lost(&self, session: &OnceLock<Backend>) {
+        loop {
+            sleep(SLOW).await;
+            if let Some(&session) = session.get()
+                && self.has_lost(session).await
+            {
+                return;
             }
         }
     }
@@ -115,27 +194,34 @@ impl Pool {
     /// be busy, or broken.
     ///
     /// Where there are none yet, the one that is opened stays: it will be needed.
-    pub async fn probe(&self) -> Result<(), Fault> {
+    ///
+    /// Nor is it used while it has trouble of which `limits` speak.
+    pub async fn probe(&self, limits: &Limits) -> Result<(), Fault> {
         let state = self.sessions.state();
         if state.connections == 0 {
-            return self.probe_one().await;
+            return self.probe_one(limits).await;
         }
-        if state.idle_connections > 0 && matches!(timeout(IDLE_PROBE_TIMEOUT, self.probe_one()).await, Ok(Ok(()))) {
-            return Ok(());
+        if state.idle_connections > 0 {
+            match timeout(IDLE_PROBE_TIMEOUT, self.probe_one(limits)).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(fault)) if fault.is_strained() => return Err(fault),
+                Ok(Err(_)) => {}
+                Err(_) => self.known.doubt(Instant::now()),
+            }
         }
-        let session = self.sessions.dedicated_connection().await?;
-        session.probe().await
+        let mut session = self.sessions.dedicated_connection().await?;
+        session.probe(limits).await
     }
 
     /// Whether the server answers, and says that it no longer has this session: what waits for it waits in vain.
-    pub async fn has_lost(&self, backend: Backend) -> bool {
+    async fn has_lost(&self, backend: Backend) -> bool {
         let _one_at_a_time = self.asking.lock().await;
         let Ok(session) = self.sessions.dedicated_connection().await else { return false };
         matches!(timeout(IDLE_PROBE_TIMEOUT, session.is_gone(backend)).await, Ok(Ok(true)))
     }
 
-    async fn probe_one(&self) -> Result<(), Fault> {
-        self.get().await?.probe().await
+    async fn probe_one(&self, limits: &Limits) -> Result<(), Fault> {
+        self.get().await?.probe(limits).await
     }
 }
 
@@ -160,12 +246,26 @@ impl ManageConnection for Sessions {
         opened
     }
 
-    /// Asks nobody: that would cost each batch a round trip.
+    /// Asks it only after it has rested, or where another was lost: to ask each time would cost each batch a round trip.
     async fn is_valid(&self, session: &mut Session) -> Result<(), Fault> {
-        if session.is_spent() { Err(Fault::session_closed()) } else { Ok(()) }
+        if session.is_spent() {
+            return Err(Fault::session_closed());
+        }
+        match self.known.of(session.rested_since(), Instant::now()) {
+            Trust::Believed => Ok(()),
+            Trust::Lost => Err(Fault::session_closed()),
+            Trust::Asked => {
+                let answer = timeout(IDLE_PROBE_TIMEOUT, session.ask()).await;
+                if answer.is_err() {
+                    self.known.lose(Instant::now());
+                }
+                answer.unwrap_or_else(|_| Err(Fault::timed_out("a session that was idle")))
+            }
+        }
     }
 
     fn has_broken(&self, session: &mut Session) -> bool {
+        session.rests();
         session.is_spent()
     }
 }

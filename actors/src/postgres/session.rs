@@ -1,10 +1,6 @@
 //! Sessions with a target: how they are opened, and what they are prepared for.
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio_postgres::{
     Client, Config,
@@ -17,7 +13,8 @@ use super::{
     error::{Fault, Verdict},
     fence::{self, Alive, Backend, LiveSessions},
     novelty::Novelty,
-    reach::{Egress, Route, Walk, takes_writes},
+    pooler::{self, Mark, OneProcess, Place},
+    reach::{Egress, Route, StepName, Walk},
 };
 use crate::{
     model::{ChannelBinding, Connection, FieldError, Limits, TableName, Target, TlsMode},
@@ -30,9 +27,14 @@ const UNANSWERED_TIMEOUT: Duration = Duration::from_secs(30);
 /// What every session sets: limits on how long it may be in anybody's way, no schema but those that are named,
 /// no just-in-time compilation, which costs more than it saves on statements like ours, and no plan that reads a whole
 /// table: one that was made while the table was empty would be kept while it fills.
-const SETTINGS: &str = "set enable_seqscan = off; set statement_timeout = '60s'; set lock_timeout = '10s'; \
-     set idle_in_transaction_session_timeout = '60s'; set search_path = ''; set jit = off; \
-     set client_min_messages = 'warning'";
+fn settings(limits: Limits) -> String {
+    let Limits { statement_timeout_seconds, lock_timeout_seconds, .. } = limits;
+    format!(
+        "set enable_seqscan = off; set statement_timeout = '{statement_timeout_seconds}s'; \
+         set lock_timeout = '{lock_timeout_seconds}s'; set idle_in_transaction_session_timeout = '60s'; \
+         set search_path = ''; set jit = off; set client_min_messages = 'warning'"
+    )
+}
 
 /// One session, and what it has been prepared for.
 pub struct Session {
@@ -41,8 +43,9 @@ pub struct Session {
     tables: HashMap<TableName, Arc<PreparedTable>>,
     staged: HashMap<TableName, Arc<Staged>>,
     direct: HashMap<TableName, Arc<Direct>>,
-    /// Whether a batch is under way; one that was dropped half way leaves this set, and the session is not used again.
-    pub(super) is_writing: bool,
+    /// Whether something is under way; what was dropped half way leaves this set, and the session is not used again.
+    pub(super) is_busy: bool,
+    rested_since: Instant,
     /// As spans name it.
     pub(super) database: Database,
     sessions: Arc<LiveSessions>,
@@ -83,8 +86,11 @@ pub(super) struct Opener {
     route: Route,
     config: Config,
     credentials: Credentials,
+    /// What every session sets.
+    settings: String,
     database: Database,
     live: Arc<LiveSessions>,
+    one_process: OneProcess,
 }
 
 impl Opener {
@@ -96,29 +102,59 @@ impl Opener {
 
     fn named(
         connection: &Connection,
-        _limits: Limits,
+        limits: Limits,
         egress: &Egress,
         application_name: &str,
         live: Arc<LiveSessions>,
     ) -> Result<Self, FieldError> {
         let route = Route::new(connection, egress)?;
         let config = config(connection, application_name);
+        let (settings, database) = (settings(limits), Database::of(connection));
         let credentials = Credentials::of(connection, egress);
-        Ok(Self { route, config, credentials, database: Database::of(connection), live })
+        Ok(Self { route, config, credentials, settings, database, live, one_process: OneProcess::default() })
     }
 
     /// Opens a session, or gives up after a while.
     pub(super) async fn open(&self) -> Result<Session, Fault> {
-        let opened = tokio::time::timeout(self.route.patience(), self.connect()).await;
+        let opened = tokio::time::timeout(self.route.patience(), self.connect(&mut Walk::default())).await;
         opened.unwrap_or_else(|_| Err(Fault::timed_out("connecting"))).map_err(Fault::while_connecting)
     }
 
-    async fn connect(&self) -> Result<Session, Fault> {
+    async fn connect(&self, walk: &mut Walk) -> Result<Session, Fault> {
         let _opening = self.live.opening().await;
-        let client = self.arrive(&mut Walk::default()).await?;
-        let backend = client.query_one("select pg_catalog.pg_backend_pid()", &[]).await?.try_get(0)?;
-        let alive = self.live.add(backend);
-        client.batch_execute(SETTINGS).await?;
+        let client = self.arrive(walk).await?;
+        self.settle(client, walk).await
+    }
+
+    /// Gets to the database, with the password as it is now, and does nothing there.
+    pub(super) async fn arrive(&self, walk: &mut Walk) -> Result<Client, Fault> {
+        let mut config = self.config.clone();
+        if let Some(password) = self.credentials.password().await? {
+            config.password(password.reveal());
+        }
+        self.route.connect(&config, walk).await
+    }
+
+    /// How the connection that was made last is secured, in words; `None` where it is not.
+    pub(super) fn secured_by(&self) -> Option<String> {
+        self.route.secured_by()
+    }
+
+    /// Makes of a connection a session to work with.
+    pub(super) async fn settle(&self, client: Client, walk: &mut Walk) -> Result<Session, Fault> {
+        let (mark, arrive) = (Mark::generate(), || async { self.arrive(&mut Walk::default()).await });
+        let kept = walk.step(StepName::Pooler, async {
+            let Place { pid, is_marked } = pooler::mark(&client, &mark).await?;
+            let alive = self.live.add(pid);
+            if alive.is_known && is_marked {
+                return Err(pooler::shared("two sessions of ours were given one process of the server"));
+            }
+            self.one_process.prove(&client, &mark, arrive).await?;
+            Ok(alive)
+        });
+        let alive = kept.await?;
+        walk.found(|| "each session keeps a process of the server to itself".into());
+        walk.step(StepName::SessionSettings, async { Ok(client.batch_execute(&self.settings).await?) }).await?;
         self.live.check_ours().await?;
         Ok(Session {
             client,
@@ -126,20 +162,12 @@ impl Opener {
             tables: HashMap::new(),
             staged: HashMap::new(),
             direct: HashMap::new(),
-            is_writing: false,
+            is_busy: false,
+            rested_since: Instant::now(),
             database: self.database.clone(),
             sessions: Arc::clone(&self.live),
             alive,
         })
-    }
-
-    /// Gets to the database, with the password as it is now.
-    async fn arrive(&self, walk: &mut Walk) -> Result<Client, Fault> {
-        let mut config = self.config.clone();
-        if let Some(password) = self.credentials.password().await? {
-            config.password(password.reveal());
-        }
-        self.route.connect(&config, walk).await
     }
 }
 
@@ -167,9 +195,27 @@ fn config(connection: &Connection, application_name: &str) -> Config {
 }
 
 impl Session {
-    /// Whether it can't be used again: it is closed, as far as is known here, or a batch of its was dropped half way.
+    /// Whether it can't be used again: it is closed, as far as is known here, or something was dropped half way.
     pub(super) fn is_spent(&self) -> bool {
-        self.is_writing || self.client.is_closed()
+        self.is_busy || self.client.is_closed()
+    }
+
+    /// Since when nobody uses it.
+    pub(super) fn rested_since(&self) -> Instant {
+        self.rested_since
+    }
+
+    /// From now on nobody uses it.
+    pub(super) fn rests(&mut self) {
+        self.rested_since = Instant::now();
+    }
+
+    /// Whether its server answers.
+    pub(super) async fn ask(&mut self) -> Result<(), Fault> {
+        self.is_busy = true;
+        self.client.check_connection().await?;
+        self.is_busy = false;
+        Ok(())
     }
 
     /// The table's statements, prepared at its first use in this session.
@@ -233,23 +279,12 @@ impl Session {
     }
 
     /// Ends the sessions of earlier runs: what they have under way can't take effect any more.
-    pub async fn end_strays(&self) -> Result<(), Fault> {
-        self.database.command("fence", self.sessions.end_strays(&self.client)).await
+    pub async fn end_strays(&mut self) -> Result<(), Fault> {
+        self.is_busy = true;
+        self.database.command("fence", self.sessions.end_strays(&self.client)).await?;
+        self.is_busy = false;
+        Ok(())
     }
-
-    /// Whether the server answers, and takes writes: a replica, as after a failover, does not.
-    pub async fn probe(&self) -> Result<(), Fault> {
-        takes_writes(&self.client).await
-    }
-}
-
-/// What a check of a target found.
-#[derive(Clone, Debug)]
-pub struct CheckReport {
-    /// The server's version, as it shows it.
-    pub server_version: String,
-    /// How long one question took.
-    pub latency: Duration,
 }
 
 /// Who looks at a database, outside of any pool.
@@ -265,20 +300,19 @@ impl Visitor {
         Self { application_name, egress }
     }
 
-    /// Connects once, and asks a question.
-    pub async fn check(&self, connection: &Connection) -> Result<CheckReport, Fault> {
-        let session = self.connect(connection).await?;
-        let asked = Instant::now();
-        let version = session.client.query_one("show server_version", &[]).await?;
-        let latency = asked.elapsed();
-        session.probe().await?;
-        Ok(CheckReport { server_version: version.try_get(0)?, latency })
-    }
-
     /// Opens one session.
     pub(super) async fn connect(&self, connection: &Connection) -> Result<Session, Fault> {
-        let Self { application_name, egress } = self;
-        Opener::named(connection, Limits::default(), egress, application_name, Arc::default())?.open().await
+        self.opener(connection)?.open().await
+    }
+
+    /// How it opens sessions.
+    pub(super) fn opener(&self, connection: &Connection) -> Result<Opener, FieldError> {
+        Opener::named(connection, Limits::default(), &self.egress, &self.application_name, Arc::default())
+    }
+
+    /// How it gets out.
+    pub fn egress(&self) -> &Egress {
+        &self.egress
     }
 }
 

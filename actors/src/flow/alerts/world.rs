@@ -198,7 +198,7 @@ impl World {
             let kind = match reason.code.as_str() {
                 "behind" => continue,
                 // It is about to hear that this is over.
-                "target_unhealthy" | "target_connecting" => {
+                "target_unhealthy" | "server_strained" | "target_connecting" => {
                     picture.unclear.insert(About::Consumer(id));
                     return;
                 }

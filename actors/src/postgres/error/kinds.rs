@@ -57,6 +57,20 @@ pub(super) const READ_ONLY: Kind = kind(
     "the server is a replica, as after a failover, or its transactions only read by default",
     "point the target at the primary, or set default_transaction_read_only to off for the database and the user",
 );
+pub(super) const TRANSACTION_POOLER: Kind = kind(
+    Target,
+    "transaction_pooler",
+    "such a pooler gives each transaction whichever process of the server is free, so no session keeps its settings, its \
+     statements, and the process by which what an earlier run has left behind is ended",
+    "connect to the server itself, or to the pooler in session mode: PgBouncer with pool_mode=session, Supabase on port 5432, \
+     Neon by the host without -pooler",
+);
+pub(super) const STRAINED: Kind = kind(
+    Target,
+    "server_strained",
+    "the server is beyond a limit of the target's, and is spared until it is below again",
+    "nothing: its consumers go on by themselves; if it stays, look at what else the server does, or raise the target's limits",
+);
 const REFUSED: Kind = kind(
     Target,
     "connection_refused",
@@ -65,7 +79,7 @@ const REFUSED: Kind = kind(
 );
 pub(super) const NO_SUCH_HOST: Kind =
     kind(Target, "host_not_found", "the host's name has no address", "check the name of the host, and the DNS");
-const CONNECTION_FAILED: Kind = kind(
+pub(super) const CONNECTION_FAILED: Kind = kind(
     Target,
     "connection_failed",
     "the connection broke, or was never made",
@@ -108,6 +122,8 @@ pub(super) fn of_sqlstate(sqlstate: &str) -> Kind {
         "53100" => kind(Target, "disk_full", "the server's disk is full", "free disk space on the server, or add some"),
         "53200" => kind(Target, "out_of_memory", "the server has no memory left", "give the server more memory"),
         "25006" => READ_ONLY,
+        // A statement that this session has prepared is not there, or another's is: the process is not the session's.
+        "26000" | "42P05" => TRANSACTION_POOLER,
         "42501" => kind(
             Table,
             "insufficient_privilege",
@@ -214,7 +230,7 @@ pub(super) fn of_connection(error: &tokio_postgres::Error, words: &str) -> Kind 
     }
 }
 
-fn of_io(error: &io::Error, otherwise: Kind) -> Kind {
+pub(super) fn of_io(error: &io::Error, otherwise: Kind) -> Kind {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => REFUSED,
         io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => TIMEOUT,

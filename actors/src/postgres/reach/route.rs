@@ -52,7 +52,7 @@ pub fn check_settings(connection: &Connection) -> Result<(), FieldError> {
 pub(in crate::postgres) async fn takes_writes(client: &Client) -> Result<(), Fault> {
     const ONLY_READS: &str = "select pg_catalog.pg_is_in_recovery()
         or pg_catalog.current_setting('transaction_read_only')::bool";
-    let only_reads = client.query_one(ONLY_READS, &[]).await?.try_get(0)?;
+    let only_reads = client.query_typed_one(ONLY_READS, &[]).await?.try_get(0)?;
     if only_reads { Err(Fault::read_only()) } else { Ok(()) }
 }
 
