@@ -85,10 +85,13 @@ impl TargetRequest {
     }
 }
 
-/// Everything that is wrong with a target as it was asked for; once a field is told, it is not told again.
+/// Everything that is wrong with a target as it was asked for: of a field once, and of a URL that can't be read not what it
+/// leaves unsaid.
 fn check_target(target: &Target, mut errors: Vec<FieldError>) -> Result<(), Problem> {
+    let by_url = errors.iter().any(|told| told.field == "connection.url");
     for error in target.check() {
-        if !errors.iter().any(|told| told.field == error.field || told.field == "connection.url") {
+        let is_told = errors.iter().any(|told| told.field == error.field);
+        if !is_told && !(by_url && error.field.starts_with("connection.")) {
             errors.push(error);
         }
     }

@@ -83,7 +83,8 @@ fn limits() -> Value {
 
 /// A key that is encrypted with the passphrase.
 fn ssh_key(path: &Path) -> String {
-    let made = Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", PASSPHRASE, "-f"]).arg(path).status();
+    let made =
+        Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-a", "1", "-N", PASSPHRASE, "-f"]).arg(path).status();
     assert!(made.expect("ssh-keygen").success());
     std::fs::read_to_string(path).expect("a key")
 }

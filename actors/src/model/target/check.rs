@@ -118,9 +118,7 @@ impl Limits {
 }
 
 fn check_text(field: &str, text: &str, longest: usize, errors: &mut Vec<FieldError>) {
-    if text.is_empty() {
-        errors.push(FieldError::new(field, format!("is missing: takes 1 to {longest} bytes of text")));
-    } else if text.len() > longest || text.contains('\0') {
+    if text.is_empty() || text.len() > longest || text.contains('\0') {
         errors.push(FieldError::new(field, format!("takes 1 to {longest} bytes of text")));
     }
 }
