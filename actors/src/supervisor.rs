@@ -32,6 +32,7 @@ use crate::{
 const TOMBSTONES_INTERVAL: Duration = Duration::from_secs(600);
 
 /// What the supervisor is told.
+#[expect(clippy::large_enum_variant, reason = "messages are few, and each is boxed to be sent")]
 pub(crate) enum SupervisorMessage {
     /// The store told something of a target.
     Target(DocumentEvent<Target, TargetId>),

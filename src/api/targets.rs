@@ -90,8 +90,9 @@ impl TargetRequest {
 fn check_target(target: &Target, mut errors: Vec<FieldError>) -> Result<(), Problem> {
     let by_url = errors.iter().any(|told| told.field == "connection.url");
     for error in target.check() {
+        let may_be_by_url = by_url && error.field.starts_with("connection.");
         let is_told = errors.iter().any(|told| told.field == error.field);
-        if !is_told && !(by_url && error.field.starts_with("connection.")) {
+        if !(is_told || may_be_by_url) {
             errors.push(error);
         }
     }

@@ -3,7 +3,10 @@
 use std::{fs, time::Duration};
 
 use reqwest::Url;
-use sequin_actors::notify::{Notifier, NotifierError, NotifierSettings, SmtpSettings};
+use sequin_actors::{
+    model::DeniedNetworks,
+    notify::{Notifier, NotifierError, NotifierSettings, SmtpSettings},
+};
 
 use super::{ConfigError, Settings};
 
@@ -33,12 +36,13 @@ impl Default for AlertingConfig {
 }
 
 impl AlertingConfig {
-    pub(super) fn parse(settings: &Settings, cluster: &str) -> Result<Self, ConfigError> {
+    pub(super) fn parse(settings: &Settings, cluster: &str, denied: DeniedNetworks) -> Result<Self, ConfigError> {
         let console_url = settings.get(CONSOLE_URL).map(parse_console_url).transpose()?;
         let smtp = parse_smtp(settings)?;
         let from = smtp.as_ref().map(|smtp| smtp.from.clone());
         let after = settings.number(AFTER, 1..=3600)?.map_or(Self::default().after, Duration::from_secs);
-        let settings = NotifierSettings { smtp, console_url: console_url.clone(), cluster: cluster.into() };
+        let (console, cluster) = (console_url.clone(), cluster.into());
+        let settings = NotifierSettings { smtp, console_url: console, cluster, denied };
         Ok(Self { notifier: Notifier::new(settings).map_err(wrong)?, from, console_url, after })
     }
 }
@@ -89,7 +93,8 @@ mod tests {
     use super::*;
 
     fn parse(settings: &[(&str, &str)]) -> Result<AlertingConfig, String> {
-        AlertingConfig::parse(&Settings::of(settings), "sequin").map_err(|error| error.to_string())
+        AlertingConfig::parse(&Settings::of(settings), "sequin", DeniedNetworks::default())
+            .map_err(|error| error.to_string())
     }
 
     #[test]

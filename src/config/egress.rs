@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use sequin_actors::{DeniedNetworks, Egress};
+use sequin_actors::{Egress, model::DeniedNetworks};
 
 use super::{ConfigError, Settings};
 

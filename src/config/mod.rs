@@ -183,13 +183,14 @@ impl Config {
         let backend = parse_backend(settings)?;
         let session_ttl = Duration::from_secs(settings.number(SESSION_TTL, 2..=60)?.unwrap_or(6));
         let cluster = parse_name(CLUSTER, settings.get(CLUSTER).unwrap_or("sequin"))?;
+        let egress = egress::parse(settings)?;
         let config = Self {
             listen,
             session_ttl: matches!(backend, Backend::Nats(_)).then_some(session_ttl),
             backend,
-            alerting: AlertingConfig::parse(settings, &cluster)?,
+            alerting: AlertingConfig::parse(settings, &cluster, egress.denied.clone())?,
             cluster,
-            egress: egress::parse(settings)?,
+            egress,
             node: settings.get(NODE).map_or_else(host_name, Into::into),
             admin_token,
             encryption_key: parse_key(settings)?,

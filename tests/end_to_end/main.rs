@@ -6,10 +6,12 @@ mod support;
 
 mod access;
 mod access_cli;
+mod addresses;
 mod alerting;
 mod alerting_test;
 mod audit;
 mod backfill_and_live;
+mod bastion;
 mod bloat;
 mod changes;
 mod chaos;

@@ -3,12 +3,16 @@
 
 use std::{path::Path, process::Command};
 
+use sequin_actors::model::Secret;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::{
     cli,
+    model::HUBSPOT,
     node::{Node, free_port, refuse_to_start},
+    setup::Setup,
+    sshd::Sshd,
 };
 
 /// Secrets that nothing may show.
@@ -320,6 +324,32 @@ async fn no_consumer_starts_and_no_key_is_kept_before_the_key_of_the_bastion_is_
     assert_eq!(refused.body["errors"][0]["code"], "host_key_unconfirmed", "{}", refused.body);
     assert_eq!(refused.expect_problem(422), ["connection.bastion.host_key"]);
     assert_eq!(api.consumer("c").await["state"], "draft");
+}
+
+#[tokio::test]
+async fn the_key_that_a_bastion_shows_is_kept_where_that_is_asked_for_and_shown_to_be_confirmed_otherwise() {
+    let (setup, sshd) = (Setup::new().await, Sshd::start());
+    let api = &setup.node.api;
+    let given = sshd.bastion();
+    let bastion = json!({
+        "host": given.host, "port": given.port, "username": given.username,
+        "private_key": given.private_key.as_ref().map(Secret::reveal),
+    });
+    api.patch("/v1/targets/app", &json!({"connection": {"bastion": bastion}})).await.expect(200);
+    setup.draft("c", &json!({"provider": HUBSPOT})).await;
+    setup.database.make_table("c").await;
+    let refused = api.act("/v1/consumers/c/start").await;
+    let message = refused.body["errors"][0]["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message.contains(&sshd.host_key()), "{}", refused.body);
+    assert_eq!(refused.expect_problem(422), ["connection.bastion.host_key"]);
+    assert_eq!(sshd.logins(), 0, "nobody logs in to a host that is not confirmed");
+
+    let trusting = json!({"connection": {"bastion": {"trust_on_first_use": true}}});
+    let kept = api.patch("/v1/targets/app", &trusting).await.expect(200);
+    assert_eq!(kept["connection"]["bastion"]["host_key"], sshd.host_key());
+    api.act("/v1/consumers/c/start").await.expect(200);
+    setup.state_is("c", "live").await;
+    assert!(sshd.logins() > 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

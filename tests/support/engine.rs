@@ -7,7 +7,7 @@ use sequin_actors::{
     Engine, EngineHandle, EngineSettings,
     model::{
         Checkpoint, Connection, Consumer, ConsumerId, Desired, Filter, Limits, Metadata, Quarantined, Rewind, Secret,
-        SyncId, TableName, Target, TargetId, Tls, UnsupportedText,
+        SyncId, TableName, Target, TargetId, TargetStatus, Tls, UnsupportedText,
     },
     store::{Documents, Keyring, SqliteStore},
     stream::{RecordStream, SqliteStream},
@@ -97,16 +97,20 @@ pub(crate) fn target(database: &Database) -> Target {
 impl Place {
     /// A directory whose store has the database as a target, and the consumers.
     pub(crate) fn new(database: &Database, consumers: &[Consumer]) -> Self {
+        Self::to(&target(database), consumers)
+    }
+
+    /// The same, whatever the way to the database.
+    pub(crate) fn to(target: &Target, consumers: &[Consumer]) -> Self {
         let mut place = Self {
             directory: tempfile::tempdir().expect("a directory"),
             key: Keyring::generate_base64(),
             consumers: consumers.to_vec(),
             open: None,
         };
-        let target = target(database);
         let open = place.open();
         open.runtime.block_on(async {
-            open.documents.create(&target, Utc::now()).await.expect("a target");
+            open.documents.create(target, Utc::now()).await.expect("a target");
             for consumer in consumers {
                 open.documents.create(consumer, Utc::now()).await.expect("a consumer");
             }
@@ -179,6 +183,17 @@ impl Place {
             }
             let is_there = reached.iter().zip(positions).all(|(reached, position)| reached >= position);
             holds(is_there, || format!("they are at {reached:?}, not {positions:?}"))
+        }));
+    }
+
+    /// Waits until the target is unhealthy, and says so in these words.
+    pub(crate) fn target_says(&mut self, words: &str) {
+        let open = self.open();
+        open.runtime.block_on(eventually(&format!("the target to say {words:?}"), async || {
+            let status = open.documents.get::<TargetStatus>(TargetId(Uuid::nil())).await.expect("read");
+            let reason = status.and_then(|status| status.value.reason);
+            let says = reason.as_ref().is_some_and(|reason| reason.summary.contains(words));
+            holds(says, || format!("it says {reason:?}"))
         }));
     }
 

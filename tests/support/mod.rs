@@ -18,6 +18,7 @@ pub(crate) mod receiver;
 pub(crate) mod scripted;
 pub(crate) mod setup;
 pub(crate) mod smtp;
+pub(crate) mod sshd;
 pub(crate) mod status;
 
 use std::time::{Duration, Instant};

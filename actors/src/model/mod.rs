@@ -9,6 +9,7 @@ mod envelope;
 mod idempotency;
 mod ids;
 mod incident;
+mod networks;
 mod notice;
 mod ownership;
 mod page;
@@ -34,6 +35,8 @@ pub use ids::{
     AuditId, ConsumerId, Idx, IncidentId, NoticeId, Provider, SequinId, SessionId, StreamId, SyncId, TargetId, TokenId,
 };
 pub use incident::{Behind, Incident, IncidentKind, Resolution, Subject};
+pub(crate) use networks::parse_network;
+pub use networks::{DeniedNetworks, NetworkError};
 pub use notice::{Delivery, Destination, Notice, NoticeEvent};
 pub use ownership::{Epoch, Ownership, Phase, Revision, Session};
 pub use page::{Entry, Page};

@@ -18,7 +18,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use tokio::time::timeout;
 
-use crate::model::{AlertingSettings, Destination, Notice, NoticeEvent, NoticeId, Secret};
+use crate::model::{AlertingSettings, DeniedNetworks, Destination, Notice, NoticeEvent, NoticeId, Secret};
 #[cfg(test)]
 use crate::smtp as mail_server;
 pub use card::incident_url;
@@ -38,6 +38,8 @@ pub struct NotifierSettings {
     pub console_url: Option<String>,
     /// The name of the cluster.
     pub cluster: String,
+    /// Where no webhook is called.
+    pub denied: DeniedNetworks,
 }
 
 /// A mail server, and who writes.
@@ -105,6 +107,7 @@ pub struct Notifier(Arc<Inner>);
 struct Inner {
     console_url: Option<String>,
     cluster: String,
+    denied: DeniedNetworks,
     smtp: Option<Smtp>,
     /// Made for the first webhook that is called.
     http: OnceLock<reqwest::Client>,
@@ -118,9 +121,9 @@ impl Notifier {
     }
 
     fn with_limits(settings: NotifierSettings, limits: Limits) -> Result<Self, NotifierError> {
-        let NotifierSettings { smtp, console_url, cluster } = settings;
+        let NotifierSettings { smtp, console_url, cluster, denied } = settings;
         let smtp = smtp.as_ref().map(Smtp::new).transpose()?;
-        Ok(Self(Arc::new(Inner { console_url, cluster, smtp, http: OnceLock::new(), limits })))
+        Ok(Self(Arc::new(Inner { console_url, cluster, denied, smtp, http: OnceLock::new(), limits })))
     }
 
     /// Whether there is a mail server.
@@ -195,11 +198,12 @@ impl Notifier {
         let client = match self.0.http.get() {
             Some(client) => client,
             None => {
-                let made = webhook::client()?;
+                let made = webhook::client(&self.0.denied)?;
                 self.0.http.get_or_init(|| made)
             }
         };
-        let sender = Sender { cluster: &self.0.cluster, console: self.0.console_url.as_deref() };
+        let sender =
+            Sender { cluster: &self.0.cluster, console: self.0.console_url.as_deref(), denied: &self.0.denied };
         sender.call(client, webhook, notice, Utc::now(), self.0.limits.webhook).await
     }
 }

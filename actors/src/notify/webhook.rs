@@ -3,8 +3,11 @@
 //! `v1,` and the HMAC-SHA256 of `webhook-id.webhook-timestamp.body` in base64.
 //!
 //! Redirects are not followed, since they could lead what was signed elsewhere, and nothing of the answer is read but its status.
+//! Hosts in networks that are denied are not called, whatever their name: what the name was resolved to is what is called.
 
-use std::{error::Error, sync::Arc, time::Duration};
+mod resolver;
+
+use std::{error::Error, net::IpAddr, sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use chrono::{DateTime, Utc};
@@ -13,8 +16,9 @@ use reqwest::{Client, StatusCode, Url, header::CONTENT_TYPE, redirect::Policy};
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use sha2::Sha256;
 
+use self::resolver::Resolver;
 use super::{DeliveryError, event, figures::line};
-use crate::model::{FieldError, Notice, Secret, Webhook, WebhookFormat};
+use crate::model::{DeniedNetworks, FieldError, Notice, Secret, Webhook, WebhookFormat};
 
 /// The longest URL, in bytes.
 const LONGEST_URL: usize = 2048;
@@ -60,7 +64,7 @@ fn signature(key: &[u8], id: &str, timestamp: i64, body: &[u8]) -> String {
 }
 
 /// Speaks HTTP, over a connection of its own each time: one that broke while nothing was said fails nobody.
-pub(super) fn client() -> Result<Client, DeliveryError> {
+pub(super) fn client(denied: &DeniedNetworks) -> Result<Client, DeliveryError> {
     let failed = |error: &dyn Error| transient(format!("HTTP can't be spoken here: {}", chain(error)));
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -72,6 +76,7 @@ pub(super) fn client() -> Result<Client, DeliveryError> {
     Client::builder()
         .tls_backend_preconfigured(tls)
         .redirect(Policy::none())
+        .dns_resolver(Resolver::new(denied.clone()))
         .pool_max_idle_per_host(0)
         .user_agent(concat!("sequin/", env!("CARGO_PKG_VERSION")))
         .build()
@@ -82,6 +87,8 @@ pub(super) fn client() -> Result<Client, DeliveryError> {
 pub(super) struct Sender<'a> {
     pub(super) cluster: &'a str,
     pub(super) console: Option<&'a str>,
+    /// Where nobody is called.
+    pub(super) denied: &'a DeniedNetworks,
 }
 
 impl Sender<'_> {
@@ -98,6 +105,11 @@ impl Sender<'_> {
         let url = Url::parse(webhook.url.reveal()).ok().filter(Url::has_host);
         let url = url.ok_or_else(|| permanent(format!("webhook {name}: its URL is not one")))?;
         let host = url.host_str().unwrap_or_default().to_owned();
+        // Addresses are not asked of the resolver.
+        let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
+        if address.is_ok_and(|address| self.denied.deny(address)) {
+            return Err(permanent(format!("webhook {name}: {}", resolver::Denied(host))));
+        }
         let (body, kind) = match webhook.format {
             WebhookFormat::CloudEvents => {
                 (event::cloud_event(notice, self.cluster, self.console), "application/cloudevents+json; charset=utf-8")

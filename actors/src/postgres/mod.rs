@@ -29,10 +29,7 @@ pub use encode::copy_row;
 pub use error::{Fault, Verdict};
 pub use fence::{Backend, Lease, LiveSessions};
 pub use pool::{Pool, Sessions};
-pub use reach::{
-    DeniedNetworks, Egress, HostKeys, NetworkError, Step, StepName, StepStatus, Walk, admission, check_settings,
-    see_host_keys,
-};
+pub use reach::{Egress, HostKeys, Step, StepName, StepStatus, Walk, admission, check_settings, see_host_keys};
 pub use session::{Session, Visitor};
 pub use verify::{Finding, verify};
 pub use views::{View, ViewsWanted, views};

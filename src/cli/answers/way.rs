@@ -55,17 +55,12 @@ impl Connection {
     /// How it is secured, and the way there.
     pub(in super::super) fn facts(&self, facts: &mut Table) {
         let Tls { mode, server_name, client_key_pem_set, channel_binding } = &self.tls;
-        let mut tls = mode.clone();
-        if let Some(name) = server_name {
-            tls += &format!(", as {name}");
-        }
-        if *client_key_pem_set {
-            tls += ", with a certificate of its own";
-        }
-        if let Some(binding) = channel_binding.as_ref().filter(|binding| *binding != "prefer") {
-            tls += &format!(", channel binding: {binding}");
-        }
-        facts.fact("tls", tls);
+        let mut tls = vec![mode.clone()];
+        tls.extend(server_name.as_ref().map(|name| format!("as {name}")));
+        tls.extend(client_key_pem_set.then(|| "with a certificate of its own".to_owned()));
+        let binding = channel_binding.as_ref().filter(|binding| *binding != "prefer");
+        tls.extend(binding.map(|binding| format!("channel binding: {binding}")));
+        facts.fact("tls", tls.join(", "));
         if let Some(file) = &self.password_file {
             facts.fact("password", format_args!("in the file {file}"));
         }

@@ -18,7 +18,12 @@ use crate::model::{AlertingSettings, Destination, IncidentKind, Notice, NoticeEv
 fn settings(url: &str, ca_pem: Option<&str>) -> NotifierSettings {
     let smtp =
         SmtpSettings { url: Secret::new(url), from: "alerts@example.com".into(), ca_pem: ca_pem.map(Into::into) };
-    NotifierSettings { smtp: Some(smtp), console_url: Some("https://c.example.com".into()), cluster: "east".into() }
+    NotifierSettings {
+        smtp: Some(smtp),
+        console_url: Some("https://c.example.com".into()),
+        cluster: "east".into(),
+        ..NotifierSettings::default()
+    }
 }
 
 /// Sends to a server, which has so long for each answer.

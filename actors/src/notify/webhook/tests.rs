@@ -72,8 +72,11 @@ fn webhook(url: String, format: WebhookFormat, secret: Option<&str>) -> Alerting
 fn notifier() -> Notifier {
     let console_url = Some("https://c.example.com".into());
     let limits = Limits { webhook: Duration::from_secs(10), ..Limits::default() };
-    Notifier::with_limits(NotifierSettings { smtp: None, console_url, cluster: "east".into() }, limits)
-        .expect("settings")
+    Notifier::with_limits(
+        NotifierSettings { console_url, cluster: "east".into(), ..NotifierSettings::default() },
+        limits,
+    )
+    .expect("settings")
 }
 
 async fn call(notice: &Notice, alerting: &AlertingSettings) -> Result<(), DeliveryError> {
@@ -121,6 +124,23 @@ async fn an_event_says_what_it_is_of_and_shows_each_incident() {
     assert_eq!(event, expected);
     let text = text.as_str().expect("a text").to_owned();
     assert!(text.contains("Since: 2026-11-22 22:57 UTC (7 min)\n") && text.contains("What to do: look at"), "{text}");
+}
+
+#[tokio::test]
+async fn a_host_in_a_denied_network_is_not_called_whatever_its_name() {
+    let denied = "127.0.0.0/8,::1".parse().expect("networks");
+    let notifier = Notifier::new(NotifierSettings { denied, ..NotifierSettings::default() }).expect("settings");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
+    let port = listener.local_addr().expect("its address").port();
+    for host in ["127.0.0.1", "[::ffff:127.0.0.1]", "2130706433", "0x7f.1", "localhost"] {
+        let url = format!("http://{host}:{port}/in?key=1");
+        let alerting = webhook(url, WebhookFormat::Slack, None);
+        let notice = Notifier::test_notice(Utc::now());
+        let error = notifier.deliver(&notice, &Destination::Webhook("ops".into()), &alerting).await.expect_err(host);
+        assert!(error.message.contains("may not be connected to"), "{host}: {error}");
+    }
+    let called = listener.accept();
+    assert!(tokio::time::timeout(Duration::ZERO, called).await.is_err(), "nobody was called");
 }
 
 #[tokio::test]

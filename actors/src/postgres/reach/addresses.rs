@@ -9,8 +9,7 @@ use std::{
 
 use tokio::{net::lookup_host, time::timeout};
 
-use super::DeniedNetworks;
-use crate::postgres::error::Fault;
+use crate::{model::DeniedNetworks, postgres::error::Fault};
 
 /// The most servers that a target may name.
 const MOST_SERVERS: usize = 8;

@@ -13,7 +13,7 @@ mod walk;
 pub use admission::admission;
 pub use bastion::see_host_keys;
 pub(super) use dial::dial;
-pub use egress::{DeniedNetworks, Egress, NetworkError};
+pub use egress::Egress;
 pub use host_keys::HostKeys;
 pub use route::check_settings;
 pub(super) use route::{Route, takes_writes};

@@ -17,13 +17,13 @@ use tokio::time::timeout;
 use tokio_postgres::{Client, Config, config::SslMode, tls::MakeTlsConnect};
 
 use super::{
-    DeniedNetworks, Egress, StepName, Walk,
+    Egress, StepName, Walk,
     addresses::{Server, check_socket, resolve},
     bastion::{self, Link, Stream, Tunnel},
     tls::Connector,
 };
 use crate::{
-    model::{Connection, FieldError},
+    model::{Connection, DeniedNetworks, FieldError},
     postgres::error::Fault,
 };
 
@@ -84,7 +84,8 @@ impl Route {
         };
         let mut faults = Vec::new();
         for server in &self.servers {
-            match self.connect_to(server, link.as_ref(), config, walk).await {
+            // It is large, and rare.
+            match Box::pin(self.connect_to(server, link.as_ref(), config, walk)).await {
                 Ok(client) => {
                     tracing::debug!(%server, tls = self.secured_by(), "a session was opened");
                     return Ok(client);

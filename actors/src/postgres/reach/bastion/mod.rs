@@ -22,12 +22,12 @@ use tokio::{net::TcpStream, sync::Mutex, sync::watch, time::timeout};
 use self::gate::Gate;
 pub(super) use self::link::{Link, Stream};
 use super::{
-    DeniedNetworks, Egress,
+    Egress,
     addresses::{Server, resolve},
     host_keys::{self, HostKeys},
 };
 use crate::{
-    model::{Bastion, FieldError},
+    model::{Bastion, DeniedNetworks, FieldError},
     postgres::error::Fault,
 };
 
@@ -45,6 +45,8 @@ pub(super) struct Tunnel {
     bastion: Bastion,
     host_keys: Option<HostKeys>,
     denied: DeniedNetworks,
+    /// How long each step may take.
+    step: Duration,
     state: Mutex<State>,
 }
 
@@ -81,7 +83,7 @@ impl Tunnel {
     pub(super) fn new(bastion: &Bastion, egress: &Egress) -> Result<Self, FieldError> {
         let host_keys = pinned(bastion)?;
         let (bastion, denied) = (bastion.clone(), egress.denied.clone());
-        Ok(Self { bastion, host_keys, denied, state: Mutex::default() })
+        Ok(Self { bastion, host_keys, denied, step: STEP_TIMEOUT, state: Mutex::default() })
     }
 
     /// The connection to the host, made anew if there is none that lives.
@@ -97,7 +99,8 @@ impl Tunnel {
         {
             return Err(fault.clone());
         }
-        match self.connect().await {
+        // It is large, and rare.
+        match Box::pin(self.connect()).await {
             Ok(link) => Ok(Arc::clone(state.link.insert(Arc::new(link)))),
             Err(fault) => {
                 state.failed = Some((Instant::now(), fault.clone()));
@@ -121,16 +124,16 @@ impl Tunnel {
 
     async fn connect_to(&self, address: SocketAddr) -> Result<Link, Fault> {
         let place = place(&self.bastion, address);
-        let socket = dial(&place, address).await?;
+        let socket = dial(&place, address, self.step).await?;
         let hangs = |_| Fault::bastion_unreachable(&place, "it takes the connection, and says nothing");
         let (gate, seen) = Gate::new(self.host_keys.clone());
         let link = Link::greet(socket, self.host_keys.as_ref(), gate, &place);
-        let mut link = match timeout(STEP_TIMEOUT, link).await.map_err(hangs)? {
+        let mut link = match timeout(self.step, link).await.map_err(hangs)? {
             Ok(link) => link,
             Err(error) => return Err(self.turned_back(&place, error, &seen)),
         };
         let hangs = |_| Fault::bastion_unreachable(&place, "it does not answer our login");
-        timeout(STEP_TIMEOUT, link.log_in(&self.bastion)).await.map_err(hangs)??;
+        timeout(self.step, link.log_in(&self.bastion)).await.map_err(hangs)??;
         Ok(link)
     }
 
@@ -172,8 +175,8 @@ fn place(bastion: &Bastion, address: SocketAddr) -> String {
     if server.is_at(address.ip()) { server.to_string() } else { format!("{server} ({})", address.ip()) }
 }
 
-async fn dial(place: &str, address: SocketAddr) -> Result<TcpStream, Fault> {
-    match timeout(STEP_TIMEOUT, TcpStream::connect(address)).await {
+async fn dial(place: &str, address: SocketAddr, limit: Duration) -> Result<TcpStream, Fault> {
+    match timeout(limit, TcpStream::connect(address)).await {
         Ok(Ok(socket)) => Ok(socket),
         Ok(Err(error)) => Err(Fault::bastion_unreachable(place, &error.to_string())),
         Err(_) => Err(Fault::bastion_unreachable(place, "it does not answer")),
@@ -183,7 +186,7 @@ async fn dial(place: &str, address: SocketAddr) -> Result<TcpStream, Fault> {
 /// Exchanges keys as far as it takes to see the host's.
 async fn see(bastion: &Bastion, address: SocketAddr) -> Result<String, Fault> {
     let place = place(bastion, address);
-    let socket = dial(&place, address).await?;
+    let socket = dial(&place, address, STEP_TIMEOUT).await?;
     let (gate, seen) = Gate::new(None);
     let greeted = timeout(STEP_TIMEOUT, Link::greet(socket, None, gate, &place)).await;
     if let Some(key) = seen.borrow().as_ref() {
@@ -215,3 +218,6 @@ fn broken_off(place: &str, error: russh::Error, is_pinned: bool) -> Fault {
         error => Fault::bastion_unreachable(place, &format!("the connection broke off before it was secured: {error}")),
     }
 }
+
+#[cfg(test)]
+mod tests;
