@@ -1,6 +1,10 @@
 //! Sessions with a target: how they are opened, and what they are prepared for.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio_postgres::{Client, Config, config::SslMode};
 
