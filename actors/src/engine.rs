@@ -91,9 +91,9 @@ impl Inspector {
         &self.egress
     }
 
-    /// Connects, and asks whether the database takes writes.
-    pub async fn check(&self, connection: &Connection) -> Result<CheckReport, Fault> {
-        self.visitor.check(connection).await
+    /// Walks the way to a database and to these tables there, step by step.
+    pub async fn check(&self, connection: &Connection, tables: &[TableName]) -> CheckReport {
+        self.visitor.check(connection, tables).await
     }
 
     /// The public keys that a bastion shows, one a line, to be its `host_key` once somebody has confirmed them. We do not log in

@@ -22,7 +22,7 @@ mod writer;
 
 pub use context::EngineSettings;
 pub use engine::{Engine, EngineError, EngineHandle, Inspector};
-pub use postgres::{Egress, ViewsWanted};
+pub use postgres::{CheckReport, Egress, Step, StepName, StepStatus, ViewsWanted};
 pub use telemetry::Publishing;
 
 #[cfg(test)]

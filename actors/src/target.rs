@@ -41,6 +41,8 @@ pub(crate) enum TargetMessage {
     ProbeDue(u64),
     /// The probe of this number has ended.
     Probed(u64, Result<(), Fault>),
+    /// The store has it so, as of when it was asked because the database did not let us in.
+    ReadAnew(Box<Target>),
     /// It is time to start a consumer again.
     RestartDue(ConsumerId),
     /// Let all consumers finish, and end.
@@ -162,6 +164,7 @@ impl Actor for TargetActor {
             TargetMessage::ProbeDue(number) if number == state.probe => state.probe_now(),
             TargetMessage::Probed(number, outcome) if number == state.probe => state.probed(outcome)?,
             TargetMessage::ProbeDue(_) | TargetMessage::Probed(..) => {}
+            TargetMessage::ReadAnew(target) => state.read_anew(*target)?,
             TargetMessage::RestartDue(consumer) => state.start(consumer).await,
             TargetMessage::Drain => state.drain(),
         }
@@ -210,12 +213,7 @@ impl TargetActorState {
             self.metrics.renamed(&self.target.name);
         }
         if is_elsewhere {
-            // The consumers go over to the new pool as soon as it answers.
-            self.sessions.go_elsewhere();
-            self.renew_pool()?;
-            self.breaker = Breaker::new(Instant::now());
-            self.reason = None;
-            self.probe_now();
+            self.go_elsewhere()?;
         } else if is_limited && !self.is_probing {
             self.probe_now();
         }
@@ -227,6 +225,16 @@ impl TargetActorState {
         for consumer in consumers.into_iter().filter(|consumer| consumer.desired != Desired::Draft) {
             self.reconcile_consumer(consumer, is_renamed).await;
         }
+        Ok(())
+    }
+
+    /// The consumers go over to the new pool as soon as it answers.
+    fn go_elsewhere(&mut self) -> Result<(), FieldError> {
+        self.sessions.go_elsewhere();
+        self.renew_pool()?;
+        self.breaker = Breaker::new(Instant::now());
+        self.reason = None;
+        self.probe_now();
         Ok(())
     }
 

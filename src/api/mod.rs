@@ -138,7 +138,7 @@ fn protected() -> OpenApiRouter<Arc<Api>> {
         .routes(routes!(records::publish))
         .routes(routes!(targets::list, targets::create))
         .routes(routes!(targets::read, targets::patch::patch, targets::delete))
-        .routes(routes!(targets::check))
+        .routes(routes!(targets::check::check))
         .routes(routes!(targets::setup_sql))
         .routes(routes!(targets::compare::compare_secrets))
         .routes(routes!(consumers::list, consumers::create))

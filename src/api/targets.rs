@@ -1,5 +1,6 @@
 //! Targets: customers' databases.
 
+pub(super) mod check;
 pub(super) mod compare;
 mod connection;
 pub(super) mod host_key;
@@ -17,10 +18,10 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use sequin_actors::{
-    model::{Consumer, FieldError, Limits, Metadata, Severity, Target, TargetId},
+    model::{Consumer, FieldError, Limits, Metadata, Target, TargetId},
     store::{DocumentsError, Revision, Versioned},
 };
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use self::{connection::ConnectionRequest, host_key::settle, limits::LimitsRequest, view::TargetView};
@@ -30,7 +31,6 @@ use super::{
     idempotency::{Once, create_once},
     openapi::{Conflict, IfMatch},
     problem::Problem,
-    reasons::severity_words,
     resources::{List, PageParams, SqlView, beside_if_readable, check_if_match, find, with_etag},
 };
 
@@ -172,49 +172,6 @@ pub(super) async fn delete(api: State, Path(target): Path<String>, headers: Head
     }
     api.documents.delete_named(&found.value, found.revision).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// What connecting came to.
-#[derive(Serialize, ToSchema)]
-pub(super) struct Checked {
-    ok: bool,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    server_version: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    latency_ms: Option<f64>,
-    /// Why it is not well.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<CheckedReason>,
-}
-
-#[derive(Serialize, ToSchema)]
-struct CheckedReason {
-    /// A stable word for programs, such as `target_unreachable`.
-    code: &'static str,
-    #[schema(schema_with = severity_words)]
-    severity: Severity,
-    summary: String,
-    cause: &'static str,
-    /// What to do.
-    fix: &'static str,
-}
-
-/// Connects to a target now.
-#[utoipa::path(post, path = "/v1/targets/{target}/check", tag = "targets", operation_id = "check_target",
-    responses((status = 200, description = "What connecting came to", body = Checked)))]
-pub(super) async fn check(api: State, Path(target): Path<String>) -> Result<Json<Checked>, Problem> {
-    let found = find::<Target>(&api.documents, &target).await?;
-    Ok(Json(match api.inspector.check(&found.value.connection).await {
-        Ok(report) => {
-            let latency_ms = Some(report.latency.as_secs_f64() * 1000.0);
-            Checked { ok: true, server_version: Some(report.server_version), latency_ms, reason: None }
-        }
-        Err(fault) => {
-            let (code, severity, summary) = (fault.code, Severity::Error, fault.to_string());
-            let reason = CheckedReason { code, severity, summary, cause: fault.cause, fix: fault.fix };
-            Checked { ok: false, server_version: None, latency_ms: None, reason: Some(reason) }
-        }
-    }))
 }
 
 #[derive(Deserialize, IntoParams)]

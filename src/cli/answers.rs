@@ -82,6 +82,21 @@ pub(super) struct Check {
     pub(super) server_version: Option<String>,
     pub(super) latency_ms: Option<f64>,
     pub(super) reason: Option<Reason>,
+    #[serde(default)]
+    pub(super) steps: Vec<CheckStep>,
+    pub(super) host_key: Option<String>,
+    #[serde(default)]
+    pub(super) egress_ips: Vec<String>,
+}
+
+/// A step of the way to a target.
+#[derive(Deserialize)]
+pub(super) struct CheckStep {
+    pub(super) step: String,
+    pub(super) status: String,
+    pub(super) took_ms: Option<f64>,
+    pub(super) finding: Option<String>,
+    pub(super) fix: Option<String>,
 }
 
 #[derive(Deserialize)]

@@ -192,6 +192,14 @@ impl Client {
         self.send(Method::POST, self.url(path), |request| request).await
     }
 
+    pub(super) async fn post_with(&self, path: &[&str], parameters: &[(&str, String)]) -> Result<Answer, ClientError> {
+        let mut url = self.url(path);
+        if !parameters.is_empty() {
+            url.query_pairs_mut().extend_pairs(parameters);
+        }
+        self.send(Method::POST, url, |request| request).await
+    }
+
     pub(super) async fn post_json(&self, path: &[&str], body: &impl Serialize) -> Result<Answer, ClientError> {
         self.send(Method::POST, self.url(path), |request| request.json(body)).await
     }

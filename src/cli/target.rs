@@ -1,5 +1,6 @@
 //! `sequin target …`: the databases that records are forwarded to.
 
+mod check;
 mod options;
 mod update;
 
@@ -14,8 +15,8 @@ use sequin_actors::model::{Connection, Secret, Tls};
 use serde_json::{Value, json};
 
 use super::{
-    FAILED, WrongUsage,
-    answers::{Check, List, Sql, Target},
+    WrongUsage,
+    answers::{List, Sql, Target},
     client::{Answer, Client},
     connection::DatabaseUrl,
     figures,
@@ -41,10 +42,16 @@ pub(super) enum TargetCommand {
     },
     /// Change a database's settings: what is not given stays as it is.
     Update(Box<update::UpdateArguments>),
-    /// Connect to a database now, and say how it went.
+    /// Walk the way to a database now, and say what was found at each step and what to do about it.
     Check {
         /// Its name or id.
         target: String,
+        /// The schema of a table to look at too, beside those of consumers that were started.
+        #[arg(long, requires = "table")]
+        schema: Option<String>,
+        /// The name of that table.
+        #[arg(long, requires = "schema")]
+        table: Option<String>,
     },
     /// Remove a database that no consumer writes to.
     Delete {
@@ -115,8 +122,10 @@ pub(super) async fn run(client: &Client, output: Output, command: TargetCommand)
             note(format_args!("target {} is changed; what runs goes on with it", arguments.target()));
             show(output, &answer)?;
         }
-        TargetCommand::Check { target } => {
-            return checked(output, &client.post(&["targets", &target, "check"]).await?);
+        TargetCommand::Check { target, schema, table } => {
+            let pair = |name, value: Option<String>| value.map(|value| (name, value));
+            let also: Vec<_> = pair("schema", schema).into_iter().chain(pair("table", table)).collect();
+            return check::checked(output, &client.post_with(&["targets", &target, "check"], &also).await?);
         }
         TargetCommand::Delete { target } => {
             client.delete(&["targets", &target]).await?;
@@ -268,20 +277,6 @@ fn show(output: Output, answer: &Answer) -> anyhow::Result<()> {
     facts.fact("consumers", figures::count(target.consumers));
     print(facts)?;
     target.health.reasons.iter().try_for_each(|reason| print(indented(reason)))
-}
-
-fn checked(output: Output, answer: &Answer) -> anyhow::Result<ExitCode> {
-    let check: Check = answer.read()?;
-    if output == Output::Json {
-        print(answer.text())?;
-    } else if let Some(reason) = &check.reason {
-        print(reason)?;
-    } else {
-        let version = check.server_version.unwrap_or_default();
-        let latency = check.latency_ms.map(|millis| figures::seconds(millis / 1000.0)).unwrap_or_default();
-        print(format_args!("ok: PostgreSQL {version}, which answers in {latency}"))?;
-    }
-    Ok(ExitCode::from(if check.ok { 0 } else { FAILED }))
 }
 
 /// Prints SQL such that it can be piped into `psql`.

@@ -1,6 +1,9 @@
 //! Certificates, right and wrong, and a PostgreSQL server that shows and demands them.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::{
+    process::Command,
+    sync::atomic::{AtomicU32, Ordering},
+};
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa, KeyIdMethod,
@@ -119,6 +122,18 @@ pub(crate) fn self_signed(common_name: &str, names: &[&str], is_authority: bool)
     Identity { certificate: params.self_signed(&key).expect("a certificate").pem(), key: key.serialize_pem() }
 }
 
+/// A certificate of X.509's version 1 that signed itself, as OpenSSL makes it of a request without further ado.
+pub(crate) fn self_signed_of_version_1(common_name: &str) -> Identity {
+    let key = key().serialize_pem();
+    let script = format!(
+        "openssl req -new -key \"$0\" -subj /CN={common_name} | openssl x509 -req -key \"$0\" -days 2 2>/dev/null"
+    );
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), &key).expect("written");
+    let output = Command::new("/bin/sh").args(["-c", &script]).arg(file.path()).output().expect("openssl");
+    Identity { certificate: String::from_utf8(output.stdout).expect("PEM"), key }
+}
+
 /// What a server shows, and what it demands of clients.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Secured<'a> {
@@ -130,6 +145,8 @@ pub(crate) struct Secured<'a> {
     pub(crate) revoked: Option<&'a str>,
     /// The user who is let in by a certificate alone.
     pub(crate) by_certificate: Option<&'a str>,
+    /// Whether the others need their passwords, which takes a while.
+    pub(crate) asks_for_passwords: bool,
 }
 
 impl Database {
@@ -145,16 +162,18 @@ impl Database {
         }
         let given = [("ssl_ca_file", secured.clients_of), ("ssl_crl_file", secured.revoked)];
         for (setting, pem) in given {
-            let file = file(setting);
-            self.write_in_data_directory(&file, pem.unwrap_or_default()).await;
-            let value = if pem.is_some() { file.as_str() } else { "" };
+            let mut value = String::new();
+            if let Some(pem) = pem {
+                value = file(setting);
+                self.write_in_data_directory(&value, pem).await;
+            }
             self.run(&format!("alter system set {setting} = '{value}'")).await;
         }
         let user = secured.by_certificate.unwrap_or("nobody");
-        // Which is SCRAM, for all but those whose passwords are kept otherwise.
-        let password = "md5";
+        // SCRAM, for all but those whose passwords are kept otherwise.
+        let others = if secured.asks_for_passwords { "md5" } else { "trust" };
         let rules = format!(
-            "hostssl all {user} 127.0.0.1/32 cert\nhost all all 127.0.0.1/32 {password}\nlocal all all {password}"
+            "hostssl all {user} 127.0.0.1/32 cert\nhost all all 127.0.0.1/32 {others}\nlocal all all {others}"
         );
         self.write_in_data_directory("pg_hba.conf", &rules).await;
         let on = if secured.identity.is_some() { "on" } else { "off" };

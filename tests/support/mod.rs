@@ -12,6 +12,7 @@ pub(crate) mod metrics;
 pub(crate) mod model;
 pub(crate) mod nats;
 pub(crate) mod node;
+pub(crate) mod pgbouncer;
 pub(crate) mod proxy;
 pub(crate) mod receiver;
 pub(crate) mod scripted;

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use sequin_actors::{
     model::{Filter, Idx, Lag, Page, Provider, Publication, SequinId, StreamId, Sync as SyncOfProvider, SyncId},
-    store::{Entry, Revision, SqliteStore, Store, StoreError, Watch},
+    store::{Entry, Event, Revision, SqliteStore, Store, StoreError, Watch},
     stream::{PageLimit, Published, RecordReader, RecordStream, SqliteStream, StreamError, SyncQuery, Version},
 };
 
@@ -145,6 +145,25 @@ pub(crate) struct StoreScript {
     pub(crate) is_written: AtomicBool,
     /// How many writes were refused.
     pub(crate) refusals: AtomicUsize,
+    /// Whether a watch loses what happens.
+    pub(crate) is_deaf: AtomicBool,
+}
+
+struct ScriptedWatch {
+    watch: Box<dyn Watch>,
+    script: Arc<StoreScript>,
+}
+
+#[async_trait]
+impl Watch for ScriptedWatch {
+    async fn next(&mut self) -> Result<Event, StoreError> {
+        loop {
+            let event = self.watch.next().await;
+            if event.is_err() || !self.script.is_deaf.load(Ordering::SeqCst) {
+                return event;
+            }
+        }
+    }
 }
 
 impl StoreScript {
@@ -206,6 +225,7 @@ impl Store for ScriptedStore {
     }
 
     async fn watch(&self, prefix: &str) -> Result<Box<dyn Watch>, StoreError> {
-        self.store.watch(prefix).await
+        let watch = self.store.watch(prefix).await?;
+        Ok(Box::new(ScriptedWatch { watch, script: Arc::clone(&self.script) }))
     }
 }

@@ -42,7 +42,8 @@ impl Setup {
         (Self::connected(Node::start().await, database, &connection).await, proxy)
     }
 
-    async fn connected(node: Node, database: Database, connection: &Value) -> Self {
+    /// With a target that is connected to in this way.
+    pub(crate) async fn connected(node: Node, database: Database, connection: &Value) -> Self {
         let target = json!({"name": "app", "connection": connection});
         node.api.post("/v1/targets", &target).await.expect(201);
         Self { node, database }

@@ -1,9 +1,10 @@
 //! Whose fault an error is, and what to do about it: the one place that decides.
 
 mod kinds;
+mod tls;
 mod ways;
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, io, net::SocketAddr};
 
 use self::kinds::Kind;
 use crate::spans::ErrorType;
@@ -80,7 +81,12 @@ impl From<tokio_postgres::Error> for Fault {
         match error.as_db_error() {
             // Its detail and context would quote the record.
             Some(db_error) => Self::of_sqlstate(db_error.code().code(), db_error.message()),
-            None => Self::new(kinds::of_connection(&error), None, with_causes(&error)),
+            None => {
+                let words = with_causes(&error);
+                let of_tls = tls::of_connection(&error, &words);
+                let (kind, summary) = of_tls.unwrap_or_else(|| (kinds::of_connection(&error, &words), words));
+                Self::new(kind, None, summary)
+            }
         }
     }
 }
@@ -94,7 +100,14 @@ impl Fault {
     }
 
     fn of_sqlstate(sqlstate: &str, message: &str) -> Self {
-        Self::new(kinds::of_sqlstate(sqlstate), Some(sqlstate), message)
+        // PgBouncer has a mode that is worse still, of which it says no more than these words.
+        let is_pooler = sqlstate == "08P01" && message.contains("statement pooling mode");
+        let kind = match sqlstate.get(..2) {
+            _ if is_pooler => kinds::TRANSACTION_POOLER,
+            Some("28") => tls::of_refused_user(message).unwrap_or_else(|| kinds::of_sqlstate(sqlstate)),
+            _ => kinds::of_sqlstate(sqlstate),
+        };
+        Self::new(kind, Some(sqlstate), message)
     }
 
     /// The server did not answer in time.
@@ -115,6 +128,17 @@ impl Fault {
     /// The server is there, but takes no writes.
     pub(super) fn read_only() -> Self {
         Self::new(kinds::READ_ONLY, None, "the server only reads")
+    }
+
+    /// Nobody answers at an address.
+    pub(super) fn unreachable(address: SocketAddr, error: &io::Error) -> Self {
+        let kind = kinds::of_io(error, kinds::CONNECTION_FAILED);
+        Self::new(kind, None, format!("connecting to {address} failed: {error}"))
+    }
+
+    /// Sessions don't keep their processes.
+    pub(super) fn transaction_pooler(summary: String) -> Self {
+        Self::new(kinds::TRANSACTION_POOLER, None, summary)
     }
 
     /// The server works, and has more to bear than it may while we work there.
@@ -142,6 +166,15 @@ impl Fault {
         Self { verdict: Verdict::Target, ..self }
     }
 
+    /// The same; and where the server refused our certificate, which that was.
+    pub(super) fn about_client_certificate(mut self, ours: Option<&str>) -> Self {
+        if self.code == "client_certificate_refused" {
+            let ours = ours.map_or_else(|| "the target has none".into(), |ours| format!("ours is {ours}"));
+            self.summary = format!("{}; {ours}", self.summary);
+        }
+        self
+    }
+
     /// Whether the server is there, but has no room for one more session.
     pub fn is_full(&self) -> bool {
         self.code == "too_many_connections"
@@ -152,9 +185,12 @@ impl Fault {
         self.code == kinds::STRAINED.code
     }
 
-    /// Whether the server can be asked and answer, and still not work: its disk or its memory is full.
+    /// Whether the server can be asked and answer, and still not work: its disk or its memory is full, or a pooler on the way to
+    /// it was given another mode.
     pub fn is_beyond_a_probe(&self) -> bool {
-        self.sqlstate.as_deref().is_some_and(|sqlstate| sqlstate.starts_with("53")) && !self.is_full()
+        let is_exhausted =
+            self.sqlstate.as_deref().is_some_and(|sqlstate| sqlstate.starts_with("53")) && !self.is_full();
+        is_exhausted || self.code == kinds::TRANSACTION_POOLER.code
     }
 
     /// Whether less at a time may get through.
@@ -197,6 +233,8 @@ mod tests {
             ("57P03", Verdict::Target),
             ("25006", Verdict::Target),
             ("3D000", Verdict::Target),
+            ("26000", Verdict::Target),
+            ("42P05", Verdict::Target),
             ("40001", Verdict::Contention),
             ("40P01", Verdict::Contention),
             ("55P03", Verdict::Contention),

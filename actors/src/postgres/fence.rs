@@ -10,7 +10,7 @@
 //! It asks once, and not again before a session of ours has ended: until then, all that there are are known.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, hash_map::Entry},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -86,12 +86,20 @@ impl Lease {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Backend(i32);
 
+impl Backend {
+    /// Whether it has this number.
+    pub(super) fn is(self, pid: i32) -> bool {
+        self.0 == pid
+    }
+}
+
 /// The sessions that this process has with one target, whichever pool they belong to.
 #[derive(Default)]
 pub struct LiveSessions {
     /// `None` for those in which nothing of a stream is written.
     lease: Option<Lease>,
-    backends: Mutex<HashSet<Backend>>,
+    /// By the number of those that say so: two sessions with two servers may have processes of one number.
+    backends: Mutex<HashMap<Backend, u32>>,
     /// How many have ended, or were given up together with the server that they are with.
     endings: AtomicU64,
     /// One more than that was when there was last seen to be no stray; 0 before.
@@ -104,6 +112,8 @@ pub struct LiveSessions {
 pub(super) struct Alive {
     sessions: Arc<LiveSessions>,
     pub(super) backend: Backend,
+    /// Whether another live session had a process of this number.
+    pub(super) is_known: bool,
 }
 
 impl LiveSessions {
@@ -137,7 +147,7 @@ impl LiveSessions {
 
     fn known(&self) -> Vec<i32> {
         let backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
-        backends.iter().map(|backend| backend.0).collect()
+        backends.keys().map(|backend| backend.0).collect()
     }
 
     pub(super) async fn opening(&self) -> RwLockReadGuard<'_, ()> {
@@ -146,8 +156,10 @@ impl LiveSessions {
 
     pub(super) fn add(self: &Arc<Self>, backend: i32) -> Alive {
         let backend = Backend(backend);
-        self.backends.lock().unwrap_or_else(PoisonError::into_inner).insert(backend);
-        Alive { sessions: Arc::clone(self), backend }
+        let mut backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        let sessions = backends.entry(backend).or_default();
+        *sessions += 1;
+        Alive { sessions: Arc::clone(self), backend, is_known: *sessions > 1 }
     }
 
     /// Whether there may be strays, as of how many endings.
@@ -196,7 +208,13 @@ pub(super) async fn is_gone(client: &Client, backend: Backend) -> Result<bool, F
 
 impl Drop for Alive {
     fn drop(&mut self) {
-        self.sessions.backends.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.backend);
+        let mut backends = self.sessions.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut sessions) = backends.entry(self.backend) {
+            *sessions.get_mut() -= 1;
+            if *sessions.get() == 0 {
+                sessions.remove();
+            }
+        }
         self.sessions.endings.fetch_add(1, Ordering::SeqCst);
     }
 }
@@ -217,6 +235,17 @@ mod tests {
         sessions.go_elsewhere();
         fence();
         assert_eq!(sessions.unfenced(), None);
+    }
+
+    #[test]
+    fn a_process_is_known_until_the_last_session_that_says_it_has_it_has_ended() {
+        let sessions: Arc<LiveSessions> = Arc::default();
+        let (first, second) = (sessions.add(1), sessions.add(1));
+        assert_eq!((first.is_known, second.is_known), (false, true));
+        drop(first);
+        assert_eq!(sessions.known(), [1]);
+        drop(second);
+        assert!(sessions.is_empty());
     }
 
     #[test]

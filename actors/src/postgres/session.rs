@@ -6,17 +6,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio_postgres::{Client, Config, config::SslMode};
+use tokio_postgres::{
+    Client, Config,
+    config::{self, SslMode},
+};
 
 use super::{
     catalog::{COPY_TO_STAGE, Statements, column_types, create_stage},
+    credentials::Credentials,
     error::{Fault, Verdict},
     fence::{self, Alive, Backend, LiveSessions},
     novelty::Novelty,
-    reach::{Egress, Route, Walk},
+    pooler::{self, Mark, OneProcess, Place},
+    reach::{Egress, Route, StepName, Walk},
 };
 use crate::{
-    model::{Connection, FieldError, Limits, TableName, Target, TlsMode},
+    model::{ChannelBinding, Connection, FieldError, Limits, TableName, Target, TlsMode},
     spans::Database,
 };
 
@@ -84,10 +89,12 @@ pub(super) struct Direct {
 pub(super) struct Opener {
     route: Route,
     config: Config,
+    credentials: Credentials,
     /// What every session sets.
     settings: String,
     database: Database,
     live: Arc<LiveSessions>,
+    one_process: OneProcess,
 }
 
 impl Opener {
@@ -106,21 +113,52 @@ impl Opener {
     ) -> Result<Self, FieldError> {
         let route = Route::new(connection, egress)?;
         let config = config(connection, application_name);
-        Ok(Self { route, config, settings: settings(limits), database: Database::of(connection), live })
+        let (settings, database) = (settings(limits), Database::of(connection));
+        let credentials = Credentials::of(connection, egress);
+        Ok(Self { route, config, credentials, settings, database, live, one_process: OneProcess::default() })
     }
 
     /// Opens a session, or gives up after a while.
     pub(super) async fn open(&self) -> Result<Session, Fault> {
-        let opened = tokio::time::timeout(self.route.patience(), self.connect()).await;
+        let opened = tokio::time::timeout(self.route.patience(), self.connect(&mut Walk::default())).await;
         opened.unwrap_or_else(|_| Err(Fault::timed_out("connecting"))).map_err(Fault::while_connecting)
     }
 
-    async fn connect(&self) -> Result<Session, Fault> {
+    async fn connect(&self, walk: &mut Walk) -> Result<Session, Fault> {
         let _opening = self.live.opening().await;
-        let client = self.route.connect(&self.config, &mut Walk::default()).await?;
-        let backend = client.query_one("select pg_catalog.pg_backend_pid()", &[]).await?.try_get(0)?;
-        let alive = self.live.add(backend);
-        client.batch_execute(&self.settings).await?;
+        let client = self.arrive(walk).await?;
+        self.settle(client, walk).await
+    }
+
+    /// Gets to the database, with the password as it is now, and does nothing there.
+    pub(super) async fn arrive(&self, walk: &mut Walk) -> Result<Client, Fault> {
+        let mut config = self.config.clone();
+        if let Some(password) = self.credentials.password().await? {
+            config.password(password.reveal());
+        }
+        self.route.connect(&config, walk).await
+    }
+
+    /// How the connection that was made last is secured, in words; `None` where it is not.
+    pub(super) fn secured_by(&self) -> Option<String> {
+        self.route.secured_by()
+    }
+
+    /// Makes of a connection a session to work with.
+    pub(super) async fn settle(&self, client: Client, walk: &mut Walk) -> Result<Session, Fault> {
+        let (mark, arrive) = (Mark::generate(), || async { self.arrive(&mut Walk::default()).await });
+        let kept = walk.step(StepName::Pooler, async {
+            let Place { pid, is_marked } = pooler::mark(&client, &mark).await?;
+            let alive = self.live.add(pid);
+            if alive.is_known && is_marked {
+                return Err(pooler::shared("two sessions of ours were given one process of the server"));
+            }
+            self.one_process.prove(&client, &mark, arrive).await?;
+            Ok(alive)
+        });
+        let alive = kept.await?;
+        walk.found(|| "each session keeps a process of the server to itself".into());
+        walk.step(StepName::SessionSettings, async { Ok(client.batch_execute(&self.settings).await?) }).await?;
         self.live.check_ours().await?;
         Ok(Session {
             client,
@@ -151,10 +189,12 @@ fn config(connection: &Connection, application_name: &str) -> Config {
             TlsMode::Disable => SslMode::Disable,
             TlsMode::Prefer => SslMode::Prefer,
             TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => SslMode::Require,
+        })
+        .channel_binding(match connection.tls.channel_binding {
+            ChannelBinding::Disable => config::ChannelBinding::Disable,
+            ChannelBinding::Prefer => config::ChannelBinding::Prefer,
+            ChannelBinding::Require => config::ChannelBinding::Require,
         });
-    if let Some(password) = &connection.password {
-        config.password(password.reveal());
-    }
     config
 }
 
@@ -251,15 +291,6 @@ impl Session {
     }
 }
 
-/// What a check of a target found.
-#[derive(Clone, Debug)]
-pub struct CheckReport {
-    /// The server's version, as it shows it.
-    pub server_version: String,
-    /// How long one question took.
-    pub latency: Duration,
-}
-
 /// Who looks at a database, outside of any pool.
 #[derive(Clone, Debug)]
 pub struct Visitor {
@@ -273,20 +304,19 @@ impl Visitor {
         Self { application_name, egress }
     }
 
-    /// Connects once, and asks a question.
-    pub async fn check(&self, connection: &Connection) -> Result<CheckReport, Fault> {
-        let mut session = self.connect(connection).await?;
-        let asked = Instant::now();
-        let version = session.client.query_one("show server_version", &[]).await?;
-        let latency = asked.elapsed();
-        session.probe(&Limits::default()).await?;
-        Ok(CheckReport { server_version: version.try_get(0)?, latency })
-    }
-
     /// Opens one session.
     pub(super) async fn connect(&self, connection: &Connection) -> Result<Session, Fault> {
-        let Self { application_name, egress } = self;
-        Opener::named(connection, Limits::default(), egress, application_name, Arc::default())?.open().await
+        self.opener(connection)?.open().await
+    }
+
+    /// How it opens sessions.
+    pub(super) fn opener(&self, connection: &Connection) -> Result<Opener, FieldError> {
+        Opener::named(connection, Limits::default(), &self.egress, &self.application_name, Arc::default())
+    }
+
+    /// How it gets out.
+    pub fn egress(&self) -> &Egress {
+        &self.egress
     }
 }
 

@@ -1,6 +1,6 @@
 //! Whether a server can be used: whether it answers and takes writes, and how much it has to bear, as far as we may see it.
 
-use super::{error::Fault, reach::takes_writes, session::Session};
+use super::{error::Fault, pooler, reach::takes_writes, session::Session};
 use crate::model::Limits;
 
 /// By how many seconds the replica that is furthest behind is. Null where there is none, or none has anything to catch up
@@ -14,7 +14,7 @@ const CONNECTIONS: &str = "select count(*), pg_catalog.current_setting('max_conn
     where datid is not null and coalesce(backend_type, 'client backend') = 'client backend'";
 
 impl Session {
-    /// Whether the server answers, takes writes, and is within the limits beyond which it is to be spared.
+    /// Whether the server answers, takes writes, still gives us the process that it gave us, and is within the limits beyond which it is to be spared.
     pub async fn probe(&mut self, limits: &Limits) -> Result<(), Fault> {
         self.is_busy = true;
         let outcome = self.look(limits).await;
@@ -24,6 +24,11 @@ impl Session {
 
     async fn look(&self, limits: &Limits) -> Result<(), Fault> {
         takes_writes(&self.client).await?;
+        // A pooler may give it to others from the moment it is told to.
+        let pid = self.client.query_typed_one("select pg_catalog.pg_backend_pid()", &[]).await?.try_get(0)?;
+        if !self.backend().is(pid) {
+            return Err(pooler::moved());
+        }
         if let Some(most) = limits.max_replica_lag_seconds {
             let behind: Option<f64> = self.client.query_one(REPLICA_LAG, &[]).await?.try_get(0)?;
             if let Some(behind) = behind.filter(|behind| *behind > f64::from(most)) {

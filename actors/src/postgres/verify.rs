@@ -7,6 +7,7 @@ use tokio_postgres::{
 
 use super::{
     catalog::{COLUMNS, Column, create_table_sql},
+    check::grant_connect,
     error::Fault,
     identifier::{readable, readable_table},
     session::{Session, Visitor},
@@ -36,8 +37,17 @@ fn warning(code: &'static str, message: impl Into<String>, fix_sql: impl Into<St
 
 /// Compares the table with what it should be. Reads the catalog only: it needs no right on the table.
 pub async fn verify(connection: &Connection, visitor: &Visitor, table: &TableName) -> Result<Vec<Finding>, Fault> {
-    let session = visitor.connect(connection).await?;
-    session.verify(table).await
+    match visitor.connect(connection).await {
+        Ok(session) => session.verify(table).await,
+        // Whoever may not connect is told so before anything else can be asked.
+        Err(fault) if fault.sqlstate.as_deref() == Some("42501") => {
+            let (database, user) = (readable(&connection.database), readable(&connection.username));
+            let message = format!("user {user} may not connect to database {database}");
+            let fix = grant_connect(&connection.database, &connection.username);
+            Ok(vec![error("connect_privilege_missing", message, fix)])
+        }
+        Err(fault) => Err(fault),
+    }
 }
 
 const RELATION: &str = "

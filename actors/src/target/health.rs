@@ -168,7 +168,34 @@ impl TargetActorState {
         let wait = self.breaker.failed(Instant::now(), fastrand::f64());
         self.probe_after(wait);
         self.write_status();
+        if fault.is_of_credentials() {
+            self.ask_store();
+        }
         Ok(())
+    }
+
+    /// The password may be another by now, and nobody has told us yet: the watch is slow, or broken.
+    fn ask_store(&mut self) {
+        let (documents, id, myself) = (self.context.documents.clone(), self.target.id, self.myself.clone());
+        self.tasks.spawn(async move {
+            match documents.get::<Target>(id).await {
+                Ok(Some(saved)) => drop(myself.cast(TargetMessage::ReadAnew(Box::new(saved.value)))),
+                // Whoever deleted it has said so, too.
+                Ok(None) => {}
+                Err(error) => tracing::warn!(target = %id, %error, "the target was not read anew"),
+            }
+        });
+    }
+
+    /// Takes how to connect from what the store has; all else comes by the watch, as does what is older than what we have.
+    pub(super) fn read_anew(&mut self, target: Target) -> Result<(), FieldError> {
+        let Target { connection, updated_at, .. } = target;
+        if connection == self.target.connection || updated_at < self.target.updated_at {
+            return Ok(());
+        }
+        tracing::info!(target_name = %self.target.name, "the connection was changed, as the store shows");
+        self.target = Arc::new(Target { connection, updated_at, ..(*self.target).clone() });
+        self.go_elsewhere()
     }
 
     fn write_status(&mut self) {

@@ -57,6 +57,14 @@ pub(super) const READ_ONLY: Kind = kind(
     "the server is a replica, as after a failover, or its transactions only read by default",
     "point the target at the primary, or set default_transaction_read_only to off for the database and the user",
 );
+pub(super) const TRANSACTION_POOLER: Kind = kind(
+    Target,
+    "transaction_pooler",
+    "such a pooler gives each transaction whichever process of the server is free, so no session keeps its settings, its \
+     statements, and the process by which what an earlier run has left behind is ended",
+    "connect to the server itself, or to the pooler in session mode: PgBouncer with pool_mode=session, Supabase on port 5432, \
+     Neon by the host without -pooler",
+);
 pub(super) const STRAINED: Kind = kind(
     Target,
     "server_strained",
@@ -71,13 +79,7 @@ const REFUSED: Kind = kind(
 );
 pub(super) const NO_SUCH_HOST: Kind =
     kind(Target, "host_not_found", "the host's name has no address", "check the name of the host, and the DNS");
-const TLS: Kind = kind(
-    Target,
-    "tls_failed",
-    "the server and we did not agree on an encrypted connection",
-    "check the target's tls.mode and ca_pem against the server's certificate",
-);
-const CONNECTION_FAILED: Kind = kind(
+pub(super) const CONNECTION_FAILED: Kind = kind(
     Target,
     "connection_failed",
     "the connection broke, or was never made",
@@ -88,6 +90,12 @@ const AUTHENTICATION: Kind = kind(
     "authentication_failed",
     "the server does not let this user in with this password from here",
     "correct the target's username and password, and check the server's pg_hba.conf",
+);
+const PASSWORD_MISSING: Kind = kind(
+    Target,
+    "authentication_failed",
+    "the server asks this user for a password, and the target has none",
+    "set the target's password, or its password_file",
 );
 
 /// What the server named by its SQLSTATE (<https://www.postgresql.org/docs/current/errcodes-appendix.html>).
@@ -114,6 +122,8 @@ pub(super) fn of_sqlstate(sqlstate: &str) -> Kind {
         "53100" => kind(Target, "disk_full", "the server's disk is full", "free disk space on the server, or add some"),
         "53200" => kind(Target, "out_of_memory", "the server has no memory left", "give the server more memory"),
         "25006" => READ_ONLY,
+        // A statement that this session has prepared is not there, or another's is: the process is not the session's.
+        "26000" | "42P05" => TRANSACTION_POOLER,
         "42501" => kind(
             Table,
             "insufficient_privilege",
@@ -203,21 +213,16 @@ fn of_class(class: &str) -> Kind {
 }
 
 /// What the connection ran into, which the server did not name: told by the causes behind the driver's error.
-pub(super) fn of_connection(error: &tokio_postgres::Error) -> Kind {
+pub(super) fn of_connection(error: &tokio_postgres::Error, words: &str) -> Kind {
     let mut kind = if error.is_closed() { SESSION_CLOSED } else { CONNECTION_FAILED };
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        let wrapped = error.downcast_ref::<io::Error>().and_then(|error| error.get_ref());
-        let is_tls = |error: &(dyn Error + 'static)| error.is::<rustls::Error>();
-        if is_tls(error) || wrapped.is_some_and(|error| is_tls(error)) {
-            return TLS;
-        }
         kind = error.downcast_ref::<io::Error>().map_or(kind, |error| of_io(error, kind));
         cause = error.source();
     }
     // The driver names these in words alone.
-    match error.to_string() {
-        words if words.starts_with("error performing TLS handshake") => TLS,
+    match words {
+        words if words.ends_with("password missing") => PASSWORD_MISSING,
         words if words.starts_with("authentication error") => AUTHENTICATION,
         words if words.starts_with("timeout") => TIMEOUT,
         words if words.starts_with("invalid configuration") => BAD_SETTINGS,
@@ -225,7 +230,7 @@ pub(super) fn of_connection(error: &tokio_postgres::Error) -> Kind {
     }
 }
 
-fn of_io(error: &io::Error, otherwise: Kind) -> Kind {
+pub(super) fn of_io(error: &io::Error, otherwise: Kind) -> Kind {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => REFUSED,
         io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => TIMEOUT,

@@ -43,7 +43,7 @@ impl Fault {
     }
 
     /// Whether a server knows us not, or not by what we showed.
-    pub(in crate::postgres) fn is_of_credentials(&self) -> bool {
+    pub fn is_of_credentials(&self) -> bool {
         self.sqlstate.as_deref().is_some_and(|sqlstate| sqlstate.starts_with("28"))
     }
 

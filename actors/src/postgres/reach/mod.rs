@@ -3,6 +3,7 @@
 mod addresses;
 mod admission;
 mod bastion;
+mod dial;
 mod egress;
 mod host_keys;
 mod route;
@@ -11,6 +12,7 @@ mod walk;
 
 pub use admission::admission;
 pub use bastion::see_host_keys;
+pub(super) use dial::dial;
 pub use egress::Egress;
 pub use host_keys::HostKeys;
 pub use route::check_settings;

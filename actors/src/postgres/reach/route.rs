@@ -15,13 +15,12 @@ use bb8::ManageConnection;
 use bb8_postgres::PostgresConnectionManager;
 use tokio::time::timeout;
 use tokio_postgres::{Client, Config, config::SslMode, tls::MakeTlsConnect};
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     Egress, StepName, Walk,
     addresses::{Server, check_socket, resolve},
     bastion::{self, Link, Stream, Tunnel},
-    tls,
+    tls::Connector,
 };
 use crate::{
     model::{Connection, DeniedNetworks, FieldError},
@@ -37,7 +36,7 @@ const ROUTE_TIMEOUT: Duration = Duration::from_secs(18);
 /// How a database is reached.
 pub(in crate::postgres) struct Route {
     servers: Vec<Server>,
-    connector: MakeRustlsConnect,
+    connector: Connector,
     denied: DeniedNetworks,
     /// Through which everything goes, if there is one.
     tunnel: Option<Tunnel>,
@@ -53,7 +52,7 @@ pub fn check_settings(connection: &Connection) -> Result<(), FieldError> {
 pub(in crate::postgres) async fn takes_writes(client: &Client) -> Result<(), Fault> {
     const ONLY_READS: &str = "select pg_catalog.pg_is_in_recovery()
         or pg_catalog.current_setting('transaction_read_only')::bool";
-    let only_reads = client.query_one(ONLY_READS, &[]).await?.try_get(0)?;
+    let only_reads = client.query_typed_one(ONLY_READS, &[]).await?.try_get(0)?;
     if only_reads { Err(Fault::read_only()) } else { Ok(()) }
 }
 
@@ -62,7 +61,7 @@ impl Route {
     pub(in crate::postgres) fn new(connection: &Connection, egress: &Egress) -> Result<Self, FieldError> {
         let servers = Server::parse_all(&connection.host, connection.port);
         let servers = servers.map_err(|message| FieldError::new("connection.host", message))?;
-        let connector = tls::connector(&connection.tls);
+        let connector = Connector::new(&connection.tls);
         let connector = connector.map_err(|error| FieldError::new(error.field(), error.to_string()))?;
         let tunnel = connection.bastion.as_ref().map(|bastion| Tunnel::new(bastion, egress)).transpose()?;
         let is_socket = |server: &Server| matches!(server, Server::Socket { .. });
@@ -87,13 +86,21 @@ impl Route {
         for server in &self.servers {
             // It is large, and rare.
             match Box::pin(self.connect_to(server, link.as_ref(), config, walk)).await {
-                Ok(client) => return Ok(client),
+                Ok(client) => {
+                    tracing::debug!(%server, tls = self.secured_by(), "a session was opened");
+                    return Ok(client);
+                }
                 // It would be the same anywhere, and some servers count those that fail.
                 Err(fault) if fault.is_of_credentials() => return Err(fault),
                 Err(fault) => faults.push(fault),
             }
         }
         Err(Fault::of_all(faults))
+    }
+
+    /// How the connection that was made last is secured, in words; `None` where it is not.
+    pub(in crate::postgres) fn secured_by(&self) -> Option<String> {
+        self.connector.seen().map(|seen| seen.describe())
     }
 
     async fn connect_to(
@@ -126,7 +133,8 @@ impl Route {
         let tls = MakeTlsConnect::<Stream>::make_tls_connect(&mut self.connector.clone(), host);
         let tls = tls.map_err(|error| Fault::of_settings(format!("connection.host {host:?}: {error}")))?;
         let connected = timeout(self.share(1), config.connect_raw(stream, tls)).await;
-        let connected = connected.map_err(|_| Fault::timed_out("connecting")).and_then(|connected| Ok(connected?));
+        let connected = connected.map_err(|_| Fault::timed_out("connecting"));
+        let connected = connected.and_then(|connected| connected.map_err(|error| self.connector.explain(error)));
         let (client, connection) = connected.map_err(|fault| self.said_by(server, None, fault))?;
         // It ends with the client, and tells it before if anything is wrong.
         tokio::spawn(async move { drop(connection.await) });
@@ -178,7 +186,8 @@ impl Route {
         config.connect_timeout(limit.min(CONNECT_TIMEOUT));
         let manager = PostgresConnectionManager::new(config, self.connector.clone());
         let connected = timeout(limit, manager.connect()).await;
-        Ok(connected.map_err(|_| Fault::timed_out("connecting"))??)
+        let connected = connected.map_err(|_| Fault::timed_out("connecting"))?;
+        connected.map_err(|error| self.connector.explain(error))
     }
 
     /// Names the server where that is not known, and the address where the name has one of many.

@@ -203,14 +203,21 @@ impl Walk {
         }
     }
 
-    /// Which step is being taken.
-    pub fn under_way(&self) -> Option<StepName> {
-        self.under_way.map(|(name, _)| name)
-    }
-
-    /// Whether this step was taken.
+    /// Whether this step was taken, or was said to need no taking.
     pub fn has(&self, name: StepName) -> bool {
         self.steps.iter().flatten().any(|step| step.name == name)
+    }
+
+    /// Whether the way has ended at some step.
+    pub fn has_failed(&self) -> bool {
+        self.steps.iter().flatten().any(|step| step.status == StepStatus::Failed)
+    }
+
+    /// Takes back what was said of a step: it turned out otherwise.
+    pub fn forget(&mut self, name: StepName) {
+        if let Some(steps) = &mut self.steps {
+            steps.retain(|step| step.name != name);
+        }
     }
 
     /// Every step in order, those that were not taken included.
