@@ -21,8 +21,8 @@ use tracing_subscriber::{
 };
 
 /// What is quiet in any case. An actor's own span lives as long as the actor: nothing is to hang on it. The driver logs
-/// what it sends, which is our customers' data.
-const QUIET: [&str; 3] = ["ractor=warn", "tokio_postgres=info", "opentelemetry=warn"];
+/// what it sends, which is our customers' data, and what SSH logs of messages may hold a password.
+const QUIET: [&str; 4] = ["ractor=warn", "tokio_postgres=info", "russh=info", "opentelemetry=warn"];
 
 /// What works when logs are exported. To export what it says would give it something to say, so nobody can ask for it.
 const EXPORTING: [&str; 7] = ["h2", "hyper", "opentelemetry", "reqwest", "rustls", "tonic", "tower::"];

@@ -38,7 +38,7 @@ const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 const MOST_ADDRESSES: usize = 4;
 
 /// How long making a tunnel, and a stream in it, may take in all.
-pub(super) const PATIENCE: Duration = Duration::from_secs(40);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The way through an SSH host, which all sessions of a pool share.
 pub(super) struct Tunnel {
