@@ -27,6 +27,8 @@ mod latency;
 #[path = "../tests/support/nats.rs"]
 #[expect(dead_code, reason = "tests also do to the servers what no bench does")]
 mod nats;
+#[path = "end_to_end/network.rs"]
+mod network;
 #[path = "end_to_end/node.rs"]
 mod node;
 #[path = "end_to_end/ours.rs"]
@@ -49,6 +51,9 @@ mod rows;
 mod scale;
 #[path = "end_to_end/server.rs"]
 mod server;
+#[path = "../tests/support/sshd.rs"]
+#[expect(dead_code, reason = "tests also do to the servers what no bench does")]
+mod sshd;
 #[path = "end_to_end/telemetry.rs"]
 mod telemetry;
 
@@ -77,6 +82,7 @@ const CHAPTERS: &[(&str, Chapter)] = &[
     ("bloat", |size| Box::pin(bloat::measure(size))),
     ("footprint", |size| Box::pin(footprint::measure(size))),
     ("telemetry", |size| Box::pin(telemetry::measure(size))),
+    ("network", |size| Box::pin(network::measure(size))),
     ("peers", |size| Box::pin(peers::measure(size))),
     ("scale", |size| Box::pin(scale::measure(size))),
     ("cluster", |size| Box::pin(cluster::measure(size))),

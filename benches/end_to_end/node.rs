@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -64,9 +64,7 @@ impl Node {
     async fn launch(settings: &[(&str, &str)], key: &str, log: &Path) -> Self {
         // An error means that there is one already.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-        let address = listener.local_addr().expect("its address").to_string();
-        drop(listener);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port())).to_string();
         let process = Process(serve(settings, key, &address, log));
         let node = Self { client: Client::new(), url: format!("http://{address}"), process, _directory: None };
         node.until("ready", async || node.call(Method::GET, "/readyz", None).await.is_some()).await;
@@ -75,10 +73,11 @@ impl Node {
 
     /// Makes the server a target, and forwards all records to a table of it.
     pub(crate) async fn forward_to(&self, server: &ThrowawayPostgres, table: &TableName) {
-        let connection = json!({
-            "host": "127.0.0.1", "port": server.port(), "database": "postgres", "username": server.superuser(),
-            "password": server.password(), "tls": {"mode": "disable"},
-        });
+        self.forward_by(&to(server), table).await;
+    }
+
+    /// The same, with a server that is reached so.
+    pub(crate) async fn forward_by(&self, connection: &Value, table: &TableName) {
         self.post("/v1/targets", &json!({"name": "bench", "connection": connection})).await;
         let consumer = json!({
             "name": "bench", "target": "bench", "filter": {"provider": PROVIDER},
@@ -187,6 +186,20 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// How the server is reached plainly.
+pub(crate) fn to(server: &ThrowawayPostgres) -> Value {
+    json!({
+        "host": "127.0.0.1", "port": server.port(), "database": "postgres", "username": server.superuser(),
+        "password": server.password(), "tls": {"mode": "disable"},
+    })
+}
+
+/// A port that nobody listens on.
+pub(crate) fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
 }
 
 /// Asks again if the node has been too busy to answer.

@@ -7,13 +7,14 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use sequin::demo::crm::Crm;
 use sequin_actors::model::TableName;
+use serde_json::Value;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use uuid::Uuid;
 
 use super::{
     SYNCS, Size,
     bulk::rate,
-    node::Node,
+    node::{Node, to},
     publishing::{self, REQUEST},
     receiver::{Received, Receiver},
     report::{Figure, Goal},
@@ -26,7 +27,7 @@ const SCRAPED_EVERY: Duration = Duration::from_secs(1);
 
 /// How many records a request has while they are brought as they come, and which part of all these are.
 const LIVE_REQUEST: usize = 100;
-const LIVE_PART: u64 = 4;
+pub(crate) const LIVE_PART: u64 = 4;
 
 /// How many of the last records are looked for: those of the requests that may have been under way together.
 const LAST: usize = 4 * LIVE_REQUEST;
@@ -83,15 +84,15 @@ pub(crate) async fn measure(Size { records, round }: Size) -> Vec<Figure> {
 
 /// How long it took, and the CPU time of the node.
 #[derive(Clone, Copy, Debug, Default)]
-struct Passes {
+pub(crate) struct Passes {
     published: Duration,
-    backfill: Duration,
-    live: Duration,
-    cpu: Duration,
+    pub(crate) backfill: Duration,
+    pub(crate) live: Duration,
+    pub(crate) cpu: Duration,
 }
 
 impl Passes {
-    fn add(&mut self, Self { published, backfill, live, cpu }: Self) {
+    pub(crate) fn add(&mut self, Self { published, backfill, live, cpu }: Self) {
         self.published += published;
         self.backfill += backfill;
         self.live += live;
@@ -121,14 +122,14 @@ impl Passes {
 }
 
 /// What is published: records to be there before there is a consumer, and others while there is one.
-struct Traffic {
+pub(crate) struct Traffic {
     before: Vec<Bytes>,
     live: Vec<Bytes>,
     last: Vec<Uuid>,
 }
 
 impl Traffic {
-    fn of(records: u64) -> Self {
+    pub(crate) fn of(records: u64) -> Self {
         let lines: Vec<_> = Crm::new(SEED + 1, SYNCS).backfill(records / LIVE_PART).collect();
         let last = lines.iter().rev().take(LAST).map(|line| parse(line).record().sequin_id.0);
         Self {
@@ -145,7 +146,7 @@ impl Traffic {
         let receiver = Receiver::start();
         let mut node = Node::start_with(&telling.settings(&receiver)).await;
         let passes = tokio::select! {
-            passes = self.through(&node, server, &table) => passes,
+            passes = self.through(&node, server, &to(&server.postgres), &table) => passes,
             () = scrape(&node), if telling != Nothing => unreachable!("it goes on for ever"),
         };
         node.signal("TERM");
@@ -156,10 +157,11 @@ impl Traffic {
         passes
     }
 
-    async fn through(&self, node: &Node, server: &Server, table: &TableName) -> Passes {
+    /// Has a new node do all of it, which is told so how to reach the server.
+    pub(crate) async fn through(&self, node: &Node, server: &Server, connection: &Value, table: &TableName) -> Passes {
         let before = node.cpu();
         let published = publishing::publish(node, &self.before).await;
-        node.forward_to(&server.postgres, table).await;
+        node.forward_by(connection, table).await;
         let backfill = backfill_of(node).await;
 
         let look = format!("select count(*) from {} where sequin_id = any($1)", sql(table));

@@ -1,5 +1,6 @@
 //! Everything fails, at random and at once: the network, the server, its sessions, the node. Records come all the while,
-//! and whenever the faults are over, the tables must equal the model.
+//! and whenever the faults are over, the tables must equal the model. Every other round the way to the database is through a
+//! bastion, with TLS that is verified inside.
 //!
 //! The faults and the records are drawn from a seed, which a failure shows: with the same seed come the same faults in
 //! the same order, though they meet what happens at other moments. CONTRIBUTING.md says how to run it for longer.
@@ -19,11 +20,13 @@ use uuid::Uuid;
 use crate::support::{
     PATIENCE,
     api::Api,
+    certificates::{Authority, Secured, Valid},
     database::{Database, SCHEMA, slow_writes},
     eventually_within, holds,
     model::{HUBSPOT, Model, Version, compare, contact, no_contact, sync},
     proxy::{Ending, Mode, Proxy},
     setup::Setup,
+    sshd::Sshd,
 };
 
 /// How long faults come, in seconds, unless `CHAOS_SECONDS` says otherwise: until each has come about once.
@@ -64,13 +67,15 @@ enum Fault {
     StopServer(Stop),
     StartServer,
     EndSessions,
+    /// It starts again at once, without the connections that it had.
+    KillBastion,
     PauseOrResume(&'static str),
     KillNode,
     StopNode,
 }
 
 /// The faults, and how often each comes before all are shuffled anew.
-const DECK: [(usize, Fault); 19] = [
+const DECK: [(usize, Fault); 20] = [
     (2, Fault::Network(Mode::Pass)),
     (1, Fault::Network(Mode::Refuse)),
     (1, Fault::Network(Mode::Delay(Duration::from_millis(10)))),
@@ -86,6 +91,7 @@ const DECK: [(usize, Fault); 19] = [
     (1, Fault::StopServer(Stop::Immediate)),
     (3, Fault::StartServer),
     (2, Fault::EndSessions),
+    (2, Fault::KillBastion),
     (2, Fault::PauseOrResume(HUBSPOT)),
     (2, Fault::PauseOrResume(ONE_SYNC)),
     (6, Fault::KillNode),
@@ -108,12 +114,13 @@ async fn chaos_ends_in_tables_that_equal_the_model() {
         publisher = chaos.round(Duration::from_secs(round), publisher).await;
     }
     let published = publisher.model.last_idx(HUBSPOT);
-    let (faults, counts, log) = (chaos.faults, chaos.proxy.counts(), chaos.setup.node.log());
+    let (faults, log) = (chaos.faults, chaos.setup.node.log());
+    let counts = [&chaos.to_server, &chaos.to_bastion].map(Proxy::counts);
     let pipelines = log.matches("running").count();
     eprintln!("{faults} faults, {published} versions published, {pipelines} pipelines, {counts:?}");
     eprintln!("the longest heal took {:?}", chaos.longest_heal);
     assert!(!log.contains("panicked"), "something panicked in the node");
-    let met_something = counts.held > 0 && counts.cut > 0;
+    let met_something = counts.iter().all(|counts| counts.held > 0) && counts.iter().any(|counts| counts.cut > 0);
     assert!(met_something || seconds < SECONDS, "the faults met nothing: {counts:?}");
 }
 
@@ -125,7 +132,13 @@ fn setting<T: FromStr>(name: &str) -> Option<T> {
 /// What is made to fail, and how it is now.
 struct Chaos {
     setup: Setup,
-    proxy: Proxy,
+    /// Before the server, for those rounds in which that is the way.
+    to_server: Proxy,
+    /// Before the bastion, for the others.
+    to_bastion: Proxy,
+    sshd: Sshd,
+    authority: Authority,
+    goes_by_bastion: bool,
     rng: Rng,
     deck: Vec<Fault>,
     is_server_stopped: bool,
@@ -141,7 +154,12 @@ struct Chaos {
 
 impl Chaos {
     async fn prepare(rng: Rng) -> (Self, watch::Receiver<Api>) {
-        let (setup, proxy) = Setup::by_proxy(Database::on_own_server().await).await;
+        let (setup, to_server) = Setup::by_proxy(Database::on_own_server().await).await;
+        let authority = Authority::new("the customer's authority");
+        let identity = authority.signs("the server", &["127.0.0.1"], Valid::Now);
+        setup.database.secure(Secured { identity: Some(&identity), ..Secured::default() }).await;
+        let sshd = Sshd::start();
+        let to_bastion = Proxy::before(sshd.port());
         setup.start_hubspot().await;
         setup.start(ONE_SYNC, &json!({"sync": sync(1)})).await;
         for table in CONSUMERS {
@@ -151,7 +169,11 @@ impl Chaos {
         let (api, of_publisher) = watch::channel(setup.node.api.clone());
         let chaos = Self {
             setup,
-            proxy,
+            to_server,
+            to_bastion,
+            sshd,
+            authority,
+            goes_by_bastion: false,
             rng,
             deck: Vec::new(),
             is_server_stopped: false,
@@ -167,6 +189,7 @@ impl Chaos {
 
     /// Faults, while records come; and then none, until all is well.
     async fn round(&mut self, long: Duration, publisher: Publisher) -> Publisher {
+        self.go_the_other_way().await;
         let until = Instant::now() + long;
         let publishing = tokio::spawn(publisher.publish_until(until));
         while Instant::now() < until {
@@ -183,6 +206,35 @@ impl Chaos {
         let publisher = publishing.await.expect("a publisher that is not refused");
         self.heal(&publisher.model).await;
         publisher
+    }
+
+    /// While nothing fails, as a customer who changes a target.
+    async fn go_the_other_way(&mut self) {
+        self.goes_by_bastion = !self.goes_by_bastion;
+        eprintln!("{:>8.3} s: by bastion: {}", self.begun.elapsed().as_secs_f64(), self.goes_by_bastion);
+        let database = &self.setup.database;
+        let connection = if self.goes_by_bastion {
+            let bastion = self.sshd.bastion();
+            let mut connection = database.connection();
+            connection["tls"] = json!({"mode": "verify-full", "ca_pem": self.authority.pem()});
+            connection["bastion"] = json!({
+                "host": bastion.host, "port": self.to_bastion.port(), "username": bastion.username,
+                "private_key": self.sshd.private_key("user").reveal(), "host_key": self.sshd.host_key(),
+            });
+            connection
+        } else {
+            // What a proxy is to recognise has to be told openly.
+            let mut connection = database.connection_by(self.to_server.port());
+            connection["tls"] = json!({"mode": "disable", "ca_pem": null});
+            connection["bastion"] = json!(null);
+            connection
+        };
+        self.setup.node.api.patch("/v1/targets/app", &json!({"connection": connection})).await.expect(200);
+    }
+
+    /// Before whatever the node connects to.
+    fn proxy(&self) -> &Proxy {
+        if self.goes_by_bastion { &self.to_bastion } else { &self.to_server }
     }
 
     async fn lull(&mut self) {
@@ -202,14 +254,15 @@ impl Chaos {
     async fn inflict(&mut self, fault: Fault) {
         match fault {
             Fault::Network(mode) => match self.rng.u8(..3) {
-                0 => self.proxy.set_for_existing(mode),
-                1 => self.proxy.set_for_new(mode),
-                _ => self.proxy.set(mode),
+                0 => self.proxy().set_for_existing(mode),
+                1 => self.proxy().set_for_new(mode),
+                _ => self.proxy().set(mode),
             },
-            Fault::Cut(ending) => drop(self.proxy.cut(ending)),
+            Fault::Cut(ending) => drop(self.proxy().cut(ending)),
             Fault::StopServer(how) => self.stop_server(how),
             Fault::StartServer => self.start_server().await,
             Fault::EndSessions => self.end_sessions().await,
+            Fault::KillBastion => tokio::task::block_in_place(|| self.sshd.restart()),
             Fault::PauseOrResume(consumer) => self.pause_or_resume(consumer).await,
             Fault::KillNode => {
                 self.setup.node.sigkill();
@@ -281,7 +334,7 @@ impl Chaos {
 
     async fn end_faults(&mut self) {
         self.start_server().await;
-        self.proxy.set(Mode::Pass);
+        self.proxy().set(Mode::Pass);
         for consumer in std::mem::take(&mut self.paused) {
             self.setup.act(consumer, "resume").await;
         }

@@ -62,4 +62,5 @@ mod tls;
 mod traces;
 mod views;
 mod ways;
+mod ways_cli;
 mod wrong_tables;

@@ -163,3 +163,20 @@ async fn a_session_whose_server_is_gone_without_a_word_is_given_up() {
     .await;
     all_is_well(&setup, &model).await;
 }
+
+#[tokio::test]
+async fn who_begins_on_a_session_whose_server_is_gone_without_a_word_gives_it_up() {
+    let mut model = Model::default();
+    let (setup, proxy) = at_work(&mut model).await;
+    setup.act(HUBSPOT, "pause").await;
+    setup.state_is(HUBSPOT, "paused").await;
+    proxy.set_for_existing(Mode::LoseServer);
+    happened(&proxy, "sessions to lose their server", |counts| counts.lost > 0).await;
+    setup.publish(&mut model, &changes("after the loss")).await;
+    setup.act(HUBSPOT, "resume").await;
+    eventually_within(GIVEN_UP_WITHIN, "the records to be brought", async || {
+        compare(&setup.database.table(HUBSPOT).await, &model.of_provider(HUBSPOT))
+    })
+    .await;
+    all_is_well(&setup, &model).await;
+}

@@ -38,7 +38,7 @@ const SLOW_PROBE: Duration = Duration::from_secs(1);
 
 async fn probe(pool: &Pool, target: &Target) -> Result<(), Fault> {
     let began = Instant::now();
-    let outcome = tokio::time::timeout(PROBE_TIMEOUT, pool.probe(&target.limits)).await;
+    let outcome = tokio::time::timeout(PROBE_TIMEOUT, Box::pin(pool.probe(&target.limits))).await;
     let outcome = outcome.unwrap_or_else(|_| Err(Fault::timed_out("the probe")));
     let took = began.elapsed();
     if outcome.is_err() || took >= SLOW_PROBE {
