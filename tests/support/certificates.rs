@@ -172,9 +172,7 @@ impl Database {
         let user = secured.by_certificate.unwrap_or("nobody");
         // SCRAM, for all but those whose passwords are kept otherwise.
         let others = if secured.asks_for_passwords { "md5" } else { "trust" };
-        let rules = format!(
-            "hostssl all {user} 127.0.0.1/32 cert\nhost all all 127.0.0.1/32 {others}\nlocal all all {others}"
-        );
+        let rules = format!("hostssl all {user} 127.0.0.1/32 cert\nhost all all 127.0.0.1/32 {others}");
         self.write_in_data_directory("pg_hba.conf", &rules).await;
         let on = if secured.identity.is_some() { "on" } else { "off" };
         let key = file("key");
