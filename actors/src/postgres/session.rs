@@ -114,7 +114,7 @@ impl Opener {
 
     /// Opens a session, or gives up after a while.
     pub(super) async fn open(&self) -> Result<Session, Fault> {
-        let opened = tokio::time::timeout(self.route.patience(), self.connect(&mut Walk::default())).await;
+        let opened = tokio::time::timeout(self.route.patience(), Box::pin(self.connect(&mut Walk::default()))).await;
         opened.unwrap_or_else(|_| Err(Fault::timed_out("connecting"))).map_err(Fault::while_connecting)
     }
 
@@ -126,7 +126,7 @@ impl Opener {
 
     /// Gets to the database, and does nothing there.
     pub(super) async fn arrive(&self, walk: &mut Walk) -> Result<Client, Fault> {
-        self.route.connect(&self.config, walk).await
+        Box::pin(self.route.connect(&self.config, walk)).await
     }
 
     /// Makes of a connection a session to work with.
