@@ -1,4 +1,4 @@
-//! A PgBouncer before a database of a test: a real one, gone afterwards.
+//! A `PgBouncer` before a database of a test: a real one, gone afterwards.
 
 use std::{
     fs,

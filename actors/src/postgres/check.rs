@@ -41,7 +41,7 @@ impl Visitor {
     /// Walks the way to a database and to these tables there.
     pub async fn check(&self, connection: &Connection, tables: &[TableName]) -> CheckReport {
         let (mut walk, mut report) = (Walk::recorded(), CheckReport::default());
-        let walked = timeout(CHECK_TIMEOUT, self.walk(connection, tables, &mut walk, &mut report)).await;
+        let walked = timeout(CHECK_TIMEOUT, Box::pin(self.walk(connection, tables, &mut walk, &mut report))).await;
         if let Err(fault) = walked.unwrap_or_else(|_| Err(Fault::timed_out("the check"))) {
             walk.failed(&fault);
             report.fault = Some(fault.while_connecting());

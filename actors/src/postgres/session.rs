@@ -120,7 +120,7 @@ impl Opener {
 
     /// Opens a session, or gives up after a while.
     pub(super) async fn open(&self) -> Result<Session, Fault> {
-        let opened = tokio::time::timeout(self.route.patience(), self.connect(&mut Walk::default())).await;
+        let opened = tokio::time::timeout(self.route.patience(), Box::pin(self.connect(&mut Walk::default()))).await;
         opened.unwrap_or_else(|_| Err(Fault::timed_out("connecting"))).map_err(Fault::while_connecting)
     }
 
@@ -136,7 +136,7 @@ impl Opener {
         if let Some(password) = self.credentials.password().await? {
             config.password(password.reveal());
         }
-        self.route.connect(&config, walk).await
+        Box::pin(self.route.connect(&config, walk)).await
     }
 
     /// How the connection that was made last is secured, in words; `None` where it is not.
