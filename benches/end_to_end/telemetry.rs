@@ -145,8 +145,9 @@ impl Traffic {
         server.settle().await;
         let receiver = Receiver::start();
         let mut node = Node::start_with(&telling.settings(&receiver)).await;
+        let connection = to(&server.postgres);
         let passes = tokio::select! {
-            passes = self.through(&node, server, &to(&server.postgres), &table) => passes,
+            passes = self.through(&node, server, &connection, &table) => passes,
             () = scrape(&node), if telling != Nothing => unreachable!("it goes on for ever"),
         };
         node.signal("TERM");

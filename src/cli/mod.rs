@@ -56,6 +56,7 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, for as long as the program runs")]
 enum Command {
     /// Show the whole thing at work: a stream, a backfill and live changes in a real PostgreSQL.
     Demo(demo::DemoArguments),

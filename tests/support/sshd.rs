@@ -23,6 +23,13 @@ const START: Duration = Duration::from_secs(30);
 pub(crate) const PASSWORD: &str = "a bastion password";
 const HASHED: &str = "$6$sequin$5jcmPZzPqVC4MbIMQ/bAI0yRSAhgM.135Pa7d2r9lZzB7DiGEPks3xLjbRW841rNtT95jjjdehoBGLCfg19mU/";
 
+/// The shell that is between lets the server's input be nothing, and its end that of the server.
+const RUN: &str = r#""$@" >>log 2>&1 </dev/null & echo $!; cat >/dev/null; kill -s KILL $! 2>/dev/null; wait"#;
+
+/// The same, where this server alone sees a password.
+const WITH_PASSWORDS: &str =
+    r#"mount --bind "$1" /etc/shadow; mount -t tmpfs tmpfs /run; mkdir /run/sshd; shift; exec "$@""#;
+
 /// A bastion. Dropping it ends it, and so does the end of this process.
 pub(crate) struct Sshd {
     directory: TempDir,
@@ -162,10 +169,6 @@ impl Sshd {
     /// Starts it, on the same port, with the keys that it has now.
     pub(crate) fn restart(&mut self) {
         self.kill();
-        // The shell that is between lets the server's input be nothing, and its end that of the server.
-        const RUN: &str = r#""$@" >>log 2>&1 </dev/null & echo $!; cat >/dev/null; kill -s KILL $! 2>/dev/null; wait"#;
-        const WITH_PASSWORDS: &str =
-            r#"mount --bind "$1" /etc/shadow; mount -t tmpfs tmpfs /run; mkdir /run/sshd; shift; exec "$@""#;
         let mut shell = if self.has_passwords { Command::new("/bin/sh") } else { self.command(Path::new("/bin/sh")) };
         shell.args(["-c", RUN, "sh"]);
         if self.has_passwords {
