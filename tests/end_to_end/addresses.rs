@@ -11,7 +11,7 @@ use sequin_actors::{
 
 use crate::support::{
     database::{Database, PASSWORD, connect},
-    engine::target,
+    engine::{CameTo, target},
     node::free_port,
 };
 
@@ -48,18 +48,18 @@ async fn a_database_is_reached_by_ipv6_and_by_the_socket_on_its_machine() {
     }
     for host in hosts {
         let connection = Connection { host: host.clone(), ..own.clone() };
-        inspector("").check(&connection).await.unwrap_or_else(|fault| panic!("{host}: {fault}"));
+        inspector("").check(&connection, &[]).await.came_to().unwrap_or_else(|fault| panic!("{host}: {fault}"));
     }
     // On one machine there is nobody to hide from, whatever is demanded elsewhere.
     let tls = Tls { mode: TlsMode::VerifyFull, ..Tls::default() };
     let connection = Connection { host: directory.clone(), tls, ..own.clone() };
-    inspector("").check(&connection).await.expect("a session");
+    inspector("").check(&connection, &[]).await.came_to().expect("a session");
 
     let connection = Connection { host: directory.clone(), ..own.clone() };
-    let fault = inspector("127.0.0.0/8").check(&connection).await.expect_err("denied");
+    let fault = inspector("127.0.0.0/8").check(&connection, &[]).await.came_to().expect_err("denied");
     assert_eq!(fault.code, "address_denied", "{fault}");
     let connection = Connection { host: "/nowhere".into(), ..own };
-    let fault = inspector("").check(&connection).await.expect_err("no socket");
+    let fault = inspector("").check(&connection, &[]).await.came_to().expect_err("no socket");
     assert!(fault.summary.contains(&format!("/nowhere/.s.PGSQL.{port}")), "{fault}");
 }
 
@@ -73,16 +73,16 @@ async fn of_several_servers_the_first_that_takes_writes_is_the_one_and_else_each
         Connection { host: hosts.join(","), ..own.clone() }
     };
     let (gone, primary) = (free_port(), database.server.port());
-    inspector("").check(&at(&[gone, replica.port(), primary])).await.expect("the primary");
+    inspector("").check(&at(&[gone, replica.port(), primary]), &[]).await.came_to().expect("the primary");
 
-    let fault = inspector("").check(&at(&[replica.port(), gone])).await.expect_err("no primary");
+    let fault = inspector("").check(&at(&[replica.port(), gone]), &[]).await.came_to().expect_err("no primary");
     assert_eq!(fault.code, "read_only", "{fault}");
     let expected = [format!("127.0.0.1:{}: the server only reads", replica.port()), format!("127.0.0.1:{gone}: ")];
     assert!(expected.iter().all(|words| fault.summary.contains(words)), "{fault}");
 
     // A password that is wrong at the one is tried at no other.
     let wrong = Connection { password: Some(Secret::new("wrong")), ..at(&[replica.port(), primary]) };
-    let fault = inspector("").check(&wrong).await.expect_err("a wrong password");
+    let fault = inspector("").check(&wrong, &[]).await.came_to().expect_err("a wrong password");
     assert_eq!(fault.code, "authentication_failed", "{fault}");
 }
 
@@ -92,14 +92,19 @@ async fn nobody_connects_to_a_denied_network_by_address_or_by_whatever_name_lead
     let own = target(&database).connection;
     let denied = inspector("127.0.0.0/8,::1");
     for host in ["127.0.0.1", "localhost", "::ffff:127.0.0.1", "0.0.0.0", "2130706433"] {
-        let fault = denied.check(&Connection { host: host.into(), ..own.clone() }).await.expect_err("denied");
+        let fault =
+            denied.check(&Connection { host: host.into(), ..own.clone() }, &[]).await.came_to().expect_err("denied");
         assert_eq!(fault.code, "address_denied", "{host}: {fault}");
         assert!(fault.summary.contains(host) && fault.fix.contains("ask the operator"), "{fault:?}");
     }
     // Where one of two is allowed, that one is it.
     let named = Connection { host: "localhost".into(), ..own.clone() };
-    inspector("::1").check(&named).await.expect("the other address");
+    inspector("::1").check(&named, &[]).await.came_to().expect("the other address");
     let metadata = Connection { host: "169.254.169.254".into(), ..own };
-    let fault = Inspector::new(&EngineSettings::default()).check(&metadata).await.expect_err("denied by default");
+    let fault = Inspector::new(&EngineSettings::default())
+        .check(&metadata, &[])
+        .await
+        .came_to()
+        .expect_err("denied by default");
     assert_eq!(fault.code, "address_denied", "{fault}");
 }

@@ -12,7 +12,7 @@ use tokio::runtime::Runtime;
 
 use crate::support::{
     database::Database,
-    engine::{Place, forwarding, of_provider, target},
+    engine::{CameTo, Place, forwarding, of_provider, target},
     eventually, holds,
     model::{HUBSPOT, Model, compare, contact, sync},
     node::free_port,
@@ -39,7 +39,7 @@ fn assert_says(fault: &Fault, code: &str, words: &[&str]) {
 }
 
 async fn refused(connection: &Connection) -> Fault {
-    inspector().check(connection).await.expect_err("no way through")
+    inspector().check(connection, &[]).await.came_to().expect_err("no way through")
 }
 
 #[tokio::test]
@@ -63,7 +63,11 @@ async fn each_kind_of_private_key_leads_through_a_bastion() {
         let bastion = Bastion { private_key, passphrase: passphrase.map(Secret::new), ..sshd.bastion() };
         let connection = through(&database, bastion);
         assert_eq!(inspector().check_settings(&connection), Ok(()), "{name}");
-        inspector().check(&connection).await.unwrap_or_else(|fault| panic!("{name}: {fault}\n{}", sshd.log()));
+        inspector()
+            .check(&connection, &[])
+            .await
+            .came_to()
+            .unwrap_or_else(|fault| panic!("{name}: {fault}\n{}", sshd.log()));
     }
     assert_eq!(sshd.logins(), kinds.len());
 }
@@ -81,7 +85,7 @@ async fn a_password_leads_through_a_bastion_however_it_is_asked_for_and_a_wrong_
             let password = Some(Secret::new(password));
             through(&database, Bastion { private_key: None, password, ..sshd.bastion() })
         };
-        let checked = inspector().check(&by(PASSWORD)).await;
+        let checked = inspector().check(&by(PASSWORD), &[]).await.came_to();
         checked.unwrap_or_else(|fault| panic!("{asked}: {fault}\n{}", sshd.log()));
         let fault = refused(&by("a wrong one")).await;
         assert_says(&fault, "bastion_auth_failed", &["postgres", "with this password", &sshd.port().to_string()]);
@@ -111,7 +115,7 @@ async fn a_bastion_that_shows_no_key_of_its_own_is_told_nothing_and_the_key_that
 
     let host_key = Some(format!("{}\n[bastion]:22 {} the new one", known.host_key.expect("a key"), sshd.host_key()));
     let either = Bastion { host_key, ..sshd.bastion() };
-    inspector().check(&through(&database, either)).await.expect("one of several keys");
+    inspector().check(&through(&database, either), &[]).await.came_to().expect("one of several keys");
 }
 
 #[tokio::test]
@@ -195,7 +199,11 @@ async fn a_bastion_that_is_not_there_or_no_bastion_or_too_old_is_told_apart() {
     for (bastion, words) in [(sshd.bastion(), "127.0.0.1"), (by_name, "localhost")] {
         let connection = Connection { host: "db.example.com".into(), ..through(&database, bastion.clone()) };
         let inspector = Inspector::new(&settings);
-        assert_says(&inspector.check(&connection).await.expect_err("denied"), "address_denied", &["bastion", words]);
+        assert_says(
+            &inspector.check(&connection, &[]).await.came_to().expect_err("denied"),
+            "address_denied",
+            &["bastion", words],
+        );
         assert_says(&inspector.see_host_key(&bastion).await.expect_err("denied"), "address_denied", &[words]);
     }
     assert_eq!(sshd.logins(), 0);

@@ -12,7 +12,7 @@ use tokio::{
 use crate::support::{
     certificates::{Authority, Identity, Secured, Valid, self_signed, self_signed_of_version_1},
     database::Database,
-    engine::target,
+    engine::{CameTo, target},
     proxy::Proxy,
 };
 
@@ -24,7 +24,7 @@ const EXPIRED: &str = "tls_expired";
 const WRONG_NAME: &str = "tls_wrong_name";
 
 async fn visit(connection: &Connection) -> Result<(), Fault> {
-    Visitor::new("sequin/test".into(), Egress::default()).check(connection).await.map(drop)
+    Visitor::new("sequin/test".into(), Egress::default()).check(connection, &[]).await.came_to().map(drop)
 }
 
 fn with(database: &Database, tls: &Tls) -> Connection {

@@ -4,11 +4,12 @@ use std::{sync::Arc, time::Duration};
 
 use chrono::Utc;
 use sequin_actors::{
-    Engine, EngineHandle, EngineSettings,
+    CheckReport, Engine, EngineHandle, EngineSettings,
     model::{
         Checkpoint, Connection, Consumer, ConsumerId, Desired, Filter, Limits, Metadata, Quarantined, Rewind, Secret,
         SyncId, TableName, Target, TargetId, TargetStatus, Tls, UnsupportedText,
     },
+    postgres::Fault,
     store::{Documents, Keyring, SqliteStore},
     stream::{RecordStream, SqliteStream},
 };
@@ -230,5 +231,19 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.cut_off();
+    }
+}
+
+/// What a check says of the way, for those who go no further than that.
+pub(crate) trait CameTo {
+    fn came_to(self) -> Result<CheckReport, Fault>;
+}
+
+impl CameTo for CheckReport {
+    fn came_to(self) -> Result<CheckReport, Fault> {
+        match self.fault {
+            Some(fault) => Err(fault),
+            None => Ok(self),
+        }
     }
 }
