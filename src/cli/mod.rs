@@ -59,7 +59,7 @@ struct Arguments {
 #[expect(clippy::large_enum_variant, reason = "there is one, for as long as the program runs")]
 enum Command {
     /// Show the whole thing at work: a stream, a backfill and live changes in a real PostgreSQL.
-    Demo(demo::DemoArguments),
+    Demo(Box<demo::DemoArguments>),
     /// Run the service.
     Serve(serve::ServeArguments),
     /// Move what a data directory holds to a cluster on NATS.
@@ -143,7 +143,7 @@ pub fn main() -> ExitCode {
 async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments { server, output, command } = arguments;
     match command {
-        Command::Demo(arguments) => demo::run(arguments).await,
+        Command::Demo(arguments) => demo::run(*arguments).await,
         Command::Serve(arguments) => serve::run(arguments).await,
         Command::Migrate(arguments) => migrate::run(output, &arguments).await,
         Command::Openapi => {

@@ -108,8 +108,7 @@ async fn a_file_says_the_way_and_what_is_exported_says_the_same() {
         ("TARGET_APP_BASTION_PASSPHRASE", PASSPHRASE),
     ];
     assert_eq!(run("plan", &exported, &variables).await, nothing, "{exported}");
-    let gone =
-        file.lines().filter(|line| !line.contains("bastion:")).map(|line| format!("{line}\n")).collect::<String>();
+    let gone = file.split_inclusive('\n').filter(|line| !line.contains("bastion:")).collect::<String>();
     run("apply", &gone, &[&secrets[..], &[("URL", url), ("CERTIFICATE", &papers.certificate)]].concat()).await;
     assert_eq!(node.api.target("app").await["connection"]["bastion"], Value::Null);
 }
