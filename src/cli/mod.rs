@@ -56,7 +56,6 @@ struct Arguments {
 }
 
 #[derive(Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, for as long as the program runs")]
 enum Command {
     /// Show the whole thing at work: a stream, a backfill and live changes in a real PostgreSQL.
     Demo(Box<demo::DemoArguments>),
