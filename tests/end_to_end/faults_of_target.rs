@@ -337,7 +337,7 @@ async fn a_target_whose_settings_are_wrong_says_what_is_wrong_with_them() {
         ("database", json!("nothing"), "database_missing", "does not exist"),
         ("username", json!("nobody"), "authentication_failed", "authentication failed"),
         ("password", json!("wrong"), "authentication_failed", "authentication failed"),
-        ("tls", json!({"mode": "require"}), "tls_failed", "TLS"),
+        ("tls", json!({"mode": "require"}), "tls_not_offered", "offers no TLS"),
     ];
     for (setting, value, code, words) in wrong {
         let mut connection = setup.database.connection();
