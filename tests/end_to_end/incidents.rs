@@ -189,8 +189,12 @@ async fn a_mail_says_what_is_wrong_since_when_what_to_do_and_where_to_look() {
     for says in ["payload", "app", "alter table", url] {
         assert!(text.contains(says) && html.contains(says), "{says}: {text}\n{html}");
     }
-    let one = setup.node.api.get(&format!("/v1/incidents/{}", incident["id"].as_str().expect("an id"))).await;
-    assert_eq!(one.expect(200)["notices"][0]["deliveries"][0]["state"], "delivered");
+    let path = format!("/v1/incidents/{}", incident["id"].as_str().expect("an id"));
+    eventually("the delivery to be noted", async || {
+        let incident = setup.node.api.get(&path).await.expect(200);
+        holds(incident["notices"][0]["deliveries"][0]["state"] == "delivered", || format!("it is {incident}"))
+    })
+    .await;
 }
 
 #[tokio::test]
