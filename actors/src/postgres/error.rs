@@ -141,6 +141,13 @@ impl Fault {
         Self::new(kinds::TRANSACTION_POOLER, None, summary)
     }
 
+    /// The server knows a session by this name, which is not the one that it was given.
+    pub(super) fn application_name_lost(shown: &str) -> Self {
+        let summary =
+            format!("the server calls a session of ours {shown:?}: the name that we gave it was lost on the way");
+        Self::new(kinds::APPLICATION_NAME_LOST, None, summary)
+    }
+
     /// The server works, and has more to bear than it may while we work there.
     pub(super) fn strained(summary: String) -> Self {
         Self::new(kinds::STRAINED, None, summary)

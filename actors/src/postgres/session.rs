@@ -148,12 +148,15 @@ impl Opener {
     pub(super) async fn settle(&self, client: Client, walk: &mut Walk) -> Result<Session, Fault> {
         let (mark, arrive) = (Mark::generate(), || async { self.arrive(&mut Walk::default()).await });
         let kept = walk.step(StepName::Pooler, async {
-            let Place { pid, is_marked } = pooler::mark(&client, &mark).await?;
-            let alive = self.live.add(pid);
-            if alive.is_known && is_marked {
+            let Place { pid, mark: found, application_name } = pooler::mark(&client, &mark).await?;
+            let alive = self.live.add(pid, &mark);
+            if found.is_some_and(|found| self.live.has_left(pid, &found)) {
                 return Err(pooler::shared("two sessions of ours were given one process of the server"));
             }
             self.one_process.prove(&client, &mark, arrive).await?;
+            if self.config.get_application_name() != Some(&application_name) {
+                return Err(Fault::application_name_lost(&application_name));
+            }
             Ok(alive)
         });
         let alive = kept.await?;
