@@ -220,3 +220,13 @@ async fn where_the_server_does_not_hear_the_name_of_our_sessions_they_are_refuse
     assert_eq!(fault.code, "application_name_lost", "{fault}");
     assert!(fault.summary.contains("pooler/test"), "{fault}");
 }
+
+#[tokio::test]
+async fn a_pooler_with_room_for_one_session_is_no_outage() {
+    let database = Database::create().await;
+    let pooler = PgBouncer::before(&database, "session\ndefault_pool_size = 1");
+    let mut connection = target(&database).connection;
+    connection.port = pooler.port();
+    let visitor = Visitor::new("sequin/test".into(), Egress::default());
+    visitor.check(&connection, &[]).await.came_to().expect("one session is enough");
+}

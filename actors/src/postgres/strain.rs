@@ -18,7 +18,8 @@ impl Session {
     pub async fn probe(&mut self, limits: &Limits) -> Result<(), Fault> {
         self.is_busy = true;
         let outcome = self.look(limits).await;
-        self.is_busy = false;
+        // One that is somewhere else by now is for nobody.
+        self.is_busy = outcome.as_ref().is_err_and(Fault::is_of_pooler);
         outcome
     }
 

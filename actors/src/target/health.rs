@@ -154,7 +154,8 @@ impl TargetActorState {
         if let Some(before) = self.reason.as_ref().or(self.on_trial.as_ref()) {
             reason.since = before.since;
         }
-        if self.reason.is_none() {
+        // One that is only spared keeps its sessions: to open others would be one more strain.
+        if !fault.is_strained() && self.reason.as_ref().is_none_or(reason::is_of_strain) {
             self.renew_pool()?;
         }
         self.is_beyond_probes = fault.is_beyond_a_probe();
