@@ -102,7 +102,14 @@ impl Pool {
             // Those that are not needed stay idle, and are closed.
             .queue_strategy(QueueStrategy::Lifo)
             .build_unchecked(Sessions { opener, failed, known: Arc::clone(&known), metrics: Arc::clone(metrics) });
-        Ok(Self { sessions, failures, asking: Arc::default(), known, metrics: Arc::clone(metrics), longest: longest(&target.limits) })
+        Ok(Self {
+            sessions,
+            failures,
+            asking: Arc::default(),
+            known,
+            metrics: Arc::clone(metrics),
+            longest: longest(&target.limits),
+        })
     }
 
     /// Takes a session, or says why there is none.

@@ -299,12 +299,19 @@ impl Session {
 pub struct Visitor {
     application_name: String,
     egress: Egress,
+    pub(super) limits: Limits,
 }
 
 impl Visitor {
     /// Whose sessions are called so.
     pub fn new(application_name: String, egress: Egress) -> Self {
-        Self { application_name, egress }
+        Self { application_name, egress, limits: Limits::default() }
+    }
+
+    /// The same, who goes no further than these limits let him.
+    #[must_use]
+    pub fn within(&self, limits: Limits) -> Self {
+        Self { limits, ..self.clone() }
     }
 
     /// Opens one session.
@@ -314,7 +321,7 @@ impl Visitor {
 
     /// How it opens sessions.
     pub(super) fn opener(&self, connection: &Connection) -> Result<Opener, FieldError> {
-        Opener::named(connection, Limits::default(), &self.egress, &self.application_name, Arc::default())
+        Opener::named(connection, self.limits, &self.egress, &self.application_name, Arc::default())
     }
 
     /// How it gets out.

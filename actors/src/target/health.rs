@@ -169,13 +169,13 @@ impl TargetActorState {
         let wait = self.breaker.failed(Instant::now(), fastrand::f64());
         self.probe_after(wait);
         self.write_status();
-        if fault.is_of_credentials() {
+        if fault.may_be_of_old_settings() {
             self.ask_store();
         }
         Ok(())
     }
 
-    /// The password may be another by now, and nobody has told us yet: the watch is slow, or broken.
+    /// The password, or a key, may be another by now, and nobody has told us yet: the watch is slow, or broken.
     fn ask_store(&mut self) {
         let (documents, id, myself) = (self.context.documents.clone(), self.target.id, self.myself.clone());
         self.tasks.spawn(async move {
@@ -195,6 +195,7 @@ impl TargetActorState {
             return Ok(());
         }
         tracing::info!(target_name = %self.target.name, "the connection was changed, as the store shows");
+        self.superseded.set(&self.target);
         self.target = Arc::new(Target { connection, updated_at, ..(*self.target).clone() });
         self.go_elsewhere()
     }
