@@ -91,7 +91,12 @@ impl Inspector {
         &self.egress
     }
 
-    /// Walks the way to a database and to these tables there, step by step.
+    /// Walks the way to a target's database and to these tables there, within its limits, step by step.
+    pub async fn check_target(&self, target: &Target, tables: &[TableName]) -> CheckReport {
+        self.visitor.within(target.limits).check(&target.connection, tables).await
+    }
+
+    /// The same, to a database that is no target's yet.
     pub async fn check(&self, connection: &Connection, tables: &[TableName]) -> CheckReport {
         self.visitor.check(connection, tables).await
     }
@@ -104,7 +109,7 @@ impl Inspector {
 
     /// Compares a table with what it should be.
     pub async fn verify(&self, target: &Target, table: &TableName) -> Result<Vec<Finding>, Fault> {
-        postgres::verify(&target.connection, &self.visitor, table).await
+        postgres::verify(&target.connection, &self.visitor.within(target.limits), table).await
     }
 
     /// The statements that make the user that we connect as, a schema for it, and the rights that it needs there; and, as
@@ -126,12 +131,12 @@ impl Inspector {
 
     /// Makes the table, and its schema where it is not there; returns what was run, or `None` if it was there.
     pub async fn create_table(&self, target: &Target, table: &TableName) -> Result<Option<String>, Fault> {
-        postgres::create_table(&target.connection, &self.visitor, table).await
+        postgres::create_table(&target.connection, &self.visitor.within(target.limits), table).await
     }
 
     /// Writes a view for each collection that a sample of the table shows.
     pub async fn views(&self, target: &Target, table: &TableName, wanted: ViewsWanted<'_>) -> Result<Vec<View>, Fault> {
-        postgres::views(&target.connection, &self.visitor, table, wanted).await
+        postgres::views(&target.connection, &self.visitor.within(target.limits), table, wanted).await
     }
 }
 

@@ -7,6 +7,7 @@
 //! started again, with backoff.
 
 mod health;
+mod superseded;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,6 +19,7 @@ use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::task::TaskTracker;
 
+use self::superseded::Superseded;
 use crate::{
     consumer::{ConsumerActor, ConsumerArguments, ConsumerMessage, Doubt, Seen},
     context::Context,
@@ -61,6 +63,7 @@ pub(crate) struct TargetActorState {
     myself: ActorRef<TargetMessage>,
     context: Arc<Context>,
     target: Arc<Target>,
+    superseded: Superseded<Target>,
     /// The sessions of this pool and of those before it.
     sessions: Arc<LiveSessions>,
     pool: Pool,
@@ -127,6 +130,7 @@ impl Actor for TargetActor {
             myself,
             context,
             target,
+            superseded: Superseded::default(),
             sessions,
             pool,
             metrics,
@@ -204,6 +208,7 @@ impl TargetActorState {
     }
 
     async fn reconcile(&mut self, target: Arc<Target>, consumers: Vec<Arc<Consumer>>) -> Result<(), FieldError> {
+        let target = if self.superseded.is(&target) { Arc::clone(&self.target) } else { target };
         let is_elsewhere = what_sessions_are_of(&target) != what_sessions_are_of(&self.target);
         let is_limited = target.limits != self.target.limits;
         let is_renamed = target.name != self.target.name;

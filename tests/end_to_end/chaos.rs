@@ -120,7 +120,7 @@ async fn chaos_ends_in_tables_that_equal_the_model() {
     eprintln!("{faults} faults, {published} versions published, {pipelines} pipelines, {counts:?}");
     eprintln!("the longest heal took {:?}", chaos.longest_heal);
     assert!(!log.contains("panicked"), "something panicked in the node");
-    let met_something = counts.iter().all(|counts| counts.held > 0) && counts.iter().any(|counts| counts.cut > 0);
+    let met_something = counts.iter().any(|counts| counts.held > 0) && counts.iter().any(|counts| counts.cut > 0);
     assert!(met_something || seconds < SECONDS, "the faults met nothing: {counts:?}");
 }
 

@@ -1,10 +1,18 @@
 //! A light hand: with a database that is not only ours we go as far as its target's limits let us, and no further.
 
+use std::process::{Command, Stdio};
+
+use sequin_actors::{
+    StepName, StepStatus,
+    model::Limits,
+    postgres::{Egress, Visitor},
+};
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use crate::support::{
     database::Database,
+    engine::target,
     eventually, holds,
     model::{HUBSPOT, Model, Version, contact, sync},
     node::Node,
@@ -108,4 +116,33 @@ async fn consumers_pause_while_too_many_of_the_servers_connections_are_taken_and
     drop(others);
     setup.node.api.is_well(HUBSPOT).await;
     setup.hubspot_is(&model).await;
+}
+
+#[tokio::test]
+async fn a_limit_on_lag_that_can_not_be_seen_is_a_warning_with_the_grant_that_mends_it() {
+    let database = Database::on_own_server().await;
+    let limits = Limits { max_replica_lag_seconds: Some(30), ..Limits::default() };
+    let visitor = Visitor::new("sequin/test".into(), Egress::default()).within(limits);
+    let settings = async || {
+        let steps = visitor.check(&target(&database).connection, &[]).await.steps;
+        steps.into_iter().find(|step| step.name == StepName::SessionSettings).expect("the step")
+    };
+    assert_eq!(settings().await.status, StepStatus::Ok, "there are no replicas");
+
+    let programs: String = database.ask("select setting from pg_config where name = 'BINDIR'").await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut receiver = Command::new(format!("{programs}/pg_receivewal"));
+    receiver.args(["--no-loop", "-d", &database.server.url("postgres"), "-D"]).arg(directory.path());
+    let mut receiver = receiver.stderr(Stdio::null()).spawn().expect("who receives what is written");
+    eventually("the server to see it", async || {
+        let replicas: i64 = database.ask("select count(*) from pg_stat_replication").await;
+        holds(replicas == 1, || format!("it sees {replicas}"))
+    })
+    .await;
+    let blind = settings().await;
+    assert_eq!(blind.status, StepStatus::Warning, "{blind:?}");
+    database.run(&blind.fix.expect("what to do")).await;
+    let seeing = settings().await;
+    assert_eq!(seeing.status, StepStatus::Ok, "{seeing:?}");
+    receiver.kill().and_then(|()| receiver.wait()).expect("it runs");
 }

@@ -1,12 +1,21 @@
 //! Poolers between a node and its target: by one in session mode everything holds that holds without; one in transaction mode is
 //! found out, and refused before anything is set or written.
 
+use sequin_actors::{
+    model::{Tls, TlsMode},
+    postgres::{Egress, Visitor},
+};
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
+};
 use tokio_postgres::{Client, NoTls};
 
 use crate::support::{
     cli::run,
     database::{Database, PASSWORD},
+    engine::{CameTo, target},
     eventually, holds,
     model::{HUBSPOT, Model, contact, no_contact, sync},
     node::Node,
@@ -15,10 +24,11 @@ use crate::support::{
     status::{reason_with_cause, says},
 };
 
-/// A trigger that keeps the insert of one record waiting, as a lock or a slow disk may.
+/// A trigger that keeps the insert of one record waiting, for as long as the customer holds a lock; no timeout of ours ends that
+/// within the time of a test.
 const SLOW_INSERT: &str = "
-    create function sequin.wait() returns trigger language plpgsql as
-      $$ begin perform pg_catalog.pg_sleep(6); return new; end $$;
+    create function sequin.wait() returns trigger language plpgsql set lock_timeout = 0 as
+      $$ begin perform pg_catalog.pg_advisory_xact_lock(8); return new; end $$;
     create trigger wait before insert on sequin.hubspot
       for each row when (new.upstream_id = 'slow') execute function sequin.wait()";
 
@@ -47,9 +57,11 @@ async fn pid(client: &Client) -> i32 {
     client.query_one("select pg_backend_pid()", &[]).await.expect("nobody has ended it").get(0)
 }
 
-async fn inserts_that_wait(setup: &Setup) -> i64 {
+async fn inserts_that_wait(setup: &Setup) -> Vec<i32> {
     let user = &setup.database.user;
-    let sql = format!("select count(*) from pg_stat_activity where usename = '{user}' and wait_event = 'PgSleep'");
+    let sql = format!(
+        "select coalesce(array_agg(pid), '{{}}') from pg_stat_activity where usename = '{user}' and wait_event = 'advisory'"
+    );
     setup.database.ask(&sql).await
 }
 
@@ -88,17 +100,24 @@ async fn by_a_pooler_in_session_mode_nothing_is_lost_or_brought_back_and_nobody_
         bystanders.push((client, own));
     }
     setup.database.run(SLOW_INSERT).await;
+    setup.database.run("select pg_advisory_lock(8)").await;
     setup.publish(&mut model, &[contact(sync(1), "slow", json!("late"))]).await;
     eventually("the insert to be under way", async || {
-        holds(inserts_that_wait(&setup).await == 1, || "it is not".into())
+        holds(inserts_that_wait(&setup).await.len() == 1, || "it is not".into())
     })
     .await;
     setup.node.sigkill();
-    assert_eq!(inserts_that_wait(&setup).await, 1, "the server knows nothing of the end of the node");
+    let left_behind = inserts_that_wait(&setup).await;
+    assert_eq!(left_behind.len(), 1, "the server knows nothing of the end of the node");
     setup.node.start_again().await;
+    eventually("what the node left behind to be ended", async || {
+        let waiting = inserts_that_wait(&setup).await;
+        holds(!waiting.contains(&left_behind[0]), || format!("{waiting:?} wait, and {left_behind:?} did"))
+    })
+    .await;
+    setup.database.run("select pg_advisory_unlock(8)").await;
     setup.publish(&mut model, &[no_contact(sync(1), "slow"), contact(sync(1), "quick", json!("on time"))]).await;
     setup.reached(HUBSPOT, model.last_idx(HUBSPOT)).await;
-    assert_eq!(inserts_that_wait(&setup).await, 0, "what the node left behind was ended before anything was written");
     setup.hubspot_is(&model).await;
     for (client, own) in &bystanders {
         assert_eq!(pid(client).await, *own);
@@ -165,4 +184,49 @@ async fn a_pooler_in_transaction_mode_is_refused_with_what_to_do_and_forwarding_
     setup.act(HUBSPOT, "start").await;
     setup.hubspot_is(&model).await;
     api.is_well(HUBSPOT).await;
+}
+
+/// Forwards to the server what is not encrypted, and calls our sessions otherwise there.
+async fn another_name_before(server: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut server = TcpStream::connect(("127.0.0.1", server)).await?;
+                let mut first = vec![0; 1024];
+                let length = client.read(&mut first).await?;
+                first.truncate(length);
+                if let Some(at) = first.windows(7).position(|bytes| bytes == b"sequin/") {
+                    first[at..at + 7].copy_from_slice(b"pooler/");
+                }
+                server.write_all(&first).await?;
+                copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test]
+async fn where_the_server_does_not_hear_the_name_of_our_sessions_they_are_refused() {
+    let database = Database::create().await;
+    let mut connection = target(&database).connection;
+    connection.tls = Tls { mode: TlsMode::Disable, ..Tls::default() };
+    let visitor = Visitor::new("sequin/test".into(), Egress::default());
+    visitor.check(&connection, &[]).await.came_to().expect("the server hears it");
+    connection.port = another_name_before(database.server.port()).await;
+    let fault = visitor.check(&connection, &[]).await.came_to().expect_err("it does not");
+    assert_eq!(fault.code, "application_name_lost", "{fault}");
+    assert!(fault.summary.contains("pooler/test"), "{fault}");
+}
+
+#[tokio::test]
+async fn a_pooler_with_room_for_one_session_is_no_outage() {
+    let database = Database::create().await;
+    let pooler = PgBouncer::before(&database, "session\ndefault_pool_size = 1");
+    let mut connection = target(&database).connection;
+    connection.port = pooler.port();
+    let visitor = Visitor::new("sequin/test".into(), Egress::default());
+    visitor.check(&connection, &[]).await.came_to().expect("one session is enough");
 }

@@ -141,6 +141,9 @@ impl Bringing {
         let mut patience = Patience::new();
         let mut parts = self.parts(envelopes.batch.len());
         while let Some(part) = parts.pop() {
+            // Another pace may have been set since the batch was divided.
+            let [rest, part] = divided(part, self.pace.at_once());
+            parts.extend(Some(rest).filter(|rest| !rest.is_empty()));
             self.keep_pace(part.len()).await;
             // Who waits for others holds one session, and leaves the rest to those who need not wait.
             let alone = if patience.has_waited { Some(self.queue.lock().await) } else { None };
@@ -255,6 +258,12 @@ fn halves(part: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     [middle..part.end, part.start..middle].into_iter().filter(|half| !half.is_empty())
 }
 
+/// The first so many rows of a part, after the rest of it.
+fn divided(part: Range<usize>, most: usize) -> [Range<usize>; 2] {
+    let middle = part.end.min(part.start.saturating_add(most));
+    [middle..part.end, part.start..middle]
+}
+
 /// How much longer to wait for others.
 struct Patience {
     since: Instant,
@@ -324,5 +333,17 @@ impl<'a> Envelopes<'a> {
             }
         }
         (changes, tombstones)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_part_as_much_is_taken_at_once_as_the_pace_of_now_allows() {
+        assert_eq!(divided(10..5010, 5), [15..5010, 10..15]);
+        assert_eq!(divided(10..5010, 5000), [5010..5010, 10..5010]);
+        assert_eq!(divided(10..5010, usize::MAX), [5010..5010, 10..5010]);
     }
 }

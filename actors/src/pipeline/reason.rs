@@ -30,6 +30,11 @@ pub(crate) fn is_outage(reason: &Reason) -> bool {
     [TARGET_UNHEALTHY, SERVER_STRAINED].contains(&reason.code.as_str())
 }
 
+/// Whether it is one of a target that works, and is only spared.
+pub(crate) fn is_of_strain(reason: &Reason) -> bool {
+    reason.code == SERVER_STRAINED
+}
+
 /// Nothing is known of the target yet.
 pub(crate) fn connecting(target: &str) -> Reason {
     let summary = format!("connecting to target {target}");

@@ -68,6 +68,10 @@ impl Visitor {
             format!("PostgreSQL {}, which takes writes", report.server_version.as_deref().unwrap_or_default())
         });
         let session = opener.settle(client, walk).await?;
+        if self.limits.max_replica_lag_seconds.is_some() && session.is_blind_to_lag().await? {
+            let finding = "there are replicas, and the user may not see how far they are behind: max_replica_lag_seconds has no effect";
+            walk.warn(finding.into(), format!("grant pg_monitor to {};", readable(&connection.username)));
+        }
         check_tables(&session, tables, walk, report).await?;
         let asked = Instant::now();
         walk.step(StepName::Latency, session.answers()).await?;

@@ -102,8 +102,11 @@ impl Fault {
     fn of_sqlstate(sqlstate: &str, message: &str) -> Self {
         // PgBouncer has a mode that is worse still, of which it says no more than these words.
         let is_pooler = sqlstate == "08P01" && message.contains("statement pooling mode");
+        // Nor did it always have a code of its own for having no room.
+        let is_full = sqlstate == "08P01" && message.contains("no more connections allowed");
         let kind = match sqlstate.get(..2) {
             _ if is_pooler => kinds::TRANSACTION_POOLER,
+            _ if is_full => kinds::of_sqlstate("53300"),
             Some("28") => tls::of_refused_user(message).unwrap_or_else(|| kinds::of_sqlstate(sqlstate)),
             _ => kinds::of_sqlstate(sqlstate),
         };
@@ -139,6 +142,13 @@ impl Fault {
     /// Sessions don't keep their processes.
     pub(super) fn transaction_pooler(summary: String) -> Self {
         Self::new(kinds::TRANSACTION_POOLER, None, summary)
+    }
+
+    /// The server knows a session by this name, which is not the one that it was given.
+    pub(super) fn application_name_lost(shown: &str) -> Self {
+        let summary =
+            format!("the server calls a session of ours {shown:?}: the name that we gave it was lost on the way");
+        Self::new(kinds::APPLICATION_NAME_LOST, None, summary)
     }
 
     /// The server works, and has more to bear than it may while we work there.
@@ -190,7 +200,12 @@ impl Fault {
     pub fn is_beyond_a_probe(&self) -> bool {
         let is_exhausted =
             self.sqlstate.as_deref().is_some_and(|sqlstate| sqlstate.starts_with("53")) && !self.is_full();
-        is_exhausted || self.code == kinds::TRANSACTION_POOLER.code
+        is_exhausted || self.is_of_pooler()
+    }
+
+    /// Whether a session of ours does not keep its process.
+    pub(super) fn is_of_pooler(&self) -> bool {
+        self.code == kinds::TRANSACTION_POOLER.code
     }
 
     /// Whether less at a time may get through.
@@ -262,6 +277,14 @@ mod tests {
         let may_heal = |sqlstate| Fault::of_sqlstate(sqlstate, "").may_heal();
         assert!(["23503", "23505", "23P01", "P0001"].into_iter().all(may_heal));
         assert!(!["22P05", "22003", "54000", "42P01", "40001"].into_iter().any(may_heal));
+    }
+
+    #[test]
+    fn a_pooler_that_is_full_says_so_in_words() {
+        let of = |message| Fault::of_sqlstate("08P01", message);
+        assert!(of("no more connections allowed (max_client_conn)").is_full());
+        assert!(of("statement pooling mode does not allow transactions").is_of_pooler());
+        assert_eq!(of("invalid startup packet").code, "connection_failed");
     }
 
     #[test]

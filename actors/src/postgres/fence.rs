@@ -7,6 +7,9 @@
 //! be alive in this process. A session that is connected after that belongs to somebody who finds out, before he uses
 //! it, that the target is another's (see [`Lease`]).
 //!
+//! All that rests on the name: a session whose name the server shows otherwise, as behind a pooler that keeps it to
+//! itself, is refused.
+//!
 //! It asks once, and not again before a session of ours has ended: until then, all that there are are known.
 
 use std::{
@@ -25,7 +28,7 @@ use tokio::{
 };
 use tokio_postgres::{Client, types::ToSql};
 
-use super::error::Fault;
+use super::{error::Fault, pooler::Mark};
 use crate::model::{Epoch, TargetId};
 
 /// How long a session may take to end once it was told to.
@@ -38,7 +41,8 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const END_POLL: Duration = Duration::from_millis(20);
 
 /// What bears the target's name, and an epoch, is counted: whose epoch is not higher is told to end, but for those that
-/// live. Those of another user of ours, as before the target was given another one, can only be waited for.
+/// live. Those of another user of ours, as before the target was given another one, can only be waited for. Where we are
+/// called otherwise ourselves, so is what we look for, and nothing is known.
 const END_STRAYS: &str = "
     with session as (
       select pid, usename = session_user as is_ours, substr(application_name, length($1) + 1) as epoch
@@ -46,7 +50,8 @@ const END_STRAYS: &str = "
       where left(application_name, length($1)) = $1 and datname = pg_catalog.current_database() and not pid = any($3)),
     numbered as (select pid, is_ours, epoch::bigint as epoch from session where epoch ~ '^[0-9]{1,9}$')
     select count(*) filter (where epoch > $2),
-      count(case when epoch > $2 then null when is_ours then pg_catalog.pg_terminate_backend(pid)::int else 0 end)
+      count(case when epoch > $2 then null when is_ours then pg_catalog.pg_terminate_backend(pid)::int else 0 end),
+      (select application_name from pg_catalog.pg_stat_activity where pid = pg_catalog.pg_backend_pid())
     from numbered";
 
 /// What a database's sessions are called that belong to one ownership of a target.
@@ -98,8 +103,8 @@ impl Backend {
 pub struct LiveSessions {
     /// `None` for those in which nothing of a stream is written.
     lease: Option<Lease>,
-    /// By the number of those that say so: two sessions with two servers may have processes of one number.
-    backends: Mutex<HashMap<Backend, u32>>,
+    /// By the marks of those that say so: two sessions with two servers may have processes of one number.
+    backends: Mutex<HashMap<Backend, Vec<Mark>>>,
     /// How many have ended, or were given up together with the server that they are with.
     endings: AtomicU64,
     /// One more than that was when there was last seen to be no stray; 0 before.
@@ -112,8 +117,7 @@ pub struct LiveSessions {
 pub(super) struct Alive {
     sessions: Arc<LiveSessions>,
     pub(super) backend: Backend,
-    /// Whether another live session had a process of this number.
-    pub(super) is_known: bool,
+    mark: Mark,
 }
 
 impl LiveSessions {
@@ -154,12 +158,18 @@ impl LiveSessions {
         self.opening.read().await
     }
 
-    pub(super) fn add(self: &Arc<Self>, backend: i32) -> Alive {
+    pub(super) fn add(self: &Arc<Self>, backend: i32, mark: &Mark) -> Alive {
         let backend = Backend(backend);
         let mut backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
-        let sessions = backends.entry(backend).or_default();
-        *sessions += 1;
-        Alive { sessions: Arc::clone(self), backend, is_known: *sessions > 1 }
+        backends.entry(backend).or_default().push(mark.clone());
+        Alive { sessions: Arc::clone(self), backend, mark: mark.clone() }
+    }
+
+    /// Whether this mark is that of a session which lives, and has this process. That of one which has ended means nothing: a
+    /// pooler may have given its process to somebody else as it was.
+    pub(super) fn has_left(&self, backend: i32, mark: &Mark) -> bool {
+        let backends = self.backends.lock().unwrap_or_else(PoisonError::into_inner);
+        backends.get(&Backend(backend)).is_some_and(|marks| marks.contains(mark))
     }
 
     /// Whether there may be strays, as of how many endings.
@@ -185,6 +195,10 @@ impl LiveSessions {
             // While this waits no session is opened, not even one to ask whether the server knows this one.
             let found = timeout(ANSWER_TIMEOUT, client.query_one(END_STRAYS, &parameters)).await;
             let found = found.map_err(|_| Fault::timed_out("looking for the sessions of an earlier run"))??;
+            let own: Option<String> = found.try_get(2)?;
+            if own.as_ref() != Some(&lease.application_name()) {
+                return Err(Fault::application_name_lost(&own.unwrap_or_default()));
+            }
             if found.try_get::<_, i64>(0)? > 0 {
                 return Err(Fault::not_owner());
             }
@@ -200,9 +214,14 @@ impl LiveSessions {
     }
 }
 
-/// Whether the server no longer has a process for a session of ours.
+/// Whether the server no longer has a process for a session of ours. It may have gone over to another client of a pooler: to the
+/// one who asks, or to one that is called otherwise.
 pub(super) async fn is_gone(client: &Client, backend: Backend) -> Result<bool, Fault> {
-    const IS_GONE: &str = "select not exists (select from pg_catalog.pg_stat_activity where pid = $1)";
+    const IS_GONE: &str = "
+        select not exists (
+          select from pg_catalog.pg_stat_activity
+          where pid = $1 and pid <> pg_catalog.pg_backend_pid()
+            and application_name = pg_catalog.current_setting('application_name'))";
     Ok(client.query_one(IS_GONE, &[&backend.0]).await?.try_get(0)?)
 }
 
@@ -210,8 +229,8 @@ impl Drop for Alive {
     fn drop(&mut self) {
         let mut backends = self.sessions.backends.lock().unwrap_or_else(PoisonError::into_inner);
         if let Entry::Occupied(mut sessions) = backends.entry(self.backend) {
-            *sessions.get_mut() -= 1;
-            if *sessions.get() == 0 {
+            sessions.get_mut().retain(|mark| *mark != self.mark);
+            if sessions.get().is_empty() {
                 sessions.remove();
             }
         }
@@ -228,7 +247,7 @@ mod tests {
         let sessions: Arc<LiveSessions> = Arc::default();
         let fence = || sessions.fenced(sessions.unfenced().expect("there may be strays"));
         fence();
-        let session = sessions.add(1);
+        let session = sessions.add(1, &Mark::generate());
         assert_eq!(sessions.unfenced(), None, "one that lives is known");
         drop(session);
         fence();
@@ -240,10 +259,13 @@ mod tests {
     #[test]
     fn a_process_is_known_until_the_last_session_that_says_it_has_it_has_ended() {
         let sessions: Arc<LiveSessions> = Arc::default();
-        let (first, second) = (sessions.add(1), sessions.add(1));
-        assert_eq!((first.is_known, second.is_known), (false, true));
+        let [of_first, of_second] = [Mark::generate(), Mark::generate()];
+        let (first, second) = (sessions.add(1, &of_first), sessions.add(1, &of_second));
+        assert!([&of_first, &of_second].into_iter().all(|mark| sessions.has_left(1, mark)));
+        assert!(!sessions.has_left(2, &of_first), "of another process");
         drop(first);
         assert_eq!(sessions.known(), [1]);
+        assert!(!sessions.has_left(1, &of_first), "of one that has ended");
         drop(second);
         assert!(sessions.is_empty());
     }
@@ -251,7 +273,7 @@ mod tests {
     #[test]
     fn what_ends_while_strays_are_looked_for_may_be_one() {
         let sessions: Arc<LiveSessions> = Arc::default();
-        let session = sessions.add(1);
+        let session = sessions.add(1, &Mark::generate());
         let looking = sessions.unfenced().expect("there may be strays");
         drop(session);
         sessions.fenced(looking);

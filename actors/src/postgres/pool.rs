@@ -34,9 +34,11 @@ const IDLE_PROBE_TIMEOUT: Duration = Duration::from_secs(3);
 /// Who waits for longer, for a session or for what is done with one, looks whether that is in vain.
 const SLOW: Duration = Duration::from_secs(3);
 
-/// How long anything that is done with a session may take: longer than the server's own `statement_timeout` allows each
-/// of its statements. What takes longer has lost its server.
-const LONGEST: Duration = Duration::from_secs(150);
+/// How long anything that is done with a session may take: longer than the server's own `statement_timeout` allows its
+/// statements, of which one transaction has four that take long at most. What takes longer has lost its server.
+fn longest(limits: &Limits) -> Duration {
+    Duration::from_secs((u64::from(limits.statement_timeout_seconds) * 4 + 30).max(150))
+}
 
 /// How long a session may lie idle before it is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
@@ -51,6 +53,8 @@ pub struct Pool {
     asking: Arc<Mutex<()>>,
     known: Arc<Knowledge>,
     metrics: Arc<PoolMetrics>,
+    /// How long anything that is done with a session may take.
+    longest: Duration,
 }
 
 /// Opens sessions, and says when that fails.
@@ -98,7 +102,14 @@ impl Pool {
             // Those that are not needed stay idle, and are closed.
             .queue_strategy(QueueStrategy::Lifo)
             .build_unchecked(Sessions { opener, failed, known: Arc::clone(&known), metrics: Arc::clone(metrics) });
-        Ok(Self { sessions, failures, asking: Arc::default(), known, metrics: Arc::clone(metrics) })
+        Ok(Self {
+            sessions,
+            failures,
+            asking: Arc::default(),
+            known,
+            metrics: Arc::clone(metrics),
+            longest: longest(&target.limits),
+        })
     }
 
     /// Takes a session, or says why there is none.
@@ -155,18 +166,25 @@ impl Pool {
         }
         is_slow();
         tokio::select! {
-            done = timeout(LONGEST, work) => match done {
-                Ok(done) => {
-                    outcome.others = Trust::Believed;
-                    done
-                }
-                Err(_) => Err(Fault::timed_out("a transaction").into()),
-            },
+            done = work => {
+                outcome.others = Trust::Believed;
+                done
+            }
+            // Not just tried again: it may still take effect, until a new pipeline has ended what is left of it.
+            () = self.has_taken_too_long(session) => Err(Fault::timed_out("a transaction").into()),
             () = self.is_lost(session) => {
                 outcome.others = Trust::Lost;
                 Err(Fault::session_closed().into())
             }
         }
+    }
+
+    /// Waits for as long as anything may take that is done with the session, once there is one.
+    async fn has_taken_too_long(&self, session: &OnceLock<Backend>) {
+        while session.get().is_none() {
+            sleep(SLOW).await;
+        }
+        sleep(self.longest).await;
     }
 
     /// Waits until the server no longer knows the session: what is done with it then waits for nobody.
@@ -204,7 +222,7 @@ impl Pool {
         if state.idle_connections > 0 {
             match timeout(IDLE_PROBE_TIMEOUT, self.probe_one(limits)).await {
                 Ok(Ok(())) => return Ok(()),
-                Ok(Err(fault)) if fault.is_strained() => return Err(fault),
+                Ok(Err(fault)) if fault.is_strained() || fault.is_of_pooler() => return Err(fault),
                 Ok(Err(_)) => {}
                 Err(_) => self.known.doubt(Instant::now()),
             }

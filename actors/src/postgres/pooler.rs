@@ -43,15 +43,18 @@ impl Mark {
 pub(super) struct Place {
     /// The process on the server.
     pub(super) pid: i32,
-    /// Whether a session had left its mark.
-    pub(super) is_marked: bool,
+    /// The mark that a session had left there.
+    pub(super) mark: Option<Mark>,
+    /// What the server calls it.
+    pub(super) application_name: String,
 }
 
-/// Asks which process a session has, and leaves the mark there.
+/// Asks which process a session has and what it is called there, and leaves the mark there.
 pub(super) async fn mark(client: &Client, mark: &Mark) -> Result<Place, Fault> {
     let Mark(mark) = mark;
     let sql = format!(
-        "select pg_catalog.pg_backend_pid(), pg_catalog.current_setting('sequin.session', true); \
+        "select pg_catalog.pg_backend_pid(), pg_catalog.current_setting('sequin.session', true), \
+         pg_catalog.current_setting('application_name'); \
          select pg_catalog.set_config('sequin.session', '{mark}', false)"
     );
     let answers = client.simple_query(&sql).await?;
@@ -59,12 +62,13 @@ pub(super) async fn mark(client: &Client, mark: &Mark) -> Result<Place, Fault> {
     let pid = row.get(0).and_then(|pid| pid.parse().ok());
     Ok(Place {
         pid: pid.ok_or_else(|| Fault::internal("the server's process has no number"))?,
-        is_marked: row.get(1).is_some_and(|mark| !mark.is_empty()),
+        mark: row.get(1).and_then(found),
+        application_name: row.get(2).unwrap_or_default().to_owned(),
     })
 }
 
 impl OneProcess {
-    /// Fails if it is not so, or can't be found out. `open` opens further sessions; the first one, which has left its mark, is used
+    /// Fails if it is not so. Where there is no room to find out, the next session asks again. `open` opens further sessions; the first one, which has left its mark, is used
     /// by nobody else.
     pub(super) async fn prove<O>(&self, first: &Client, mark: &Mark, open: impl Fn() -> O) -> Result<(), Fault>
     where
@@ -85,7 +89,6 @@ impl OneProcess {
             }
         }
         if others.is_empty() {
-            // The next session asks again.
             return Ok(());
         }
         for _ in 0..ROUNDS {
@@ -95,7 +98,9 @@ impl OneProcess {
                     Ok(looked) => seen.push(looked?),
                     // A pooler that has no room for three may have room for two.
                     Err(_) if !seen.is_empty() => break,
-                    Err(_) => return Err(Fault::timed_out("opening a second session, beside one that answers,")),
+                    // Or for one: what would show that it gives processes away is that the first has lost its own.
+                    Err(_) if look(first, "").await?.as_ref() == Some(mark) => return Ok(()),
+                    Err(_) => return Err(moved()),
                 }
             }
             others.truncate(seen.len());
@@ -155,8 +160,12 @@ impl Other {
 async fn look(client: &Client, before: &str) -> Result<Option<Mark>, Fault> {
     let sql = format!("{before}select pg_catalog.current_setting('sequin.session', true)");
     let answers = client.simple_query(&sql).await?;
-    let mark = rows(&answers).next().and_then(|row| row.get(0)).filter(|mark| !mark.is_empty());
-    Ok(mark.map(|mark| Mark(mark.to_owned())))
+    Ok(rows(&answers).next().and_then(|row| row.get(0)).and_then(found))
+}
+
+/// What was set once and reset is empty.
+fn found(mark: &str) -> Option<Mark> {
+    (!mark.is_empty()).then(|| Mark(mark.to_owned()))
 }
 
 fn rows(answers: &[SimpleQueryMessage]) -> impl Iterator<Item = &tokio_postgres::SimpleQueryRow> {

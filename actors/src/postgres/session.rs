@@ -148,12 +148,15 @@ impl Opener {
     pub(super) async fn settle(&self, client: Client, walk: &mut Walk) -> Result<Session, Fault> {
         let (mark, arrive) = (Mark::generate(), || async { self.arrive(&mut Walk::default()).await });
         let kept = walk.step(StepName::Pooler, async {
-            let Place { pid, is_marked } = pooler::mark(&client, &mark).await?;
-            let alive = self.live.add(pid);
-            if alive.is_known && is_marked {
+            let Place { pid, mark: found, application_name } = pooler::mark(&client, &mark).await?;
+            let alive = self.live.add(pid, &mark);
+            if found.is_some_and(|found| self.live.has_left(pid, &found)) {
                 return Err(pooler::shared("two sessions of ours were given one process of the server"));
             }
             self.one_process.prove(&client, &mark, arrive).await?;
+            if self.config.get_application_name() != Some(&application_name) {
+                return Err(Fault::application_name_lost(&application_name));
+            }
             Ok(alive)
         });
         let alive = kept.await?;
@@ -296,12 +299,19 @@ impl Session {
 pub struct Visitor {
     application_name: String,
     egress: Egress,
+    pub(super) limits: Limits,
 }
 
 impl Visitor {
     /// Whose sessions are called so.
     pub fn new(application_name: String, egress: Egress) -> Self {
-        Self { application_name, egress }
+        Self { application_name, egress, limits: Limits::default() }
+    }
+
+    /// The same, who goes no further than these limits let him.
+    #[must_use]
+    pub fn within(&self, limits: Limits) -> Self {
+        Self { limits, ..self.clone() }
     }
 
     /// Opens one session.
@@ -311,7 +321,7 @@ impl Visitor {
 
     /// How it opens sessions.
     pub(super) fn opener(&self, connection: &Connection) -> Result<Opener, FieldError> {
-        Opener::named(connection, Limits::default(), &self.egress, &self.application_name, Arc::default())
+        Opener::named(connection, self.limits, &self.egress, &self.application_name, Arc::default())
     }
 
     /// How it gets out.

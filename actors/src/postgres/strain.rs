@@ -7,6 +7,10 @@ use crate::model::Limits;
 /// with, or we may not look (that takes `pg_monitor` or `pg_read_all_stats`).
 const REPLICA_LAG: &str = "select max(extract(epoch from replay_lag))::float8 from pg_catalog.pg_stat_replication";
 
+/// Whether there are replicas of which we may see no more than that. Who has `pg_monitor` has `pg_read_all_stats`.
+const BLIND_TO_LAG: &str = "select exists (select from pg_catalog.pg_stat_replication)
+    and not pg_catalog.pg_has_role(current_user, 'pg_read_all_stats', 'usage')";
+
 /// How many connections clients have, and how many there may be. Whatever is a client's names its database to everybody; what
 /// is not says so to those who may look.
 const CONNECTIONS: &str = "select count(*), pg_catalog.current_setting('max_connections')::bigint
@@ -18,8 +22,14 @@ impl Session {
     pub async fn probe(&mut self, limits: &Limits) -> Result<(), Fault> {
         self.is_busy = true;
         let outcome = self.look(limits).await;
-        self.is_busy = false;
+        // One that is somewhere else by now is for nobody.
+        self.is_busy = outcome.as_ref().is_err_and(Fault::is_of_pooler);
         outcome
+    }
+
+    /// Whether a limit on how far replicas may be behind has no effect, since we may not see it.
+    pub(super) async fn is_blind_to_lag(&self) -> Result<bool, Fault> {
+        Ok(self.client.query_typed_one(BLIND_TO_LAG, &[]).await?.try_get(0)?)
     }
 
     async fn look(&self, limits: &Limits) -> Result<(), Fault> {

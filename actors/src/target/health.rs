@@ -154,7 +154,8 @@ impl TargetActorState {
         if let Some(before) = self.reason.as_ref().or(self.on_trial.as_ref()) {
             reason.since = before.since;
         }
-        if self.reason.is_none() {
+        // One that is only spared keeps its sessions: to open others would be one more strain.
+        if !fault.is_strained() && self.reason.as_ref().is_none_or(reason::is_of_strain) {
             self.renew_pool()?;
         }
         self.is_beyond_probes = fault.is_beyond_a_probe();
@@ -168,13 +169,13 @@ impl TargetActorState {
         let wait = self.breaker.failed(Instant::now(), fastrand::f64());
         self.probe_after(wait);
         self.write_status();
-        if fault.is_of_credentials() {
+        if fault.may_be_of_old_settings() {
             self.ask_store();
         }
         Ok(())
     }
 
-    /// The password may be another by now, and nobody has told us yet: the watch is slow, or broken.
+    /// The password, or a key, may be another by now, and nobody has told us yet: the watch is slow, or broken.
     fn ask_store(&mut self) {
         let (documents, id, myself) = (self.context.documents.clone(), self.target.id, self.myself.clone());
         self.tasks.spawn(async move {
@@ -194,6 +195,7 @@ impl TargetActorState {
             return Ok(());
         }
         tracing::info!(target_name = %self.target.name, "the connection was changed, as the store shows");
+        self.superseded.set(&self.target);
         self.target = Arc::new(Target { connection, updated_at, ..(*self.target).clone() });
         self.go_elsewhere()
     }

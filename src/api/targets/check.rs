@@ -132,7 +132,7 @@ pub(in super::super) async fn check(
 ) -> Result<Json<Checked>, Problem> {
     let target = find::<Target>(&api.documents, &target).await?.value;
     let tables = tables(&api, &target, params).await?;
-    let report = api.inspector.check(&target.connection, &tables).await;
+    let report = api.inspector.check_target(&target, &tables).await;
     let reason = CheckedReason::of(&report);
     Ok(Json(Checked {
         ok: reason.is_none(),

@@ -65,6 +65,13 @@ pub(super) const TRANSACTION_POOLER: Kind = kind(
     "connect to the server itself, or to the pooler in session mode: PgBouncer with pool_mode=session, Supabase on port 5432, \
      Neon by the host without -pooler",
 );
+pub(super) const APPLICATION_NAME_LOST: Kind = kind(
+    Target,
+    "application_name_lost",
+    "a pooler or proxy on the way keeps the name of our sessions from the server, and what an earlier run has left behind is told by \
+     that name from what is somebody else's",
+    "connect to the server itself, or to a pooler that passes application_name on, as PgBouncer does",
+);
 pub(super) const STRAINED: Kind = kind(
     Target,
     "server_strained",

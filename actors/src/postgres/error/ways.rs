@@ -47,6 +47,13 @@ impl Fault {
         self.sqlstate.as_deref().is_some_and(|sqlstate| sqlstate.starts_with("28"))
     }
 
+    /// Whether it may come from a password, a key or a certificate that is another by now.
+    pub fn may_be_of_old_settings(&self) -> bool {
+        const OF_SETTINGS: [&str; 4] =
+            ["bastion_auth_failed", "bastion_host_key", "host_key_unconfirmed", "client_certificate_refused"];
+        self.is_of_credentials() || OF_SETTINGS.contains(&self.code)
+    }
+
     /// How far one came.
     fn progress(&self) -> u8 {
         match self.code {
