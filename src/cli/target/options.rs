@@ -51,6 +51,9 @@ impl TlsOptions {
     }
 }
 
+/// The variable with the password of the user of a bastion.
+pub(super) const BASTION_PASSWORD: &str = "SEQUIN_BASTION_PASSWORD";
+
 #[derive(Args)]
 pub(super) struct BastionOptions {
     /// The SSH host to go through.
@@ -69,7 +72,7 @@ pub(super) struct BastionOptions {
     /// A file with what the private key is encrypted with.
     #[arg(long, value_name = "FILE", requires = "bastion_key_file")]
     bastion_passphrase_file: Option<PathBuf>,
-    /// A file with the user's password, where there is no key; otherwise it is taken from `SEQUIN_BASTION_PASSWORD`.
+    /// A file with the user's password, where there is no key.
     #[arg(long, value_name = "FILE", conflicts_with = "bastion_key_file")]
     bastion_password_file: Option<PathBuf>,
     /// The host's public key, as in `ssh-ed25519 AAAA…`; again for each of several.
@@ -84,14 +87,20 @@ pub(super) struct BastionOptions {
 }
 
 impl BastionOptions {
+    pub(super) fn names_user(&self) -> bool {
+        self.bastion_user.is_some()
+    }
+
     /// What of `connection.bastion` was given; null if nothing was.
-    pub(super) fn request(&self) -> anyhow::Result<Value> {
+    ///
+    /// `may_have_password` says whether a password is taken from the environment.
+    pub(super) fn request(&self, may_have_password: bool) -> anyhow::Result<Value> {
         let key = self.bastion_key_file.as_ref().map(read).transpose()?;
         let passphrase = self.bastion_passphrase_file.as_deref().map(read_password).transpose()?;
         let passphrase = passphrase.or_else(|| from_environment("SEQUIN_BASTION_PASSPHRASE").filter(|_| key.is_some()));
         let password = self.bastion_password_file.as_deref().map(read_password).transpose()?;
-        let may_have_password = key.is_none() && self.bastion_user.is_some();
-        let password = password.or_else(|| from_environment("SEQUIN_BASTION_PASSWORD").filter(|_| may_have_password));
+        let takes_variable = key.is_none() && may_have_password;
+        let password = password.or_else(|| from_environment(BASTION_PASSWORD).filter(|_| takes_variable));
         let host_key = match &self.bastion_host_key_file {
             Some(path) => Some(read(path)?),
             None => Some(self.bastion_host_key.join("\n")).filter(|keys| !keys.is_empty()),
