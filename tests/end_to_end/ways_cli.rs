@@ -63,6 +63,14 @@ async fn the_command_line_takes_secrets_by_files_and_shows_the_way() {
         (&updated["limits"]["max_records_per_second"], &updated["limits"]["lock_timeout_seconds"]),
         (&Value::Null, &json!(3))
     );
+    let back = "target update app --ca-file none --client-cert-file none --server-name none --bastion-host-key none \
+                --output json";
+    let back = cli::run(api, back).await.expect_json();
+    let (tls, bastion) = (&back["connection"]["tls"], &back["connection"]["bastion"]);
+    for taken in [&tls["ca_pem"], &tls["client_cert_pem"], &tls["server_name"], &bastion["host_key"]] {
+        assert_eq!(taken, &Value::Null, "{back}");
+    }
+    assert_eq!((&tls["mode"], &tls["client_key_pem_set"]), (&json!("verify-full"), &json!(false)));
     let updated = cli::run(api, "target update app --no-bastion --output json").await.expect_json();
     assert_eq!(updated["connection"]["bastion"], Value::Null);
     for wrong in [

@@ -14,21 +14,25 @@ use super::{
     update::given,
 };
 
+/// What takes back what was given before.
+const NONE: &str = "none";
+
 #[derive(Args)]
 pub(super) struct TlsOptions {
     /// How the connection is secured: disable, prefer, require, verify-ca or verify-full.
     #[arg(long, value_name = "MODE", value_parser = parse_tls_mode)]
     tls_mode: Option<TlsMode>,
-    /// A file with the certificate authorities to trust, in PEM.
+    /// A file with the certificate authorities to trust, in PEM; `none` for those of the system.
     #[arg(long, value_name = "FILE")]
     ca_file: Option<String>,
-    /// A file with the certificate to show, in PEM.
+    /// A file with the certificate to show, in PEM; `none` for no certificate and no key.
     #[arg(long, value_name = "FILE")]
     client_cert_file: Option<String>,
     /// A file with the key of that certificate, in PEM.
     #[arg(long, value_name = "FILE")]
     client_key_file: Option<String>,
-    /// The name to ask for and to find in the certificate, where it is not the host's: behind tunnels and proxies.
+    /// The name to ask for and to find in the certificate, where it is not the host's: behind tunnels and proxies. `none` for
+    /// the host's.
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
     /// Whether SCRAM is to be bound to the TLS connection: disable, prefer or require.
@@ -39,15 +43,27 @@ pub(super) struct TlsOptions {
 impl TlsOptions {
     /// What of `connection.tls` was given; null if nothing was.
     pub(super) fn request(&self) -> anyhow::Result<Value> {
-        let read = |path: &Option<String>| path.as_deref().map(read_pem).transpose().map_err(anyhow::Error::msg);
-        Ok(given([
+        let read = |path: &Option<String>| {
+            path.as_deref().filter(|path| *path != NONE).map(read_pem).transpose().map_err(anyhow::Error::msg)
+        };
+        let mut request = given([
             ("mode", json!(self.tls_mode.map(TlsMode::as_str))),
             ("ca_pem", json!(read(&self.ca_file)?)),
             ("client_cert_pem", json!(read(&self.client_cert_file)?)),
             ("client_key_pem", json!(read(&self.client_key_file)?)),
             ("server_name", json!(self.server_name)),
             ("channel_binding", json!(self.channel_binding.map(ChannelBinding::as_str))),
-        ]))
+        ]);
+        for (option, names) in [
+            (&self.ca_file, &["ca_pem"][..]),
+            (&self.client_cert_file, &["client_cert_pem", "client_key_pem"]),
+            (&self.server_name, &["server_name"]),
+        ] {
+            if option.as_deref() == Some(NONE) {
+                names.iter().for_each(|name| request[*name] = Value::Null);
+            }
+        }
+        Ok(request)
     }
 }
 
@@ -75,7 +91,7 @@ pub(super) struct BastionOptions {
     /// A file with the user's password, where there is no key.
     #[arg(long, value_name = "FILE", conflicts_with = "bastion_key_file")]
     bastion_password_file: Option<PathBuf>,
-    /// The host's public key, as in `ssh-ed25519 AAAA…`; again for each of several.
+    /// The host's public key, as in `ssh-ed25519 AAAA…`; again for each of several, or `none` for one that is to be confirmed.
     #[arg(long, value_name = "KEY")]
     bastion_host_key: Vec<String>,
     /// A file with the host's public keys, as ssh-keyscan prints them.
@@ -122,7 +138,8 @@ impl BastionOptions {
             (None, Some(_)) => &["private_key", "passphrase"],
             (None, None) => &[],
         };
-        for name in replaced {
+        let unconfirmed: &[&str] = if self.bastion_host_key == [NONE] { &["host_key"] } else { &[] };
+        for name in replaced.iter().chain(unconfirmed) {
             request[*name] = Value::Null;
         }
         Ok(request)
@@ -162,7 +179,7 @@ struct Limit(Option<u32>);
 
 fn parse_limit(text: &str) -> Result<Limit, String> {
     match text {
-        "none" => Ok(Limit(None)),
+        NONE => Ok(Limit(None)),
         number => number.parse().map(|number| Limit(Some(number))).map_err(|_| "takes a number, or none".into()),
     }
 }
