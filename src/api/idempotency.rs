@@ -124,14 +124,47 @@ enum Use<T: Named> {
 }
 
 impl Key {
+    fn id<T: Named>(&self) -> Uuid {
+        Uuid::new_v5(&KEYS, format!("{} {}", T::KIND, self.text).as_bytes())
+    }
+
+    /// What was made with this key already.
+    pub(super) async fn made<T: Named>(
+        &self,
+        documents: &Documents,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Versioned<T>>, Problem> {
+        match documents.get::<IdempotencyKey>(self.id::<T>()).await? {
+            Some(found) if is_remembered(&found.value, now) => self.made_as(documents, &found.value).await,
+            _ => Ok(None),
+        }
+    }
+
+    async fn made_as<T: Named>(
+        &self,
+        documents: &Documents,
+        used: &IdempotencyKey,
+    ) -> Result<Option<Versioned<T>>, Problem> {
+        if used.fingerprint != self.fingerprint {
+            return Err(Problem::invalid_field("Idempotency-Key", "was used with another body: take another key"));
+        }
+        let Ok(resource) = used.resource.parse() else { return Ok(None) };
+        match documents.get::<T>(resource).await? {
+            None if used.is_made => {
+                Err(Problem::conflict("what was made with this Idempotency-Key was deleted since: take another key"))
+            }
+            made => Ok(made),
+        }
+    }
+
     async fn use_for<T: Named>(
         self,
         documents: &Documents,
         fresh: T::Id,
         now: DateTime<Utc>,
     ) -> Result<Use<T>, Problem> {
-        let id = Uuid::new_v5(&KEYS, format!("{} {}", T::KIND, self.text).as_bytes());
-        let (resource, fingerprint) = (fresh.to_string(), self.fingerprint);
+        let id = self.id::<T>();
+        let (resource, fingerprint) = (fresh.to_string(), self.fingerprint.clone());
         let used = IdempotencyKey { id, resource, fingerprint, is_made: false, used_at: now };
         let found = match documents.get::<IdempotencyKey>(id).await? {
             None => match documents.insert(id, &used).await {
@@ -139,24 +172,24 @@ impl Key {
                 Err(DocumentsError::Store(StoreError::Conflict { .. })) => return Err(in_use()),
                 Err(error) => return Err(error.into()),
             },
-            Some(found) if (now - found.value.used_at).abs() > REMEMBERED => {
+            Some(found) if !is_remembered(&found.value, now) => {
                 documents.update(id, &used, found.revision).await?;
                 return Ok(Use::First(fresh, used));
             }
             Some(found) => found.value,
         };
-        if found.fingerprint != used.fingerprint {
-            return Err(Problem::invalid_field("Idempotency-Key", "was used with another body: take another key"));
-        }
-        let Ok(resource) = found.resource.parse() else { return Ok(Use::First(fresh, used)) };
-        match documents.get::<T>(resource).await? {
-            Some(made) => Ok(Use::Again(made)),
-            None if found.is_made => {
-                Err(Problem::conflict("what was made with this Idempotency-Key was deleted since: take another key"))
-            }
-            None => Ok(Use::First(resource, found)),
-        }
+        Ok(match self.made_as(documents, &found).await? {
+            Some(made) => Use::Again(made),
+            None => match found.resource.parse() {
+                Ok(resource) => Use::First(resource, found),
+                Err(_) => Use::First(fresh, used),
+            },
+        })
     }
+}
+
+fn is_remembered(used: &IdempotencyKey, now: DateTime<Utc>) -> bool {
+    (now - used.used_at).abs() <= REMEMBERED
 }
 
 fn in_use() -> Problem {
@@ -175,7 +208,7 @@ pub(super) async fn keep_up(documents: &Documents) {
 
 async fn forget_old(documents: &Documents, now: DateTime<Utc>) -> Result<(), DocumentsError> {
     for found in documents.all::<IdempotencyKey>().await?.into_iter().flatten() {
-        if (now - found.used_at).abs() > REMEMBERED {
+        if !is_remembered(&found, now) {
             documents.delete::<IdempotencyKey>(found.id, None).await?;
         }
     }

@@ -119,6 +119,12 @@ async fn answer(api: &Api, status: StatusCode, target: Target, revision: Revisio
 pub(super) async fn create(api: State, Once { request, key }: Once<TargetRequest>) -> Result<Response, Problem> {
     let now = Utc::now();
     let mut target = request.into_target(now)?;
+    // Nothing is connected to a second time, and what was made stands whether or not its bastion answers now.
+    if let Some(key) = &key
+        && let Some(made) = key.made(&api.documents, now).await?
+    {
+        return answer(&api, StatusCode::CREATED, made.value, made.revision).await;
+    }
     settle(&api, &mut target.connection).await?;
     let made = create_once(&api.documents, key, target, |target, id| Target { id, ..target }, now).await?;
     answer(&api, StatusCode::CREATED, made.value, made.revision).await

@@ -5,6 +5,7 @@ use std::{fs, str::FromStr};
 use sequin_actors::model::{ChannelBinding, Connection, Secret, Tls, TlsMode};
 use serde_json::{Map, Value};
 
+use super::WrongUsage;
 use crate::postgres_url::PostgresUrl;
 
 const DEFAULT_PORT: u16 = 5432;
@@ -15,6 +16,13 @@ pub(super) struct DatabaseUrl {
     pub(super) connection: Connection,
     /// Parameters of libpq that mean nothing here.
     pub(super) ignored: Vec<String>,
+}
+
+impl DatabaseUrl {
+    /// Takes the value of an argument. The parser of arguments would show what it can't take, and the password with it.
+    pub(super) fn of_argument(name: &str, value: &str) -> Result<Self, WrongUsage> {
+        value.parse().map_err(|error| WrongUsage(format!("{name} {error}")))
+    }
 }
 
 impl FromStr for DatabaseUrl {

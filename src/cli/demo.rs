@@ -10,7 +10,6 @@ use clap::Args;
 use self::stage::Stage;
 use super::{
     FAILED,
-    connection::DatabaseUrl,
     figures::parse_span,
     output::{note, print},
     problem::indented,
@@ -26,7 +25,7 @@ mod stage;
 pub(super) struct DemoArguments {
     /// A database of yours, to be used instead of a throwaway one; everything there happens in the schema `sequin_demo`.
     #[arg(long, value_name = "URL")]
-    target_url: Option<DatabaseUrl>,
+    target_url: Option<String>,
     /// Records of yours, a JSON object a line, instead of a CRM that does not exist.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["records", "syncs", "rate"])]
     file: Option<PathBuf>,

@@ -247,7 +247,6 @@ mod tests {
         assert_eq!(refusal("target add t"), ErrorKind::MissingRequiredArgument);
         assert_eq!(refusal("target add t postgres://u@h/d --host h"), ErrorKind::ArgumentConflict);
         assert_eq!(refusal("target add t --host h --database d"), ErrorKind::MissingRequiredArgument);
-        assert_eq!(refusal("target add t mysql://u@h/d"), ErrorKind::ValueValidation);
         // --url is where the server is, there as everywhere.
         assert_eq!(refusal("target add t --url postgres://u@h/d"), ErrorKind::ValueValidation);
     }

@@ -76,7 +76,7 @@ pub(super) struct AddArguments {
     /// the list of processes; see --password-file.
     #[arg(value_name = "DATABASE_URL", required_unless_present = "host")]
     #[arg(conflicts_with_all = ["host", "port", "database", "username"])]
-    database_url: Option<DatabaseUrl>,
+    database_url: Option<String>,
     /// The server's name or address.
     #[arg(long, requires_all = ["database", "username"])]
     host: Option<String>,
@@ -92,9 +92,9 @@ pub(super) struct AddArguments {
     /// A file with the password; otherwise it is taken from the URL, `SEQUIN_TARGET_PASSWORD` or PGPASSWORD.
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
-    /// A file below the nodes' directory of secrets that holds the password instead: it stays there, and is read anew for
-    /// each connection.
-    #[arg(long, value_name = "PATH", conflicts_with = "password_file")]
+    /// The plain name of a file in the nodes' directory of secrets that holds the password instead: it stays there, and is
+    /// read anew for each connection.
+    #[arg(long, value_name = "NAME", conflicts_with = "password_file")]
     secrets_file: Option<String>,
     #[command(flatten)]
     tls: TlsOptions,
@@ -169,7 +169,8 @@ pub(super) fn request(name: &str, connection: &Connection, pool_size: Option<u32
 fn to_add(arguments: AddArguments) -> anyhow::Result<Value> {
     let AddArguments { name, database_url, host, port, database, username, .. } = arguments;
     let mut connection = match (database_url, host, database, username) {
-        (Some(DatabaseUrl { connection, ignored }), ..) => {
+        (Some(url), ..) => {
+            let DatabaseUrl { connection, ignored } = DatabaseUrl::of_argument("DATABASE_URL", &url)?;
             if !ignored.is_empty() {
                 note(format_args!("not used, for it means nothing here: {}", ignored.join(", ")));
             }
@@ -199,7 +200,7 @@ fn to_add(arguments: AddArguments) -> anyhow::Result<Value> {
             given([
                 ("password_file", json!(arguments.secrets_file)),
                 ("tls", arguments.tls.request()?),
-                ("bastion", arguments.bastion.request()?),
+                ("bastion", arguments.bastion.request(arguments.bastion.names_user())?),
             ]),
         ),
         ("limits", arguments.limits.request()),

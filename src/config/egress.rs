@@ -16,7 +16,8 @@ pub(super) fn parse(settings: &Settings) -> Result<Egress, ConfigError> {
     let denied = match settings.get(DENY) {
         None => DeniedNetworks::default(),
         Some("none") => DeniedNetworks::none(),
-        Some(networks) => networks.parse().map_err(|error| wrong(DENY, &error))?,
+        // Who denies one more network doesn't mean to open those of a cloud's secrets.
+        Some(networks) => DeniedNetworks::default().and(networks.parse().map_err(|error| wrong(DENY, &error))?),
     };
     let addresses = settings.get(ADDRESSES).map(Egress::parse_addresses).transpose();
     let addresses = addresses.map_err(|error| wrong(ADDRESSES, &error))?.unwrap_or_default();
@@ -48,7 +49,10 @@ mod tests {
         let path = directory.path().to_str().expect("a text");
         let settings = [(DENY, "10.0.0.0/8"), (ADDRESSES, "203.0.113.7, 2001:db8::/48"), (SECRETS, path)];
         let egress = parse(&Settings::of(&settings)).expect("good settings");
-        assert_eq!(egress.denied, "10.0.0.0/8".parse().expect("a network"));
+        for denied in [[10, 1, 2, 3], [169, 254, 169, 254]] {
+            assert!(egress.denied.deny(denied.into()), "{denied:?}");
+        }
+        assert!(!egress.denied.deny([11, 1, 2, 3].into()));
         assert_eq!(egress.addresses, ["203.0.113.7", "2001:db8::/48"]);
         assert_eq!(egress.secrets_directory.as_deref(), Some(directory.path()));
         let nowhere = parse(&Settings::of(&[(DENY, "none")])).expect("good settings").denied;

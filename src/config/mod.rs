@@ -292,6 +292,12 @@ fn host_name() -> String {
 
 #[cfg(test)]
 mod tests {
+    use chrono::Utc;
+    use sequin_actors::{
+        model::{AlertingSettings, Destination, Webhook, WebhookFormat},
+        notify::Notifier,
+    };
+
     use super::*;
 
     fn parse(settings: &[(&str, &str)]) -> Result<Config, ConfigError> {
@@ -343,6 +349,18 @@ mod tests {
             let error = parse(&[&OF_A_CLUSTER[..], &[(name, value)]].concat()).expect_err("a wrong setting");
             assert!(error.to_string().starts_with(name), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn webhooks_are_not_called_where_no_database_may_be() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = Secret::new(format!("http://{}/in", listener.local_addr().expect("its address")));
+        let webhook = Webhook { name: "ops".into(), url, format: WebhookFormat::Slack, secret: None };
+        let alerting = AlertingSettings { webhooks: vec![webhook], ..AlertingSettings::default() };
+        let config = parse(&[(egress::DENY, "127.0.0.0/8")]).expect("good settings");
+        let (notice, ops) = (Notifier::test_notice(Utc::now()), Destination::Webhook("ops".into()));
+        let refused = config.alerting.notifier.deliver(&notice, &ops, &alerting).await.expect_err("a denied network");
+        assert!(refused.message.contains(egress::DENY), "{refused}");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::support::{
     api::{Answer, send},
     model::HUBSPOT,
     node::Node,
+    sshd::Sshd,
 };
 
 fn target(name: &str, password: &str) -> Value {
@@ -68,4 +69,20 @@ async fn what_is_refused_uses_no_key_up() {
     assert_eq!(create(&node, "/v1/targets", "one", &target("", "x")).await.expect_problem(422), ["name"]);
     create(&node, "/v1/targets", "one", &target("app", "x")).await.expect(201);
     create(&node, "/v1/targets", "one", &target("app", "x")).await.expect(201);
+}
+
+#[tokio::test]
+async fn a_target_whose_bastion_was_trusted_is_answered_again_when_that_is_away() {
+    let (node, sshd) = (Node::start().await, Sshd::start());
+    let bastion = sshd.bastion();
+    let mut app = target("app", "hunter2");
+    app["connection"]["bastion"] = json!({
+        "host": bastion.host, "port": bastion.port, "username": "tunnel", "password": "hunter3", "trust_on_first_use": true,
+    });
+    let first = create(&node, "/v1/targets", "one", &app).await.expect(201);
+    assert_eq!(first["connection"]["bastion"]["host_key"], sshd.host_key());
+    drop(sshd);
+    assert_eq!(create(&node, "/v1/targets", "one", &app).await.expect(201)["id"], first["id"]);
+    let refused = create(&node, "/v1/targets", "two", &app).await;
+    assert_eq!(refused.expect_problem(422), ["connection.bastion.host_key"]);
 }

@@ -181,10 +181,11 @@ async fn what_can_not_be_on_the_way_to_a_database_is_refused_by_its_field() {
         (json!({"host": "a:0"}), "host"),
         (json!({"host": "a b"}), "host"),
         (json!({"host": "/var/run/postgresql"}), "host"),
-        (json!({"password_file": "app/password"}), "password_file"),
+        (json!({"password_file": "app-password"}), "password_file"),
         (json!({"password": null, "password_file": "../../etc/shadow"}), "password_file"),
-        // Nobody has said where files with passwords lie.
         (json!({"password": null, "password_file": "app/password"}), "password_file"),
+        // Nobody has said where files with passwords lie.
+        (json!({"password": null, "password_file": "app-password"}), "password_file"),
         (json!({"tls": {"client_key_pem": null}}), "tls.client_key_pem"),
         (json!({"tls": {"client_cert_pem": null}}), "tls.client_cert_pem"),
         (json!({"tls": {"server_name": ""}}), "tls.server_name"),

@@ -24,7 +24,7 @@ async fn the_command_line_takes_secrets_by_files_and_shows_the_way() {
     no_secret_in(&format!("{ran:?}"));
     let shown = ran.expect_done();
     for line in [
-        "database   sequin@db-1,db-2:6432:5432/app",
+        "database   sequin@db-1:5432,db-2:6432/app",
         "tls        verify-full, as db.example.com, with a certificate of its own, channel binding: require",
         "bastion    tunnel@bastion.example.com:22",
         &format!("host key   bastion.example.com {HOST_KEY}"),
@@ -35,6 +35,20 @@ async fn the_command_line_takes_secrets_by_files_and_shows_the_way() {
     let compared = json!({"connection": {"bastion": {"private_key": papers.ssh_key, "passphrase": PASSPHRASE}}});
     let compared = api.post("/v1/targets/app/compare-secrets", &compared).await.expect(200);
     assert_eq!(compared["different"], json!([]), "{compared}");
+
+    // What happens to be in the environment takes no place of what is known.
+    let variable = [("SEQUIN_BASTION_PASSWORD", "hunter3")];
+    let renamed = "target update app --bastion-user other --output json";
+    let renamed = cli::run_with_variables(api, renamed, &variable, "").await.expect_json();
+    let bastion = &renamed["connection"]["bastion"];
+    assert_eq!((&bastion["private_key_set"], &bastion["password_set"]), (&json!(true), &json!(false)));
+    let asked = "target update app --bastion-user tunnel --bastion-password-env --output json";
+    let asked = cli::run_with_variables(api, asked, &variable, "").await.expect_json();
+    let bastion = &asked["connection"]["bastion"];
+    assert_eq!((&bastion["private_key_set"], &bastion["password_set"]), (&json!(false), &json!(true)));
+    cli::run(api, &format!("target update app --bastion-key-file {ssh_key} --bastion-passphrase-file {passphrase}"))
+        .await
+        .expect_done();
 
     // A password takes the place of the key.
     let update = format!(
@@ -49,15 +63,29 @@ async fn the_command_line_takes_secrets_by_files_and_shows_the_way() {
         (&updated["limits"]["max_records_per_second"], &updated["limits"]["lock_timeout_seconds"]),
         (&Value::Null, &json!(3))
     );
+    let back = "target update app --ca-file none --client-cert-file none --server-name none --bastion-host-key none \
+                --output json";
+    let back = cli::run(api, back).await.expect_json();
+    let (tls, bastion) = (&back["connection"]["tls"], &back["connection"]["bastion"]);
+    for taken in [&tls["ca_pem"], &tls["client_cert_pem"], &tls["server_name"], &bastion["host_key"]] {
+        assert_eq!(taken, &Value::Null, "{back}");
+    }
+    assert_eq!((&tls["mode"], &tls["client_key_pem_set"]), (&json!("verify-full"), &json!(false)));
     let updated = cli::run(api, "target update app --no-bastion --output json").await.expect_json();
     assert_eq!(updated["connection"]["bastion"], Value::Null);
     for wrong in [
         "target update app --no-bastion --bastion-host b",
         "target update app --channel-binding perhaps",
+        "target update app --bastion-password-env",
         "target update app --max-records-per-second many",
         "target update app --secrets-file a --password-file b",
     ] {
         assert_eq!(cli::run(api, wrong).await.status, Some(2), "{wrong}");
+    }
+    for wrong in ["target add other postgres://sequin:hunter2@", "demo --target-url postgres://sequin:hunter2@"] {
+        let ran = cli::run(api, wrong).await;
+        no_secret_in(&format!("{ran:?}"));
+        assert_eq!(ran.status, Some(2), "{wrong}");
     }
 }
 
@@ -134,11 +162,11 @@ async fn where_a_node_connects_to_and_from_are_settings_and_who_has_to_let_it_in
     let (node, papers) = (Node::start_with(tempfile::tempdir().expect("a directory"), &settings).await, Papers::new());
     let api = &node.api;
     let connection = json!({
-        "host": "127.0.0.1", "database": "app", "username": "sequin", "password_file": "app/password",
+        "host": "127.0.0.1", "database": "app", "username": "sequin", "password_file": "app-password",
         "tls": {"mode": "require"},
     });
     let made = api.post("/v1/targets", &json!({"name": "direct", "connection": connection})).await.expect(201);
-    assert_eq!(made["connection"]["password_file"], "app/password");
+    assert_eq!(made["connection"]["password_file"], "app-password");
     let setup_sql = async |target: &str| {
         let answer = api.get(&format!("/v1/targets/{target}/setup-sql")).await.expect(200);
         answer["sql"].as_str().expect("SQL").to_owned()

@@ -48,6 +48,7 @@ pub use secret::Secret;
 pub use silence::{CONSUMER_SILENT, TARGET_SILENT, silence_on_consumer, silence_on_target};
 pub use status::{Applied, ConsumerStatus, Lag, Reason, RunState, Severity, TargetState, TargetStatus};
 pub use sync::{Sync, SyncSettings};
+pub(crate) use target::is_plain_name;
 pub use target::{Bastion, ChannelBinding, Connection, Limits, Target, Tls, TlsMode};
 pub use token::{Role, SETTINGS_TOKEN, Token, TokenHash};
 pub use trace::TraceContext;

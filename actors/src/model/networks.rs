@@ -28,6 +28,13 @@ impl DeniedNetworks {
         Self(Vec::new())
     }
 
+    /// These, and others too.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
     /// Whether nobody may connect there. An IPv4 address is the same one within IPv6, also where a gateway translates it, and
     /// the address of no host leads to this one.
     pub fn deny(&self, address: IpAddr) -> bool {

@@ -7,6 +7,8 @@ use std::str::FromStr;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use check::is_plain_name;
+
 use super::{FieldError, Metadata, Secret, TargetId};
 
 /// One customer's database, as the API wrote it.

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use tokio::io::AsyncReadExt;
 
 use super::{error::Fault, reach::Egress};
-use crate::model::{Connection, Secret};
+use crate::model::{Connection, Secret, is_plain_name};
 
 /// How long a file with a password may be, in bytes.
 const MAX_LENGTH: u64 = 4096;
@@ -21,11 +21,6 @@ pub(super) enum Credentials {
 }
 
 const NO_DIRECTORY: &str = "can't be used: this node has no directory of secrets";
-
-/// What is one step down in a directory, and no more.
-fn is_plain(name: &str) -> bool {
-    !matches!(name, "" | "." | "..") && name.len() <= 255 && !name.contains(['/', '\0'])
-}
 
 impl Credentials {
     pub(super) fn of(connection: &Connection, egress: &Egress) -> Self {
@@ -53,7 +48,7 @@ impl Credentials {
 /// Links lead nowhere but to within the directory: those by which Kubernetes exchanges its secrets do.
 async fn read(directory: PathBuf, name: &str) -> io::Result<Secret> {
     let refused = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
-    if !is_plain(name) {
+    if !is_plain_name(name) {
         return Err(refused("its name is not the plain name of a file"));
     }
     let directory = tokio::fs::canonicalize(directory).await?;

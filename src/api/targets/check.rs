@@ -2,7 +2,7 @@
 
 use axum::Json;
 use sequin_actors::{
-    CheckReport, Step,
+    CheckReport, Step, StepName, StepStatus,
     model::{Consumer, Desired, Severity, TableName, Target},
 };
 use serde::{Deserialize, Serialize};
@@ -87,7 +87,7 @@ struct StepView {
 }
 
 fn step_words() -> Object {
-    words("What was looked at.", &sequin_actors::StepName::ALL.map(sequin_actors::StepName::as_str))
+    words("What was looked at.", &StepName::ALL.map(StepName::as_str))
 }
 
 fn status_words() -> Object {
@@ -106,7 +106,7 @@ impl CheckedReason {
     fn of(report: &CheckReport) -> Option<Self> {
         let severity = Severity::Error;
         if let Some(fault) = &report.fault {
-            let failed = report.steps.iter().find(|step| step.status == sequin_actors::StepStatus::Failed);
+            let failed = report.steps.iter().find(|step| step.status == StepStatus::Failed);
             let fix = failed.and_then(|step| step.fix.clone()).unwrap_or_else(|| fault.fix.to_owned());
             return Some(Self { code: fault.code, severity, summary: fault.to_string(), cause: fault.cause, fix });
         }
@@ -131,8 +131,11 @@ pub(in super::super) async fn check(
     Params(params): Params<CheckParams>,
 ) -> Result<Json<Checked>, Problem> {
     let target = find::<Target>(&api.documents, &target).await?.value;
-    let tables = tables(&api, &target, params).await?;
-    let report = api.inspector.check_target(&target, &tables).await;
+    let mut tables = tables(&api, &target, params).await?;
+    let left_out = tables.len().saturating_sub(MAX_TABLES);
+    tables.truncate(MAX_TABLES);
+    let mut report = api.inspector.check_target(&target, &tables).await;
+    tell_left_out(&mut report.steps, left_out);
     let reason = CheckedReason::of(&report);
     Ok(Json(Checked {
         ok: reason.is_none(),
@@ -160,6 +163,44 @@ async fn tables(api: &Api, target: &Target, params: CheckParams) -> Result<Vec<T
             tables.push(consumer.table);
         }
     }
-    tables.truncate(MAX_TABLES);
     Ok(tables)
+}
+
+/// Says of the step that looks at tables which it did not.
+fn tell_left_out(steps: &mut [Step], left_out: usize) {
+    let looked = |step: &&mut Step| step.name == StepName::Table && step.status != StepStatus::Skipped;
+    if left_out > 0
+        && let Some(step) = steps.iter_mut().find(looked)
+    {
+        let found = step.finding.take().map(|finding| format!("{finding}; ")).unwrap_or_default();
+        let left_out = format!("{left_out} more tables were not looked at: ask for one by its schema and name");
+        step.finding = Some(format!("{found}{left_out}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_that_are_not_looked_at_are_told() {
+        let step = |status, finding: Option<&str>| Step {
+            name: StepName::Table,
+            status,
+            took: None,
+            finding: finding.map(ToOwned::to_owned),
+            fix: None,
+        };
+        let more = "3 more tables were not looked at: ask for one by its schema and name";
+        for (before, left_out, after) in [
+            (step(StepStatus::Ok, None), 3, Some(more.to_owned())),
+            (step(StepStatus::Ok, Some("20 tables")), 3, Some(format!("20 tables; {more}"))),
+            (step(StepStatus::Ok, Some("20 tables")), 0, Some("20 tables".into())),
+            (step(StepStatus::Skipped, None), 3, None),
+        ] {
+            let mut steps = [before];
+            tell_left_out(&mut steps, left_out);
+            assert_eq!(steps[0].finding, after);
+        }
+    }
 }

@@ -42,8 +42,8 @@ pub(super) struct ConnectionRequest {
     #[schema(value_type = Option<String>, format = Password, write_only)]
     #[serde(default)]
     pub(super) password: Change<SecretText>,
-    /// The file that holds the password instead, below the nodes' directory of secrets: read anew for each session.
-    #[schema(value_type = Option<String>)]
+    /// The plain name of a file in the nodes' directory of secrets that holds the password instead: read anew for each session.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 255)]
     #[serde(default)]
     password_file: Change<String>,
     /// Null for the defaults.
@@ -115,7 +115,8 @@ struct BastionRequest {
     #[schema(value_type = Option<String>)]
     #[serde(default)]
     host_key: Change<String>,
-    /// Keep the key that the host shows now as its `host_key`, if there is none yet, or the host is another.
+    /// Keep the key that the host shows now as its `host_key`, if there is none yet, or the host is another. It holds for the
+    /// request that says so: one that names another host and does not say it leaves that one unconfirmed.
     #[schema(value_type = Option<bool>, default = false)]
     #[serde(default)]
     trust_on_first_use: Change<bool>,
@@ -210,6 +211,8 @@ impl BastionRequest {
     fn apply(self, bastion: &mut Bastion, errors: &mut Vec<FieldError>) {
         let former_place = (bastion.host.clone(), bastion.port);
         let says_key = !matches!(self.host_key, Change::Keep);
+        let asks_for_trust = matches!(self.trust_on_first_use, Change::To(true));
+        let has_trusted = bastion.trust_on_first_use;
         self.host.required("connection.bastion.host", &mut bastion.host, errors);
         self.port.or(DEFAULT_BASTION_PORT, &mut bastion.port);
         self.username.required("connection.bastion.username", &mut bastion.username, errors);
@@ -219,8 +222,40 @@ impl BastionRequest {
         self.host_key.optional(&mut bastion.host_key);
         self.trust_on_first_use.or(false, &mut bastion.trust_on_first_use);
         // What was kept is the key of another host then.
-        if bastion.trust_on_first_use && !says_key && former_place != (bastion.host.clone(), bastion.port) {
+        let is_elsewhere = former_place != (bastion.host.clone(), bastion.port);
+        if (has_trusted || asks_for_trust) && is_elsewhere && !says_key {
             bastion.host_key = None;
+        }
+        // That somebody has trusted one host says nothing of whoever answers now: who means it asks again.
+        bastion.trust_on_first_use &= asks_for_trust || bastion.host_key.is_some();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn who_answers_at_another_place_is_trusted_only_if_the_same_request_says_so() {
+        for (change, key, trusts) in [
+            (json!({"username": "other"}), Some("a key"), true),
+            (json!({"host": "elsewhere"}), None, false),
+            (json!({"port": 2222}), None, false),
+            (json!({"host_key": null}), None, false),
+            (json!({"host": "elsewhere", "trust_on_first_use": true}), None, true),
+            (json!({"host_key": null, "trust_on_first_use": true}), None, true),
+            (json!({"host": "elsewhere", "trust_on_first_use": false}), None, false),
+            (json!({"host": "elsewhere", "host_key": "another"}), Some("another"), true),
+        ] {
+            let mut connection = unsaid();
+            let kept = Bastion { host_key: Some("a key".into()), trust_on_first_use: true, ..unnamed_bastion() };
+            connection.bastion = Some(kept);
+            let request: ConnectionRequest = serde_json::from_value(json!({"bastion": change})).expect("a request");
+            request.apply(&mut connection, &mut Vec::new());
+            let bastion = connection.bastion.expect("a bastion");
+            assert_eq!((bastion.host_key.as_deref(), bastion.trust_on_first_use), (key, trusts), "{change}");
         }
     }
 }

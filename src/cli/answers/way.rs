@@ -47,7 +47,14 @@ pub(in super::super) struct Limits {
 impl fmt::Display for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { host, port, database, username, .. } = self;
-        write!(f, "{username}@{host}:{port}/{database}")
+        let with_port = |host: &str| match host.rsplit_once(':') {
+            // An address of IPv6 stands in brackets where it has a port.
+            Some((name, _)) if !name.contains(':') || name.ends_with(']') => host.to_owned(),
+            Some(_) if !host.starts_with('[') => format!("[{host}]:{port}"),
+            _ => format!("{host}:{port}"),
+        };
+        let hosts: Vec<_> = host.split(',').map(|host| with_port(host.trim())).collect();
+        write!(f, "{username}@{}/{database}", hosts.join(","))
     }
 }
 
@@ -83,5 +90,28 @@ impl Limits {
         words.extend(self.max_replica_lag_seconds.map(|lag| format!("replicas {lag} s behind")));
         words.extend(self.max_connections_percent.map(|percent| format!("{percent} % of the connections")));
         words.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_host_is_shown_with_its_port() {
+        for (host, shown) in [
+            ("db", "u@db:5432/d"),
+            ("db-1,db-2:6432", "u@db-1:5432,db-2:6432/d"),
+            ("::1", "u@[::1]:5432/d"),
+            ("[::1]:6432, [::2],a", "u@[::1]:6432,[::2]:5432,a:5432/d"),
+            ("/run/postgresql", "u@/run/postgresql:5432/d"),
+        ] {
+            let connection =
+                json!({"host": host, "port": 5432, "database": "d", "username": "u", "tls": {"mode": "prefer"}});
+            let connection: Connection = serde_json::from_value(connection).expect("a connection");
+            assert_eq!(connection.to_string(), shown);
+        }
     }
 }

@@ -153,7 +153,7 @@ impl Plan {
         let different = different_secrets(client, name, &item.fields, shown).await?;
         let fields = difference(TARGET, "", &item.fields, shown, &|path| different.iter().any(|field| field == path));
         if !fields.is_empty() {
-            self.calls.push(Call::change("target", name, patch(&item.fields, &fields)));
+            self.calls.push(Call::change("target", name, trusting_anew(patch(&item.fields, &fields), &item.fields)));
             self.changes.push(Step { kind: "target", name: name.clone(), action: Action::Change, fields });
         }
         Ok(())
@@ -256,6 +256,18 @@ impl Plan {
     }
 }
 
+/// A request that moves a bastion says again that whoever answers there is to be trusted, if the file says so.
+fn trusting_anew(mut patch: Value, wanted: &Value) -> Value {
+    let is_trusted = wanted["connection"]["bastion"]["trust_on_first_use"] == true;
+    if let Some(Value::Object(bastion)) = patch.pointer_mut("/connection/bastion")
+        && is_trusted
+        && (bastion.contains_key("host") || bastion.contains_key("port"))
+    {
+        bastion.insert("trust_on_first_use".into(), true.into());
+    }
+    patch
+}
+
 /// What a consumer was told to do, as a file says it.
 pub(super) fn started_state(shown: &Value) -> &'static str {
     match shown["state"].as_str() {
@@ -346,5 +358,22 @@ impl fmt::Display for Plan {
             writeln!(f, "not in the file, and left as they are (--prune deletes them): {}", others.join(", "))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bastion_that_moves_is_trusted_anew_where_the_file_says_so() {
+        let wanted = |trusts: bool| json!({"connection": {"bastion": {"trust_on_first_use": trusts}}});
+        let moved = json!({"connection": {"bastion": {"port": 2222}}});
+        let trusted = json!({"connection": {"bastion": {"port": 2222, "trust_on_first_use": true}}});
+        assert_eq!(trusting_anew(moved.clone(), &wanted(true)), trusted);
+        assert_eq!(trusting_anew(moved.clone(), &wanted(false)), moved);
+        for other in [json!({"pool_size": 5}), json!({"connection": {"bastion": {"username": "u"}}})] {
+            assert_eq!(trusting_anew(other.clone(), &wanted(true)), other);
+        }
     }
 }

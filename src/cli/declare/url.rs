@@ -58,8 +58,12 @@ fn take_url(fields: &mut Fields, path: &str, wrong: &mut Vec<Wrong>) {
     if !fields.iter().any(|(_, name, _)| name == "tls") {
         fields.push((line, "tls".into(), Node { line, content: Content::Map(Vec::new()) }));
     }
-    if let Some((_, _, Node { content: Content::Map(tls), .. })) = fields.iter_mut().find(|(_, name, _)| name == "tls")
-    {
+    let Some((_, _, tls)) = fields.iter_mut().find(|(_, name, _)| name == "tls") else { return };
+    // Where nothing is said, nothing is said otherwise.
+    if let Content::Null = tls.content {
+        tls.content = Content::Map(Vec::new());
+    }
+    if let Content::Map(tls) = &mut tls.content {
         take(of_tls, line, tls, &below(path, "tls"), wrong);
     }
 }
@@ -120,6 +124,10 @@ mod tests {
             connection("    url: ${URL}\n    port: 6543\n    tls: { server_name: db }\n").expect("a connection");
         let by_fields = "    host: h\n    port: 6543\n    database: d\n    username: u\n    password: hunter2\n    tls: { mode: require, server_name: db }\n";
         assert_eq!(by_url, connection(by_fields).expect("a connection"));
+        for nothing in ["", "    tls:\n", "    tls: null\n", "    tls: {}\n"] {
+            let found = connection(&format!("    url: ${{URL}}\n{nothing}")).expect("a connection");
+            assert_eq!(found["tls"]["mode"], "require", "{nothing:?}");
+        }
         let several = connection("    url: postgres://u@a:1,b:2\n").expect("a connection");
         assert_eq!(
             (&several["host"], &several["port"], &several["database"]),

@@ -65,7 +65,22 @@ fn sections(root: &Node, wrong: &mut Vec<Wrong>) -> Wanted {
     for consumer in &mut wanted.consumers {
         check_filter(consumer, wrong);
     }
+    for target in &mut wanted.targets {
+        drop_counterparts(&mut target.fields["connection"]);
+    }
     wanted
+}
+
+/// A secret that is left out stays as it is, unless what the file says has no place for it.
+fn drop_counterparts(connection: &mut Value) {
+    let has_file = !connection["password_file"].is_null();
+    if let Some(connection) = connection.as_object_mut().filter(|_| has_file) {
+        connection.entry("password").or_insert(Value::Null);
+    }
+    let shows_certificate = !connection["tls"]["client_cert_pem"].is_null();
+    if let Some(tls) = connection["tls"].as_object_mut().filter(|_| !shows_certificate) {
+        tls.entry("client_key_pem").or_insert(Value::Null);
+    }
 }
 
 fn items(section: &str, fields: &'static [Field], node: &Node, wrong: &mut Vec<Wrong>) -> Vec<Item> {
@@ -167,6 +182,23 @@ mod tests {
             ),
         ] {
             assert_eq!(wrong(text), [expected]);
+        }
+    }
+
+    #[test]
+    fn a_secret_that_has_no_place_any_more_is_to_go_and_others_stay() {
+        for (fields, password, key) in [
+            ("", None, Some(Value::Null)),
+            ("tls: {client_cert_pem: PEM}", None, None),
+            ("tls: {client_key_pem: PEM}", None, Some(json!("PEM"))),
+            ("password_file: app", Some(Value::Null), Some(Value::Null)),
+            ("password_file: app, password: x", Some(json!("x")), Some(Value::Null)),
+        ] {
+            let text = format!("targets:\n- {{name: a, connection: {{host: h, database: d, username: u, {fields}}}}}");
+            let Ok(wanted) = parse(&text, &|_| None) else { panic!("no file: {text}") };
+            let connection = &wanted.targets[0].fields["connection"];
+            let found = (connection.get("password"), connection["tls"].get("client_key_pem"));
+            assert_eq!(found, (password.as_ref(), key.as_ref()), "{fields}");
         }
     }
 

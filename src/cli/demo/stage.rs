@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{DemoArguments, say};
 use crate::{
-    cli::client::Client,
+    cli::{client::Client, connection::DatabaseUrl},
     config::Config,
     demo::{
         customer::{Customer, READER, SEQUIN},
@@ -60,7 +60,7 @@ struct Database {
 impl Stage {
     pub(super) async fn set(arguments: &DemoArguments) -> anyhow::Result<Self> {
         let database = match &arguments.target_url {
-            Some(url) => theirs(&url.connection).await?,
+            Some(url) => theirs(&DatabaseUrl::of_argument("--target-url", url)?.connection).await?,
             None => ours().await?,
         };
         let data = tempfile::Builder::new().prefix("sequin-demo-").tempdir().context("making a data directory")?;

@@ -14,21 +14,25 @@ use super::{
     update::given,
 };
 
+/// What takes back what was given before.
+const NONE: &str = "none";
+
 #[derive(Args)]
 pub(super) struct TlsOptions {
     /// How the connection is secured: disable, prefer, require, verify-ca or verify-full.
     #[arg(long, value_name = "MODE", value_parser = parse_tls_mode)]
     tls_mode: Option<TlsMode>,
-    /// A file with the certificate authorities to trust, in PEM.
+    /// A file with the certificate authorities to trust, in PEM; `none` for those of the system.
     #[arg(long, value_name = "FILE")]
     ca_file: Option<String>,
-    /// A file with the certificate to show, in PEM.
+    /// A file with the certificate to show, in PEM; `none` for no certificate and no key.
     #[arg(long, value_name = "FILE")]
     client_cert_file: Option<String>,
     /// A file with the key of that certificate, in PEM.
     #[arg(long, value_name = "FILE")]
     client_key_file: Option<String>,
-    /// The name to ask for and to find in the certificate, where it is not the host's: behind tunnels and proxies.
+    /// The name to ask for and to find in the certificate, where it is not the host's: behind tunnels and proxies. `none` for
+    /// the host's.
     #[arg(long, value_name = "NAME")]
     server_name: Option<String>,
     /// Whether SCRAM is to be bound to the TLS connection: disable, prefer or require.
@@ -39,17 +43,32 @@ pub(super) struct TlsOptions {
 impl TlsOptions {
     /// What of `connection.tls` was given; null if nothing was.
     pub(super) fn request(&self) -> anyhow::Result<Value> {
-        let read = |path: &Option<String>| path.as_deref().map(read_pem).transpose().map_err(anyhow::Error::msg);
-        Ok(given([
+        let read = |path: &Option<String>| {
+            path.as_deref().filter(|path| *path != NONE).map(read_pem).transpose().map_err(anyhow::Error::msg)
+        };
+        let mut request = given([
             ("mode", json!(self.tls_mode.map(TlsMode::as_str))),
             ("ca_pem", json!(read(&self.ca_file)?)),
             ("client_cert_pem", json!(read(&self.client_cert_file)?)),
             ("client_key_pem", json!(read(&self.client_key_file)?)),
             ("server_name", json!(self.server_name)),
             ("channel_binding", json!(self.channel_binding.map(ChannelBinding::as_str))),
-        ]))
+        ]);
+        for (option, names) in [
+            (&self.ca_file, &["ca_pem"][..]),
+            (&self.client_cert_file, &["client_cert_pem", "client_key_pem"]),
+            (&self.server_name, &["server_name"]),
+        ] {
+            if option.as_deref() == Some(NONE) {
+                names.iter().for_each(|name| request[*name] = Value::Null);
+            }
+        }
+        Ok(request)
     }
 }
+
+/// The variable with the password of the user of a bastion.
+pub(super) const BASTION_PASSWORD: &str = "SEQUIN_BASTION_PASSWORD";
 
 #[derive(Args)]
 pub(super) struct BastionOptions {
@@ -69,10 +88,10 @@ pub(super) struct BastionOptions {
     /// A file with what the private key is encrypted with.
     #[arg(long, value_name = "FILE", requires = "bastion_key_file")]
     bastion_passphrase_file: Option<PathBuf>,
-    /// A file with the user's password, where there is no key; otherwise it is taken from `SEQUIN_BASTION_PASSWORD`.
+    /// A file with the user's password, where there is no key.
     #[arg(long, value_name = "FILE", conflicts_with = "bastion_key_file")]
     bastion_password_file: Option<PathBuf>,
-    /// The host's public key, as in `ssh-ed25519 AAAA…`; again for each of several.
+    /// The host's public key, as in `ssh-ed25519 AAAA…`; again for each of several, or `none` for one that is to be confirmed.
     #[arg(long, value_name = "KEY")]
     bastion_host_key: Vec<String>,
     /// A file with the host's public keys, as ssh-keyscan prints them.
@@ -84,14 +103,20 @@ pub(super) struct BastionOptions {
 }
 
 impl BastionOptions {
+    pub(super) fn names_user(&self) -> bool {
+        self.bastion_user.is_some()
+    }
+
     /// What of `connection.bastion` was given; null if nothing was.
-    pub(super) fn request(&self) -> anyhow::Result<Value> {
+    ///
+    /// `may_have_password` says whether a password is taken from the environment.
+    pub(super) fn request(&self, may_have_password: bool) -> anyhow::Result<Value> {
         let key = self.bastion_key_file.as_ref().map(read).transpose()?;
         let passphrase = self.bastion_passphrase_file.as_deref().map(read_password).transpose()?;
         let passphrase = passphrase.or_else(|| from_environment("SEQUIN_BASTION_PASSPHRASE").filter(|_| key.is_some()));
         let password = self.bastion_password_file.as_deref().map(read_password).transpose()?;
-        let may_have_password = key.is_none() && self.bastion_user.is_some();
-        let password = password.or_else(|| from_environment("SEQUIN_BASTION_PASSWORD").filter(|_| may_have_password));
+        let takes_variable = key.is_none() && may_have_password;
+        let password = password.or_else(|| from_environment(BASTION_PASSWORD).filter(|_| takes_variable));
         let host_key = match &self.bastion_host_key_file {
             Some(path) => Some(read(path)?),
             None => Some(self.bastion_host_key.join("\n")).filter(|keys| !keys.is_empty()),
@@ -113,7 +138,8 @@ impl BastionOptions {
             (None, Some(_)) => &["private_key", "passphrase"],
             (None, None) => &[],
         };
-        for name in replaced {
+        let unconfirmed: &[&str] = if self.bastion_host_key == [NONE] { &["host_key"] } else { &[] };
+        for name in replaced.iter().chain(unconfirmed) {
             request[*name] = Value::Null;
         }
         Ok(request)
@@ -153,7 +179,7 @@ struct Limit(Option<u32>);
 
 fn parse_limit(text: &str) -> Result<Limit, String> {
     match text {
-        "none" => Ok(Limit(None)),
+        NONE => Ok(Limit(None)),
         number => number.parse().map(|number| Limit(Some(number))).map_err(|_| "takes a number, or none".into()),
     }
 }

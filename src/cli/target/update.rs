@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     super::{WrongUsage, connection::parse_metadata},
-    options::{BastionOptions, LimitOptions, TlsOptions},
+    options::{BASTION_PASSWORD, BastionOptions, LimitOptions, TlsOptions, from_environment},
     read_password,
 };
 
@@ -34,16 +34,20 @@ pub(in super::super) struct UpdateArguments {
     /// A file with the password.
     #[arg(long, value_name = "FILE")]
     password_file: Option<PathBuf>,
-    /// A file below the nodes' directory of secrets that holds the password instead: it stays there, and is read anew for
-    /// each connection.
-    #[arg(long, value_name = "PATH", conflicts_with = "password_file")]
+    /// The plain name of a file in the nodes' directory of secrets that holds the password instead: it stays there, and is
+    /// read anew for each connection.
+    #[arg(long, value_name = "NAME", conflicts_with = "password_file")]
     secrets_file: Option<String>,
     #[command(flatten)]
     tls: TlsOptions,
     #[command(flatten)]
     bastion: BastionOptions,
+    /// Take the password of the bastion's user from `SEQUIN_BASTION_PASSWORD`.
+    #[arg(long, conflicts_with_all = ["bastion_key_file", "bastion_password_file"])]
+    bastion_password_env: bool,
     /// Go through no bastion any more.
-    #[arg(long, conflicts_with_all = ["bastion_host", "bastion_user", "bastion_key_file", "bastion_password_file"])]
+    #[arg(long, conflicts_with_all = ["bastion_host", "bastion_user", "bastion_key_file"])]
+    #[arg(conflicts_with_all = ["bastion_password_file", "bastion_password_env"])]
     no_bastion: bool,
     /// The most connections to hold.
     #[arg(long, value_name = "N")]
@@ -62,6 +66,11 @@ impl UpdateArguments {
 
     /// What is to change.
     pub(super) fn request(&self) -> anyhow::Result<Value> {
+        if self.bastion_password_env && from_environment(BASTION_PASSWORD).is_none() {
+            return Err(
+                WrongUsage(format!("--bastion-password-env is given, and {BASTION_PASSWORD} is not set")).into()
+            );
+        }
         let password = self.password_file.as_deref().map(read_password).transpose()?;
         let mut connection = given([
             ("host", json!(self.host)),
@@ -71,7 +80,7 @@ impl UpdateArguments {
             ("password", json!(password.as_ref().map(Secret::reveal))),
             ("password_file", json!(self.secrets_file)),
             ("tls", self.tls.request()?),
-            ("bastion", self.bastion.request()?),
+            ("bastion", self.bastion.request(self.bastion_password_env)?),
         ]);
         // One takes the place of the other.
         if self.secrets_file.is_some() {

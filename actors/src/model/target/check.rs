@@ -1,9 +1,6 @@
 //! What can be wrong with a target as it stands, before anybody connects.
 
-use std::{
-    ops::RangeInclusive,
-    path::{Component, Path},
-};
+use std::ops::RangeInclusive;
 
 use super::{
     super::{FieldError, check_name},
@@ -45,8 +42,8 @@ impl Connection {
                 let message = "can't stand beside a password: give one of both";
                 errors.push(FieldError::new("connection.password_file", message));
             }
-            if !is_below(file) {
-                let message = "takes the path of a file below the node's directory of secrets, such as app/password";
+            if !is_plain_name(file) {
+                let message = "takes the plain name of a file in the node's directory of secrets, such as app-password";
                 errors.push(FieldError::new("connection.password_file", message));
             }
         }
@@ -123,10 +120,9 @@ fn check_text(field: &str, text: &str, longest: usize, errors: &mut Vec<FieldErr
     }
 }
 
-/// Whether a path leads to something below the directory that it is looked for in, wherever that is.
-fn is_below(path: &str) -> bool {
-    let mut parts = Path::new(path).components().peekable();
-    parts.peek().is_some() && !path.contains('\0') && parts.all(|part| matches!(part, Component::Normal(_)))
+/// What is one step down in a directory, and no more.
+pub(crate) fn is_plain_name(name: &str) -> bool {
+    !matches!(name, "" | "." | "..") && name.len() <= 255 && !name.contains(['/', '\0'])
 }
 
 #[cfg(test)]
@@ -134,12 +130,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_of_secrets_lies_below_their_directory() {
-        for below in ["password", "app/password", "..data/password"] {
-            assert!(is_below(below), "{below}");
+    fn a_file_of_secrets_has_a_plain_name() {
+        for plain in ["password", "app-password", "..data"] {
+            assert!(is_plain_name(plain), "{plain}");
         }
-        for outside in ["", "/etc/passwd", "../key", "app/../../key", "./password", "a\0b"] {
-            assert!(!is_below(outside), "{outside}");
+        for other in ["", ".", "..", "/etc/passwd", "../key", "app/password", "./password", "a\0b", &"a".repeat(256)] {
+            assert!(!is_plain_name(other), "{other}");
         }
     }
 }
