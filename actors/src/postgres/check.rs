@@ -17,8 +17,8 @@ use super::{
 };
 use crate::model::{Connection, Severity, TableName, TlsMode};
 
-/// How long a check may take in all.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a check may take in all: longer than each of its steps, which know better what was waited for.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// What a check of a target found.
 #[derive(Clone, Debug, Default)]

@@ -51,6 +51,8 @@ pub struct Pool {
     asking: Arc<Mutex<()>>,
     known: Arc<Knowledge>,
     metrics: Arc<PoolMetrics>,
+    /// How long opening a session may take.
+    patience: Duration,
 }
 
 /// Opens sessions, and says when that fails.
@@ -87,6 +89,7 @@ impl Pool {
         metrics: &Arc<PoolMetrics>,
     ) -> Result<Self, FieldError> {
         let opener = Opener::new(target, egress, Arc::clone(live))?;
+        let patience = opener.patience();
         let (failed, failures) = watch::channel(None);
         let known: Arc<Knowledge> = Arc::default();
         let sessions = bb8::Pool::builder()
@@ -98,7 +101,7 @@ impl Pool {
             // Those that are not needed stay idle, and are closed.
             .queue_strategy(QueueStrategy::Lifo)
             .build_unchecked(Sessions { opener, failed, known: Arc::clone(&known), metrics: Arc::clone(metrics) });
-        Ok(Self { sessions, failures, asking: Arc::default(), known, metrics: Arc::clone(metrics) })
+        Ok(Self { sessions, failures, asking: Arc::default(), known, metrics: Arc::clone(metrics), patience })
     }
 
     /// Takes a session, or says why there is none.
@@ -186,6 +189,11 @@ impl Pool {
         let (state, max) = (self.sessions.state(), self.sessions.config().max_size);
         let idle = state.idle_connections;
         SessionCounts { idle, used: state.connections.saturating_sub(idle), max }
+    }
+
+    /// How long a probe may take that finds no session which answers, and opens one: that gives up by itself, and knows why.
+    pub fn patience(&self) -> Duration {
+        IDLE_PROBE_TIMEOUT + self.patience
     }
 
     /// Asks the database whether it takes writes.

@@ -7,7 +7,6 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::Path,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
