@@ -62,7 +62,7 @@ async fn each_kind_of_private_key_leads_through_a_bastion() {
         let private_key = Some(sshd.private_key(name));
         let bastion = Bastion { private_key, passphrase: passphrase.map(Secret::new), ..sshd.bastion() };
         let connection = through(&database, bastion);
-        assert_eq!(inspector().check_settings(&connection), Ok(()), "{name}");
+        assert_eq!(inspector().check_settings(&connection).await, Ok(()), "{name}");
         inspector()
             .check(&connection, &[])
             .await
@@ -169,7 +169,7 @@ async fn settings_of_a_bastion_that_can_not_be_used_are_told_by_field_before_any
     ];
     for (bastion, field, words) in wrong {
         let connection = through(&database, bastion);
-        let error = inspector().check_settings(&connection).expect_err(words);
+        let error = inspector().check_settings(&connection).await.expect_err(words);
         assert!(error.field == field && error.message.contains(words), "{error}");
         // A document that says so, as by another release.
         let fault = refused(&connection).await;

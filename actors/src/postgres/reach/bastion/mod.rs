@@ -5,6 +5,7 @@
 //! sessions in it, as when a network fails. Nothing is told to a host that shows no key that is pinned; what is told it then
 //! is what takes a login, and whereto.
 
+mod cost;
 mod gate;
 mod keys;
 mod link;
