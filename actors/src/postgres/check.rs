@@ -173,12 +173,7 @@ pub(super) fn grant_connect(database: &str, user: &str) -> String {
 }
 
 /// Says how the line is secured: as the server sees it, and as we do.
-async fn on_tls(
-    client: &Client,
-    connection: &Connection,
-    secured_by: Option<String>,
-    walk: &mut Walk,
-) {
+async fn on_tls(client: &Client, connection: &Connection, secured_by: Option<String>, walk: &mut Walk) {
     const TLS: &str = "select version, cipher from pg_catalog.pg_stat_ssl
         where pid = pg_catalog.pg_backend_pid() and ssl";
     if connection.tls.mode == TlsMode::Disable {
