@@ -276,3 +276,29 @@ impl Session {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Tls, postgres::Egress};
+
+    #[tokio::test]
+    async fn a_check_that_fails_before_its_first_step_says_so_at_that_step() {
+        let connection = Connection {
+            host: "no host".into(),
+            port: 5432,
+            database: "app".into(),
+            username: "sequin".into(),
+            password: None,
+            password_file: None,
+            tls: Tls::default(),
+            bastion: None,
+        };
+        let report = Visitor::new("sequin".into(), Egress::default()).check(&connection, &[]).await;
+        assert_eq!(report.fault.expect("no way").code, "bad_settings");
+        let failed: Vec<_> = report.steps.iter().filter(|step| step.status == StepStatus::Failed).collect();
+        let [failed] = failed.as_slice() else { panic!("{failed:?}") };
+        assert_eq!(failed.name, StepName::Dns);
+        assert!(failed.finding.as_ref().is_some_and(|finding| finding.contains("connection.host")), "{failed:?}");
+    }
+}

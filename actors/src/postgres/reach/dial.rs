@@ -53,13 +53,14 @@ async fn look_up<'s>(servers: &'s [Server], egress: &Egress) -> Result<Vec<(&'s 
 /// Asks all of them at once. If none answers, the first of them says why.
 async fn first_that_answers(found: &[(&Server, Vec<SocketAddr>)]) -> Result<SocketAddr, Fault> {
     let addresses = found.iter().flat_map(|(_, addresses)| addresses).enumerate();
-    let mut dials = FuturesUnordered::from_iter(addresses.map(|(number, address)| async move {
+    let dials = addresses.map(|(number, address)| async move {
         match timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(_)) => Ok(*address),
             Ok(Err(error)) => Err((number, Fault::unreachable(*address, &error))),
             Err(_) => Err((number, Fault::timed_out(&format!("connecting to {address}")))),
         }
-    }));
+    });
+    let mut dials: FuturesUnordered<_> = dials.collect();
     let mut faults = Vec::new();
     while let Some(dialled) = dials.next().await {
         match dialled {

@@ -90,7 +90,7 @@ impl Link {
         let server = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         // Where the stream comes from is for the host's log, and not to be known of us.
         let opening = self.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0);
-        match timeout(limit - pong_limit, opening).await {
+        match timeout(limit.saturating_sub(pong_limit), opening).await {
             Ok(Ok(channel)) => Ok(Stream { channel: channel.into_stream(), link: Arc::clone(self) }),
             Ok(Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::ConnectFailed))) => {
                 Err(Fault::unreachable_from_bastion(&self.place, &server))
