@@ -78,12 +78,15 @@ impl Inspector {
     }
 
     /// Whether the connection's settings can be used at all.
-    pub fn check_settings(&self, connection: &Connection) -> Result<(), FieldError> {
+    pub async fn check_settings(&self, connection: &Connection) -> Result<(), FieldError> {
         if connection.password_file.is_some() && self.egress().secrets_directory.is_none() {
             let message = "needs a directory of secrets: set SEQUIN_SECRETS_DIR on every node";
             return Err(FieldError::new("connection.password_file", message));
         }
-        postgres::check_settings(connection)
+        let connection = connection.clone();
+        // To open a private key by its passphrase is work.
+        let checked = tokio::task::spawn_blocking(move || postgres::check_settings(&connection)).await;
+        checked.unwrap_or_else(|_| Err(FieldError::new("connection", "can't be read: that broke off")))
     }
 
     /// How the node gets out to databases.

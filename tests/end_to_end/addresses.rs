@@ -1,11 +1,15 @@
 //! Where a database is: IPv6, several servers of which one takes writes, a Unix socket, and where nobody may connect to.
 
-use std::net::{Ipv6Addr, TcpListener};
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, TcpListener},
+    sync::mpsc,
+    thread,
+};
 
 use sequin::demo::postgres::ThrowawayPostgres;
 use sequin_actors::{
     EngineSettings, Inspector,
-    model::{Connection, Secret, Tls, TlsMode},
+    model::{Connection, Tls, TlsMode},
     postgres::Egress,
 };
 
@@ -80,10 +84,26 @@ async fn of_several_servers_the_first_that_takes_writes_is_the_one_and_else_each
     let expected = [format!("127.0.0.1:{}: the server only reads", replica.port()), format!("127.0.0.1:{gone}: ")];
     assert!(expected.iter().all(|words| fault.summary.contains(words)), "{fault}");
 
-    // A password that is wrong at the one is tried at no other.
-    let wrong = Connection { password: Some(Secret::new("wrong")), ..at(&[replica.port(), primary]) };
-    let fault = inspector("").check(&wrong, &[]).await.came_to().expect_err("a wrong password");
+    // A password that is wrong at the one is tried at no other, where it would be right.
+    let elsewhere = format!("set default_transaction_read_only = off; alter user {} password 'another'", database.user);
+    connect(&replica.url("postgres")).await.batch_execute(&elsewhere).await.expect("another password");
+    let fault =
+        inspector("").check(&at(&[replica.port(), primary]), &[]).await.came_to().expect_err("a wrong password");
     assert_eq!(fault.code, "authentication_failed", "{fault}");
+}
+
+#[tokio::test]
+async fn who_gave_the_last_session_is_asked_first_for_the_next() {
+    let database = Database::create().await;
+    let turns_away = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let port = turns_away.local_addr().expect("its address").port();
+    let (knocks, heard) = mpsc::channel();
+    thread::spawn(move || turns_away.incoming().map_while(|client| knocks.send(drop(client)).ok()).count());
+    let host = format!("127.0.0.1:{port},127.0.0.1:{}", database.server.port());
+    let connection = Connection { host, ..target(&database).connection };
+    inspector("").check(&connection, &[]).await.came_to().expect("the other server");
+    // The check looks who listens, and then opens three sessions, the last two of them where the first was.
+    assert_eq!(heard.try_iter().count(), 2);
 }
 
 #[tokio::test]

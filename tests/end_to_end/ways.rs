@@ -137,6 +137,12 @@ async fn each_setting_of_the_way_to_a_database_is_shown_but_secrets_and_null_tak
     assert_eq!(patched["bastion"], bastion);
     assert_eq!((&patched["tls"]["server_name"], &patched["tls"]["mode"]), (&Value::Null, &json!("verify-full")));
     assert_eq!(patched["tls"]["client_key_pem_set"], true);
+    // Some bastions want both.
+    let patched = patch(json!({"bastion": {"password": "hunter2"}})).await;
+    assert_eq!(
+        (&patched["bastion"]["private_key_set"], &patched["bastion"]["password_set"]),
+        (&json!(true), &json!(true))
+    );
     // One way to log in takes the other's place.
     let change = json!({"private_key": null, "passphrase": null, "password": "hunter2"});
     let patched = patch(json!({ "bastion": change })).await;
@@ -194,7 +200,6 @@ async fn what_can_not_be_on_the_way_to_a_database_is_refused_by_its_field() {
         (json!({"bastion": {"host": ""}}), "bastion.host"),
         (json!({"bastion": {"port": 0}}), "bastion.port"),
         (json!({"bastion": {"username": null}}), "bastion.username"),
-        (json!({"bastion": {"password": "hunter2"}}), "bastion.password"),
         (json!({"bastion": {"passphrase": null}}), "bastion.passphrase"),
         (json!({"bastion": {"private_key": "hunter2"}}), "bastion.private_key"),
         (json!({"bastion": {"host_key": "hunter3"}}), "bastion.host_key"),

@@ -3,7 +3,8 @@
 //! `v1,` and the HMAC-SHA256 of `webhook-id.webhook-timestamp.body` in base64.
 //!
 //! Redirects are not followed, since they could lead what was signed elsewhere, and nothing of the answer is read but its status.
-//! Hosts in networks that are denied are not called, whatever their name: what the name was resolved to is what is called.
+//! Hosts in networks that are denied are not called, whatever their name: what the name was resolved to is what is called, and
+//! no proxy of the environment is asked to call it for us, since it would resolve the name by itself.
 
 mod resolver;
 
@@ -76,6 +77,7 @@ pub(super) fn client(denied: &DeniedNetworks) -> Result<Client, DeliveryError> {
     Client::builder()
         .tls_backend_preconfigured(tls)
         .redirect(Policy::none())
+        .no_proxy()
         .dns_resolver(Resolver::new(denied.clone()))
         .pool_max_idle_per_host(0)
         .user_agent(concat!("sequin/", env!("CARGO_PKG_VERSION")))

@@ -6,7 +6,7 @@ use std::{
 };
 
 use tokio::time::timeout;
-use tokio_postgres::{Client, types::Type};
+use tokio_postgres::{Client, Row, types::Type};
 
 use super::{
     error::Fault,
@@ -17,8 +17,8 @@ use super::{
 };
 use crate::model::{Connection, Severity, TableName, TlsMode};
 
-/// How long a check may take in all.
-const CHECK_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a check may take in all: longer than each of its steps, which know better what was waited for.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// What a check of a target found.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +44,11 @@ impl Visitor {
         let walked = timeout(CHECK_TIMEOUT, Box::pin(self.walk(connection, tables, &mut walk, &mut report))).await;
         if let Err(fault) = walked.unwrap_or_else(|_| Err(Fault::timed_out("the check"))) {
             walk.failed(&fault);
+            // Between two steps: the next is the one that is not reached.
+            let next = StepName::ALL.into_iter().find(|step| !walk.has(*step));
+            if let Some(next) = next.filter(|_| !walk.has_failed()) {
+                walk.failed_at(next, &fault);
+            }
             report.fault = Some(fault.while_connecting());
         }
         report.steps = walk.into_steps();
@@ -111,7 +116,7 @@ impl Visitor {
         let took = began.elapsed();
         match &entered {
             Ok(client) => {
-                on_tls(client, connection, opener.secured_by(), walk).await?;
+                on_tls(client, connection, opener.secured_by(), walk).await;
                 let user = readable(&connection.username);
                 walk.took(StepName::Auth, Some(took), StepStatus::Ok, Some(format!("the server lets {user} in")), None);
                 walk.took(StepName::Database, None, StepStatus::Ok, Some(readable(&connection.database)), None);
@@ -172,35 +177,36 @@ pub(super) fn grant_connect(database: &str, user: &str) -> String {
 }
 
 /// Says how the line is secured: as the server sees it, and as we do.
-async fn on_tls(
-    client: &Client,
-    connection: &Connection,
-    secured_by: Option<String>,
-    walk: &mut Walk,
-) -> Result<(), Fault> {
+async fn on_tls(client: &Client, connection: &Connection, secured_by: Option<String>, walk: &mut Walk) {
     const TLS: &str = "select version, cipher from pg_catalog.pg_stat_ssl
         where pid = pg_catalog.pg_backend_pid() and ssl";
     if connection.tls.mode == TlsMode::Disable {
         walk.skip(StepName::Tls, "the target's tls.mode is disable");
-        return Ok(());
+        return;
     }
-    let row = client.query_typed_opt(TLS, &[]).await?;
-    let (status, found, fix) = match row {
-        Some(row) => {
-            let (version, cipher): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-            (StepStatus::Ok, format!("{version} by {cipher}, as the server sees it"), None)
+    let seen = client.query_typed_opt(TLS, &[]).await.and_then(|row| {
+        let words = |row: Row| Ok(format!("{} by {}", row.try_get::<_, &str>(0)?, row.try_get::<_, &str>(1)?));
+        row.map(words).transpose()
+    });
+    let is_here = connection.bastion.is_none() && is_here(&connection.host);
+    let (status, found, fix) = match seen {
+        // It let us in as it should. That it does not show how is no reason to go no further.
+        Err(error) => {
+            let fix = "nothing, unless the server should have that view: give the user the right to read pg_stat_ssl";
+            let found = format!("the server does not show how it is secured: {}", Fault::from(error));
+            (StepStatus::Warning, found, Some(fix.to_owned()))
         }
-        None if is_here(&connection.host) => (StepStatus::Ok, "not encrypted, on one machine".to_owned(), None),
-        None if connection.tls.mode == TlsMode::Prefer => {
+        Ok(Some(seen)) => (StepStatus::Ok, format!("{seen}, as the server sees it"), None),
+        Ok(None) if is_here => (StepStatus::Ok, "not encrypted, on one machine".to_owned(), None),
+        Ok(None) if connection.tls.mode == TlsMode::Prefer => {
             let fix = "set the target's tls.mode to verify-full, and let the server have a certificate";
             (StepStatus::Warning, "the server offers none: nothing is encrypted".to_owned(), Some(fix.to_owned()))
         }
         // Something on the way speaks TLS with us, and not with the server.
-        None => (StepStatus::Ok, "encrypted, as far as a pooler or proxy before the server".to_owned(), None),
+        Ok(None) => (StepStatus::Ok, "encrypted, as far as a pooler or proxy before the server".to_owned(), None),
     };
     let found = [Some(found), secured_by].into_iter().flatten().collect::<Vec<_>>().join("; ");
     walk.took(StepName::Tls, None, status, Some(found), fix);
-    Ok(())
 }
 
 /// Whether what is said to this host never leaves the machine.
@@ -272,5 +278,31 @@ impl Session {
     async fn answers(&self) -> Result<(), Fault> {
         self.client.query_typed_one("select $1", &[(&1i32, Type::INT4)]).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{model::Tls, postgres::Egress};
+
+    #[tokio::test]
+    async fn a_check_that_fails_before_its_first_step_says_so_at_that_step() {
+        let connection = Connection {
+            host: "no host".into(),
+            port: 5432,
+            database: "app".into(),
+            username: "sequin".into(),
+            password: None,
+            password_file: None,
+            tls: Tls::default(),
+            bastion: None,
+        };
+        let report = Visitor::new("sequin".into(), Egress::default()).check(&connection, &[]).await;
+        assert_eq!(report.fault.expect("no way").code, "bad_settings");
+        let failed: Vec<_> = report.steps.iter().filter(|step| step.status == StepStatus::Failed).collect();
+        let [failed] = failed.as_slice() else { panic!("{failed:?}") };
+        assert_eq!(failed.name, StepName::Dns);
+        assert!(failed.finding.as_ref().is_some_and(|finding| finding.contains("connection.host")), "{failed:?}");
     }
 }

@@ -55,6 +55,8 @@ pub struct Pool {
     metrics: Arc<PoolMetrics>,
     /// How long anything that is done with a session may take.
     longest: Duration,
+    /// How long opening a session may take.
+    patience: Duration,
 }
 
 /// Opens sessions, and says when that fails.
@@ -91,6 +93,7 @@ impl Pool {
         metrics: &Arc<PoolMetrics>,
     ) -> Result<Self, FieldError> {
         let opener = Opener::new(target, egress, Arc::clone(live))?;
+        let patience = opener.patience();
         let (failed, failures) = watch::channel(None);
         let known: Arc<Knowledge> = Arc::default();
         let sessions = bb8::Pool::builder()
@@ -109,6 +112,7 @@ impl Pool {
             known,
             metrics: Arc::clone(metrics),
             longest: longest(&target.limits),
+            patience,
         })
     }
 
@@ -204,6 +208,11 @@ impl Pool {
         let (state, max) = (self.sessions.state(), self.sessions.config().max_size);
         let idle = state.idle_connections;
         SessionCounts { idle, used: state.connections.saturating_sub(idle), max }
+    }
+
+    /// How long a probe may take that finds no session which answers, and opens one: that gives up by itself, and knows why.
+    pub fn patience(&self) -> Duration {
+        IDLE_PROBE_TIMEOUT + self.patience
     }
 
     /// Asks the database whether it takes writes.

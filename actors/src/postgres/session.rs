@@ -118,9 +118,14 @@ impl Opener {
         Ok(Self { route, config, credentials, settings, database, live, one_process: OneProcess::default() })
     }
 
+    /// How long opening a session may take in all.
+    pub(super) fn patience(&self) -> Duration {
+        self.route.patience()
+    }
+
     /// Opens a session, or gives up after a while.
     pub(super) async fn open(&self) -> Result<Session, Fault> {
-        let opened = tokio::time::timeout(self.route.patience(), Box::pin(self.connect(&mut Walk::default()))).await;
+        let opened = tokio::time::timeout(self.patience(), Box::pin(self.connect(&mut Walk::default()))).await;
         opened.unwrap_or_else(|_| Err(Fault::timed_out("connecting"))).map_err(Fault::while_connecting)
     }
 

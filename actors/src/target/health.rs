@@ -27,8 +27,8 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// that is answered, which does not come at the same moment each time.
 const HEARTBEAT: Duration = Duration::from_secs(19);
 
-/// A probe that takes longer has failed.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A probe that takes longer has failed, once there is a session to ask in.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A database that has answered this recently is not asked because of an answer that is slow to come.
 const ANSWER_HOLDS: Duration = Duration::from_secs(5);
@@ -38,7 +38,8 @@ const SLOW_PROBE: Duration = Duration::from_secs(1);
 
 async fn probe(pool: &Pool, target: &Target) -> Result<(), Fault> {
     let began = Instant::now();
-    let outcome = tokio::time::timeout(PROBE_TIMEOUT, Box::pin(pool.probe(&target.limits))).await;
+    let limit = pool.patience() + PROBE_TIMEOUT;
+    let outcome = tokio::time::timeout(limit, Box::pin(pool.probe(&target.limits))).await;
     let outcome = outcome.unwrap_or_else(|_| Err(Fault::timed_out("the probe")));
     let took = began.elapsed();
     if outcome.is_err() || took >= SLOW_PROBE {
@@ -226,5 +227,76 @@ impl TargetActorState {
                 tracing::warn!(target = %id, %error, "the status was not written");
             }
         }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener};
+
+    use super::*;
+    use crate::{
+        flow::budget::NodeBudget,
+        model::{Bastion, Connection, Limits, Metadata, Secret, TargetId, Tls},
+        postgres::{Egress, LiveSessions},
+        telemetry::Telemetry,
+    };
+
+    /// What takes connections and says nothing, and its port.
+    fn silent() -> (TcpListener, u16) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        (listener, port)
+    }
+
+    async fn fault_of(connection: Connection) -> Fault {
+        let (id, now) = (TargetId::generate(), Utc::now());
+        let target = Target {
+            id,
+            name: "app".into(),
+            connection,
+            pool_size: 4,
+            limits: Limits::default(),
+            metadata: Metadata::new(),
+            created_at: now,
+            updated_at: now,
+        };
+        let metrics = Telemetry::new(None, &NodeBudget::new(1)).target(&target);
+        let live: Arc<LiveSessions> = Arc::default();
+        let pool = Pool::new(&target, &Egress::default(), &live, metrics.pool()).expect("settings");
+        probe(&pool, &target).await.expect_err("nobody says anything")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_meets_nothing_but_silence_tells_who_is_silent() {
+        let ((_first, first), (_second, second), (_third, third)) = (silent(), silent(), silent());
+        let connection = Connection {
+            host: format!("127.0.0.1:{first},127.0.0.1:{second},127.0.0.1:{third}"),
+            port: 5432,
+            database: "app".into(),
+            username: "sequin".into(),
+            password: None,
+            password_file: None,
+            tls: Tls::default(),
+            bastion: None,
+        };
+        let fault = fault_of(connection.clone()).await;
+        assert_eq!(fault.code, "timeout", "{fault}");
+        let all = [first, second, third].map(|port| format!("127.0.0.1:{port}: "));
+        assert!(all.iter().all(|server| fault.summary.contains(server)), "{fault}");
+
+        let bastion = Bastion {
+            host: "127.0.0.1".into(),
+            port: first,
+            username: "sequin".into(),
+            private_key: None,
+            passphrase: None,
+            password: Some(Secret::new("a password")),
+            host_key: None,
+            trust_on_first_use: false,
+        };
+        let fault = fault_of(Connection { bastion: Some(bastion), ..connection }).await;
+        assert_eq!(fault.code, "bastion_unreachable", "{fault}");
+        assert!(fault.summary.contains(&format!("127.0.0.1:{first}")), "{fault}");
     }
 }

@@ -12,7 +12,7 @@ const FIELD: &str = "connection.bastion.host_key";
 
 /// Asks whether a connection can be used, and keeps the key that its bastion shows, where it was asked to and knows none.
 pub(super) async fn settle(api: &Api, connection: &mut Connection) -> Result<(), Problem> {
-    api.inspector.check_settings(connection).map_err(|error| Problem::invalid([error]))?;
+    api.inspector.check_settings(connection).await.map_err(|error| Problem::invalid([error]))?;
     let Some(bastion) = &mut connection.bastion else { return Ok(()) };
     if bastion.trust_on_first_use && bastion.host_key.is_none() {
         let seen = api.inspector.see_host_key(bastion).await;

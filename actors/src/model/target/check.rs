@@ -82,15 +82,9 @@ impl Bastion {
         if self.port == 0 {
             errors.push(FieldError::new("connection.bastion.port", "takes 1 to 65535"));
         }
-        match (&self.private_key, &self.password) {
-            (None, None) => {
-                errors.push(FieldError::new("connection.bastion.private_key", "is needed, or a password"));
-            }
-            (Some(_), Some(_)) => {
-                let message = "can't stand beside a private key: give one of both";
-                errors.push(FieldError::new("connection.bastion.password", message));
-            }
-            _ => {}
+        // Some hosts want both.
+        if self.private_key.is_none() && self.password.is_none() {
+            errors.push(FieldError::new("connection.bastion.private_key", "is needed, or a password"));
         }
         if self.passphrase.is_some() && self.private_key.is_none() {
             errors.push(FieldError::new("connection.bastion.passphrase", "opens no private_key: there is none"));

@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
+use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
 use tokio::{net::TcpStream, time::timeout};
 
 use super::{
@@ -32,10 +33,14 @@ pub(in crate::postgres) async fn dial(connection: &Connection, egress: &Egress, 
 /// The addresses of all servers that have some; the fault of the first if none has.
 async fn look_up<'s>(servers: &'s [Server], egress: &Egress) -> Result<Vec<(&'s Server, Vec<SocketAddr>)>, Fault> {
     let (mut found, mut first_fault) = (Vec::new(), None);
-    for server in servers {
-        let Server::Network { host, port } = server else { continue };
-        match resolve(host, *port, &egress.denied).await {
-            Ok(addresses) => found.push((server, addresses)),
+    // At once: a name that is slow to look up takes none of the others' time.
+    let looks = join_all(servers.iter().map(|server| async move {
+        let Server::Network { host, port } = server else { return Ok((server, Vec::new())) };
+        resolve(host, *port, &egress.denied).await.map(|addresses| (server, addresses))
+    }));
+    for look in looks.await {
+        match look {
+            Ok(server) => found.push(server),
             Err(fault) => drop(first_fault.get_or_insert(fault)),
         }
     }
@@ -45,17 +50,26 @@ async fn look_up<'s>(servers: &'s [Server], egress: &Egress) -> Result<Vec<(&'s 
     }
 }
 
+/// Asks all of them at once. If none answers, the first of them says why.
 async fn first_that_answers(found: &[(&Server, Vec<SocketAddr>)]) -> Result<SocketAddr, Fault> {
-    let mut first_fault = None;
-    for address in found.iter().flat_map(|(_, addresses)| addresses) {
-        let fault = match timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(_)) => return Ok(*address),
-            Ok(Err(error)) => Fault::unreachable(*address, &error),
-            Err(_) => Fault::timed_out(&format!("connecting to {address}")),
-        };
-        first_fault.get_or_insert(fault);
+    let addresses = found.iter().flat_map(|(_, addresses)| addresses).enumerate();
+    let dials = addresses.map(|(number, address)| async move {
+        match timeout(DIAL_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(_)) => Ok(*address),
+            Ok(Err(error)) => Err((number, Fault::unreachable(*address, &error))),
+            Err(_) => Err((number, Fault::timed_out(&format!("connecting to {address}")))),
+        }
+    });
+    let mut dials: FuturesUnordered<_> = dials.collect();
+    let mut faults = Vec::new();
+    while let Some(dialled) = dials.next().await {
+        match dialled {
+            Ok(address) => return Ok(address),
+            Err(fault) => faults.push(fault),
+        }
     }
-    Err(first_fault.unwrap_or_else(|| Fault::of_settings("connection.host names no server".into())))
+    let first = faults.into_iter().min_by_key(|(number, _)| *number);
+    Err(first.map_or_else(|| Fault::of_settings("connection.host names no server".into()), |(_, fault)| fault))
 }
 
 fn ips(addresses: &[SocketAddr]) -> String {

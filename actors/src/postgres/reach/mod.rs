@@ -8,6 +8,7 @@ mod egress;
 mod host_keys;
 mod route;
 pub(super) mod tls;
+mod turn;
 mod walk;
 
 pub use admission::admission;

@@ -1,13 +1,13 @@
 //! The route to a database: the servers that a target names, one after the other, at addresses that we may connect to.
 //!
 //! Names are resolved anew for each session, so that one which moves is followed, and what was resolved and allowed is what
-//! is connected to. Of several servers the first that takes writes is the one, as libpq's `target_session_attrs=read-write`
-//! has it.
+//! is connected to. Of several servers, and of several addresses of one, the first that takes writes is the one, as libpq's
+//! `target_session_attrs=read-write` has it. The one that gave the last session is asked first: those before it that are
+//! dead are waited for once, and not for each session.
 
 use std::{
     net::{IpAddr, SocketAddr},
-    path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -21,17 +21,18 @@ use super::{
     addresses::{Server, check_socket, resolve},
     bastion::{self, Link, Stream, Tunnel},
     tls::Connector,
+    turn::Turn,
 };
 use crate::{
     model::{Connection, DeniedNetworks, FieldError},
     postgres::error::Fault,
 };
 
-/// How long one address may take to answer at all.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
 /// How long all servers together may take to give a session.
-const ROUTE_TIMEOUT: Duration = Duration::from_secs(18);
+const ROUTE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long it may take to find out that a session can be used, and to prepare it.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How a database is reached.
 pub(in crate::postgres) struct Route {
@@ -40,6 +41,15 @@ pub(in crate::postgres) struct Route {
     denied: DeniedNetworks,
     /// Through which everything goes, if there is one.
     tunnel: Option<Tunnel>,
+    last: Mutex<Last>,
+}
+
+/// Where the last session came from.
+#[derive(Clone, Copy, Default)]
+struct Last {
+    /// Which of the servers it was.
+    server: usize,
+    address: Option<SocketAddr>,
 }
 
 /// Whether these settings can be used. Nothing is connected.
@@ -68,12 +78,12 @@ impl Route {
         if tunnel.is_some() && servers.iter().any(is_socket) {
             return Err(FieldError::new("connection.host", "takes no Unix socket where there is a bastion"));
         }
-        Ok(Self { servers, connector, denied: egress.denied.clone(), tunnel })
+        Ok(Self { servers, connector, denied: egress.denied.clone(), tunnel, last: Mutex::default() })
     }
 
     /// How long opening a session may take in all.
     pub(in crate::postgres) fn patience(&self) -> Duration {
-        2 * CONNECT_TIMEOUT + self.tunnel.as_ref().map_or(Duration::ZERO, |_| bastion::PATIENCE)
+        ROUTE_TIMEOUT + SETTLE_TIMEOUT + self.tunnel.as_ref().map_or(Duration::ZERO, |_| bastion::PATIENCE)
     }
 
     /// Opens a session as `config` has it, which names no server.
@@ -83,11 +93,15 @@ impl Route {
             None => None,
         };
         let mut faults = Vec::new();
-        for server in &self.servers {
+        let mut servers: Vec<_> = self.servers.iter().enumerate().collect();
+        let last = self.last().server;
+        servers.sort_by_key(|(number, _)| *number != last);
+        for ((number, server), turn) in Turn::of(ROUTE_TIMEOUT).shared(servers.into_iter()) {
             // It is large, and rare.
-            match Box::pin(self.connect_to(server, link.as_ref(), config, walk)).await {
-                Ok(client) => {
+            match Box::pin(self.connect_to(server, link.as_ref(), turn, config, walk)).await {
+                Ok((client, address)) => {
                     tracing::debug!(%server, tls = self.secured_by(), "a session was opened");
+                    *self.last() = Last { server: number, address };
                     return Ok(client);
                 }
                 // It would be the same anywhere, and some servers count those that fail.
@@ -103,67 +117,63 @@ impl Route {
         self.connector.seen().map(|seen| seen.describe())
     }
 
+    fn last(&self) -> MutexGuard<'_, Last> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Also says which of the server's addresses it was, where we know that.
     async fn connect_to(
         &self,
         server: &Server,
         link: Option<&Arc<Link>>,
+        turn: Turn,
         config: &Config,
         walk: &mut Walk,
-    ) -> Result<Client, Fault> {
-        let client = match (server, link) {
-            (Server::Socket { directory, port }, _) => self.by_socket(server, directory, *port, config).await?,
+    ) -> Result<(Client, Option<SocketAddr>), Fault> {
+        let is_one_of_many = self.servers.len() > 1;
+        match (server, link) {
+            (Server::Socket { directory, port }, _) => {
+                check_socket(server, &self.denied)?;
+                let mut config = config.clone();
+                // No TLS is spoken there, whatever the mode, as libpq has it.
+                config.host_path(directory).port(*port).ssl_mode(SslMode::Disable);
+                let client = self.session(turn, is_one_of_many, self.dial(config)).await;
+                client.map(|client| (client, None)).map_err(|fault| self.said_by(server, None, fault))
+            }
             (Server::Network { host, port }, Some(link)) => {
-                let stream = walk.step(StepName::Tcp, link.open(host, *port)).await?;
-                self.by_stream(server, host, stream, config).await?
+                let stream = walk.step(StepName::Tcp, link.open(host, *port, turn.left())).await?;
+                let client = self.session(turn, is_one_of_many, self.by_stream(host, stream, config)).await;
+                client.map(|client| (client, None)).map_err(|fault| self.said_by(server, None, fault))
             }
             (Server::Network { host, port }, None) => {
-                let addresses = walk.step(StepName::Dns, resolve(host, *port, &self.denied)).await?;
+                let resolved = resolve(host, *port, &self.denied);
+                let resolved = async { timeout(turn.left(), resolved).await.unwrap_or_else(|_| Err(too_slow(host))) };
+                let addresses = walk.step(StepName::Dns, resolved).await?;
                 walk.found(|| found(host, &addresses));
-                self.by_network(server, host, &addresses, config).await?
+                self.by_network(server, host, addresses, turn, config).await
             }
-        };
-        if self.servers.len() > 1 {
-            takes_writes(&client).await.map_err(|fault| fault.of(server))?;
         }
-        Ok(client)
     }
 
-    /// Through a bastion. TLS is spoken with the server all the same, and by its own name.
-    async fn by_stream(&self, server: &Server, host: &str, stream: Stream, config: &Config) -> Result<Client, Fault> {
-        let tls = MakeTlsConnect::<Stream>::make_tls_connect(&mut self.connector.clone(), host);
-        let tls = tls.map_err(|error| Fault::of_settings(format!("connection.host {host:?}: {error}")))?;
-        let connected = timeout(self.share(1), config.connect_raw(stream, tls)).await;
-        let connected = connected.map_err(|_| Fault::timed_out("connecting"));
-        let connected = connected.and_then(|connected| connected.map_err(|error| self.connector.explain(error)));
-        let (client, connection) = connected.map_err(|fault| self.said_by(server, None, fault))?;
-        // It ends with the client, and tells it before if anything is wrong.
-        tokio::spawn(async move { drop(connection.await) });
-        Ok(client)
-    }
-
-    async fn by_socket(&self, server: &Server, directory: &Path, port: u16, config: &Config) -> Result<Client, Fault> {
-        check_socket(server, &self.denied)?;
-        let mut config = config.clone();
-        // No TLS is spoken there, whatever the mode, as libpq has it.
-        config.host_path(directory).port(port).ssl_mode(SslMode::Disable);
-        self.dial(config, self.share(1)).await.map_err(|fault| self.said_by(server, None, fault))
-    }
-
-    /// Connects to the first of a server's addresses that answers.
+    /// Connects to the first of a server's addresses that takes writes.
     async fn by_network(
         &self,
         server: &Server,
         host: &str,
-        addresses: &[SocketAddr],
+        mut addresses: Vec<SocketAddr>,
+        turn: Turn,
         config: &Config,
-    ) -> Result<Client, Fault> {
+    ) -> Result<(Client, Option<SocketAddr>), Fault> {
         let mut faults = Vec::new();
-        for address in addresses {
+        let is_one_of_many = self.servers.len() > 1 || addresses.len() > 1;
+        let last = self.last().address;
+        addresses.sort_by_key(|address| Some(*address) != last);
+        for (address, turn) in turn.shared(addresses.into_iter()) {
             let mut config = config.clone();
             // The name is for TLS; the address is where it goes.
             config.host(host).hostaddr(address.ip()).port(address.port());
-            match self.dial(config, self.share(addresses.len())).await {
-                Ok(client) => return Ok(client),
+            match self.session(turn, is_one_of_many, self.dial(config)).await {
+                Ok(client) => return Ok((client, Some(address))),
                 Err(fault) => {
                     let has_answered = fault.sqlstate.is_some();
                     faults.push(self.said_by(server, Some(address.ip()), fault));
@@ -176,18 +186,37 @@ impl Route {
         Err(Fault::of_all(faults))
     }
 
-    /// How long one of a server's addresses may take, so that the last one has its turn too.
-    fn share(&self, addresses: usize) -> Duration {
-        let places = self.servers.len() * addresses.max(1);
-        ROUTE_TIMEOUT / u32::try_from(places).unwrap_or(u32::MAX)
+    /// What a connection comes to within its turn. Where there are others to go on to, it has to be one that takes writes.
+    async fn session(
+        &self,
+        turn: Turn,
+        is_one_of_many: bool,
+        connected: impl Future<Output = Result<Client, Fault>>,
+    ) -> Result<Client, Fault> {
+        let session = async {
+            let client = connected.await?;
+            if is_one_of_many {
+                takes_writes(&client).await?;
+            }
+            Ok(client)
+        };
+        timeout(turn.left(), session).await.unwrap_or_else(|_| Err(Fault::timed_out("connecting")))
     }
 
-    async fn dial(&self, mut config: Config, limit: Duration) -> Result<Client, Fault> {
-        config.connect_timeout(limit.min(CONNECT_TIMEOUT));
+    /// Through a bastion. TLS is spoken with the server all the same, and by its own name.
+    async fn by_stream(&self, host: &str, stream: Stream, config: &Config) -> Result<Client, Fault> {
+        let tls = MakeTlsConnect::<Stream>::make_tls_connect(&mut self.connector.clone(), host);
+        let tls = tls.map_err(|error| Fault::of_settings(format!("connection.host {host:?}: {error}")))?;
+        let connected = config.connect_raw(stream, tls).await;
+        let (client, connection) = connected.map_err(|error| self.connector.explain(error))?;
+        // It ends with the client, and tells it before if anything is wrong.
+        tokio::spawn(async move { drop(connection.await) });
+        Ok(client)
+    }
+
+    async fn dial(&self, config: Config) -> Result<Client, Fault> {
         let manager = PostgresConnectionManager::new(config, self.connector.clone());
-        let connected = timeout(limit, manager.connect()).await;
-        let connected = connected.map_err(|_| Fault::timed_out("connecting"))?;
-        connected.map_err(|error| self.connector.explain(error))
+        manager.connect().await.map_err(|error| self.connector.explain(error))
     }
 
     /// Names the server where that is not known, and the address where the name has one of many.
@@ -199,6 +228,10 @@ impl Route {
             None => fault.of(server),
         }
     }
+}
+
+fn too_slow(host: &str) -> Fault {
+    Fault::timed_out(&format!("looking up the address of {host}"))
 }
 
 fn found(host: &str, addresses: &[SocketAddr]) -> String {

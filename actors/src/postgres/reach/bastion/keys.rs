@@ -2,12 +2,13 @@
 
 use russh::keys::{Algorithm, Error, PrivateKey, decode_secret_key, ssh_key::private::RsaKeypair};
 
+use super::cost::is_bearable;
 use crate::model::{Bastion, FieldError};
 
 /// The smallest RSA key that is taken, in bits.
 const SMALLEST_RSA: u32 = 2048;
 
-/// The private key that a bastion's settings hold, if they do. Takes a tenth of a second for one with a passphrase.
+/// The private key that a bastion's settings hold, if they do. One with a passphrase may take seconds, on purpose.
 pub(super) fn private_key(bastion: &Bastion) -> Result<Option<PrivateKey>, FieldError> {
     let Some(text) = &bastion.private_key else { return Ok(None) };
     let of_passphrase = |message| FieldError::new("connection.bastion.passphrase", message);
@@ -18,6 +19,13 @@ pub(super) fn private_key(bastion: &Bastion) -> Result<Option<PrivateKey>, Field
             let Some(passphrase) = passphrase else {
                 return Err(of_passphrase("is needed: the private key is encrypted"));
             };
+            if !is_bearable(text.reveal()) {
+                return Err(of_key(
+                    "takes too much work to open: takes one of at most 256 rounds (ssh-keygen -a) in OpenSSH's form, or \
+                     in PEM with at most 1,000,000 iterations of PBKDF2"
+                        .to_owned(),
+                ));
+            }
             let opened = decode_secret_key(text.reveal(), Some(passphrase.reveal()));
             opened.map_err(|_| of_passphrase("does not open the private key"))?
         }

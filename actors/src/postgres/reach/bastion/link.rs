@@ -20,7 +20,6 @@ use tokio::{
 };
 
 use super::{
-    STEP_TIMEOUT,
     gate::{self, Gate},
     login::log_in,
 };
@@ -29,8 +28,8 @@ use crate::{
     postgres::{error::Fault, reach::host_keys::HostKeys},
 };
 
-/// How long a host that is slow to open a stream may take to say that it is there at all.
-const PONG_TIMEOUT: Duration = Duration::from_secs(3);
+/// The part of its time in which a host that is slow to open a stream has to say that it is there at all.
+const PONG_PART: u32 = 4;
 
 /// A connection to an SSH host. It ends when nobody has it any more, neither the pool nor a stream in it.
 pub(in crate::postgres::reach) struct Link {
@@ -80,12 +79,18 @@ impl Link {
         self.handle.is_closed()
     }
 
-    /// A stream to a server, as the host sees it.
-    pub(in crate::postgres::reach) async fn open(self: &Arc<Self>, host: &str, port: u16) -> Result<Stream, Fault> {
+    /// A stream to a server, as the host sees it, within `limit`.
+    pub(in crate::postgres::reach) async fn open(
+        self: &Arc<Self>,
+        host: &str,
+        port: u16,
+        limit: Duration,
+    ) -> Result<Stream, Fault> {
+        let pong_limit = limit / PONG_PART;
         let server = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
         // Where the stream comes from is for the host's log, and not to be known of us.
         let opening = self.handle.channel_open_direct_tcpip(host, u32::from(port), "127.0.0.1", 0);
-        match timeout(STEP_TIMEOUT, opening).await {
+        match timeout(limit.saturating_sub(pong_limit), opening).await {
             Ok(Ok(channel)) => Ok(Stream { channel: channel.into_stream(), link: Arc::clone(self) }),
             Ok(Err(russh::Error::ChannelOpenFailure(ChannelOpenFailure::ConnectFailed))) => {
                 Err(Fault::unreachable_from_bastion(&self.place, &server))
@@ -97,7 +102,7 @@ impl Link {
                 self.cut.now();
                 Err(Fault::bastion_closed(&self.place, &error.to_string()))
             }
-            Err(_) if self.answers().await => Err(Fault::unanswered_behind_bastion(&self.place, &server)),
+            Err(_) if self.answers(pong_limit).await => Err(Fault::unanswered_behind_bastion(&self.place, &server)),
             Err(_) => {
                 self.cut.now();
                 Err(Fault::bastion_closed(&self.place, "it does not answer any more"))
@@ -105,8 +110,8 @@ impl Link {
         }
     }
 
-    async fn answers(&self) -> bool {
-        matches!(timeout(PONG_TIMEOUT, self.handle.send_ping()).await, Ok(Ok(())))
+    async fn answers(&self, limit: Duration) -> bool {
+        matches!(timeout(limit, self.handle.send_ping()).await, Ok(Ok(())))
     }
 }
 

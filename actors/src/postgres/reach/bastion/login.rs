@@ -76,12 +76,16 @@ fn shown(bastion: &Bastion, further: &MethodSet) -> String {
 }
 
 async fn by_key(handle: &mut Handle<Gate>, user: &str, key: PrivateKey) -> Result<(), Refusal> {
-    let hash = match handle.best_supported_rsa_hash().await? {
-        _ if !key.algorithm().is_rsa() => None,
-        Some(None) => return Err(Refusal::OnlySha1),
-        Some(hash) => hash,
-        // It did not say.
-        None => Some(HashAlg::Sha256),
+    // What is asked for RSA alone is waited for by it alone.
+    let hash = if key.algorithm().is_rsa() {
+        match handle.best_supported_rsa_hash().await? {
+            Some(None) => return Err(Refusal::OnlySha1),
+            Some(hash) => hash,
+            // It did not say.
+            None => Some(HashAlg::Sha256),
+        }
+    } else {
+        None
     };
     let key = PrivateKeyWithHashAlg::new(Arc::new(key), hash);
     match handle.authenticate_publickey(user, key).await? {

@@ -5,6 +5,7 @@
 //! sessions in it, as when a network fails. Nothing is told to a host that shows no key that is pinned; what is told it then
 //! is what takes a login, and whereto.
 
+mod cost;
 mod gate;
 mod keys;
 mod link;
@@ -16,6 +17,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::future::join_all;
 use russh::keys::PublicKey;
 use tokio::{net::TcpStream, sync::Mutex, sync::watch, time::timeout};
 
@@ -25,20 +27,21 @@ use super::{
     Egress,
     addresses::{Server, resolve},
     host_keys::{self, HostKeys},
+    turn::Turn,
 };
 use crate::{
     model::{Bastion, DeniedNetworks, FieldError},
     postgres::error::Fault,
 };
 
-/// How long a host may take for each step: to take the connection, to show its key, to let us in, to open a stream.
-const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a host may take for each step: to take the connection, to show its key, to let us in.
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How many of a host's addresses are tried.
 const MOST_ADDRESSES: usize = 4;
 
-/// How long making a tunnel, and a stream in it, may take in all.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long making a tunnel may take in all, and looking at what keys there are.
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The way through an SSH host, which all sessions of a pool share.
 pub(super) struct Tunnel {
@@ -66,10 +69,13 @@ pub(super) fn check(bastion: &Bastion) -> Result<(), FieldError> {
 /// The keys that a bastion shows, one for each line of `host_key`, and one for each of its addresses if they differ. We do
 /// not log in to it.
 pub async fn see_host_keys(bastion: &Bastion, egress: &Egress) -> Result<Vec<String>, Fault> {
-    let mut seen = Vec::new();
-    let mut faults = Vec::new();
-    for address in addresses(bastion, &egress.denied).await? {
-        match see(bastion, address).await {
+    let turn = Turn::of(PATIENCE);
+    let addresses = addresses(bastion, &egress.denied).await?;
+    // At once: one that is dead keeps nobody from seeing the others.
+    let looks = join_all(addresses.into_iter().map(|address| see(bastion, address, turn))).await;
+    let (mut seen, mut faults) = (Vec::new(), Vec::new());
+    for look in looks {
+        match look {
             Ok(key) if seen.contains(&key) => {}
             Ok(key) => seen.push(key),
             Err(fault) => faults.push(fault),
@@ -110,9 +116,11 @@ impl Tunnel {
     }
 
     async fn connect(&self) -> Result<Link, Fault> {
+        let turn = Turn::of(PATIENCE);
+        let addresses = addresses(&self.bastion, &self.denied).await?;
         let mut faults = Vec::new();
-        for address in addresses(&self.bastion, &self.denied).await? {
-            match self.connect_to(address).await {
+        for (address, turn) in turn.shared(addresses.into_iter()) {
+            match self.connect_to(address, turn).await {
                 Ok(link) => return Ok(link),
                 // Another address is another host, perhaps; who lets nobody in has said so.
                 Err(fault) if fault.code == "bastion_auth_failed" => return Err(fault),
@@ -122,18 +130,19 @@ impl Tunnel {
         Err(Fault::of_all(faults))
     }
 
-    async fn connect_to(&self, address: SocketAddr) -> Result<Link, Fault> {
+    async fn connect_to(&self, address: SocketAddr, turn: Turn) -> Result<Link, Fault> {
         let place = place(&self.bastion, address);
-        let socket = dial(&place, address, self.step).await?;
+        let step = || self.step.min(turn.left());
+        let socket = dial(&place, address, step()).await?;
         let hangs = |_| Fault::bastion_unreachable(&place, "it takes the connection, and says nothing");
         let (gate, seen) = Gate::new(self.host_keys.clone());
         let link = Link::greet(socket, self.host_keys.as_ref(), gate, &place);
-        let mut link = match timeout(self.step, link).await.map_err(hangs)? {
+        let mut link = match timeout(step(), link).await.map_err(hangs)? {
             Ok(link) => link,
             Err(error) => return Err(self.turned_back(&place, error, &seen)),
         };
         let hangs = |_| Fault::bastion_unreachable(&place, "it does not answer our login");
-        timeout(self.step, link.log_in(&self.bastion)).await.map_err(hangs)??;
+        timeout(step(), link.log_in(&self.bastion)).await.map_err(hangs)??;
         Ok(link)
     }
 
@@ -184,11 +193,12 @@ async fn dial(place: &str, address: SocketAddr, limit: Duration) -> Result<TcpSt
 }
 
 /// Exchanges keys as far as it takes to see the host's.
-async fn see(bastion: &Bastion, address: SocketAddr) -> Result<String, Fault> {
+async fn see(bastion: &Bastion, address: SocketAddr, turn: Turn) -> Result<String, Fault> {
     let place = place(bastion, address);
-    let socket = dial(&place, address, STEP_TIMEOUT).await?;
+    let step = || STEP_TIMEOUT.min(turn.left());
+    let socket = dial(&place, address, step()).await?;
     let (gate, seen) = Gate::new(None);
-    let greeted = timeout(STEP_TIMEOUT, Link::greet(socket, None, gate, &place)).await;
+    let greeted = timeout(step(), Link::greet(socket, None, gate, &place)).await;
     if let Some(key) = seen.borrow().as_ref() {
         return Ok(host_keys::line(key));
     }
