@@ -152,6 +152,7 @@ async fn metrics_a_requests_span_and_its_log_records_go_to_a_collector_by_grpc()
     let mut settings = receiver.settings("grpc");
     settings.extend([("SEQUIN_LOG", "json".into()), ("SEQUIN_CLUSTER", "blue".into()), ("SEQUIN_NODE", "n1".into())]);
     settings.push(("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test".into()));
+    settings.push(("OTEL_TRACES_SAMPLER", "parentbased_always_on".into()));
     let setup = Setup::with(start(&settings).await, Database::create().await).await;
     let node = &setup.node;
     be_refused(&node.api).await;

@@ -60,7 +60,9 @@ impl TlsOptions {
             (&self.server_name, &["server_name"]),
         ] {
             if option.as_deref() == Some(NONE) {
-                names.iter().for_each(|name| request[*name] = Value::Null);
+                for name in names {
+                    request[*name] = Value::Null;
+                }
             }
         }
         Ok(request)
