@@ -85,8 +85,13 @@ async fn of_several_servers_the_first_that_takes_writes_is_the_one_and_else_each
     assert!(expected.iter().all(|words| fault.summary.contains(words)), "{fault}");
 
     // A password that is wrong at the one is tried at no other, where it would be right.
-    let elsewhere = format!("set default_transaction_read_only = off; alter user {} password 'another'", database.user);
-    connect(&replica.url("postgres")).await.batch_execute(&elsewhere).await.expect("another password");
+    let owner = connect(&replica.url("postgres")).await;
+    for statement in [
+        "set default_transaction_read_only = off".to_owned(),
+        format!("alter user {} password 'another'", database.user),
+    ] {
+        owner.batch_execute(&statement).await.expect("another password on the replica");
+    }
     let fault =
         inspector("").check(&at(&[replica.port(), primary]), &[]).await.came_to().expect_err("a wrong password");
     assert_eq!(fault.code, "authentication_failed", "{fault}");
