@@ -85,8 +85,13 @@ async fn of_several_servers_the_first_that_takes_writes_is_the_one_and_else_each
     assert!(expected.iter().all(|words| fault.summary.contains(words)), "{fault}");
 
     // A password that is wrong at the one is tried at no other, where it would be right.
-    let elsewhere = format!("set default_transaction_read_only = off; alter user {} password 'another'", database.user);
-    connect(&replica.url("postgres")).await.batch_execute(&elsewhere).await.expect("another password");
+    let owner = connect(&replica.url("postgres")).await;
+    for statement in [
+        "set default_transaction_read_only = off".to_owned(),
+        format!("alter user {} password 'another'", database.user),
+    ] {
+        owner.batch_execute(&statement).await.expect("another password on the replica");
+    }
     let fault =
         inspector("").check(&at(&[replica.port(), primary]), &[]).await.came_to().expect_err("a wrong password");
     assert_eq!(fault.code, "authentication_failed", "{fault}");
@@ -98,7 +103,13 @@ async fn who_gave_the_last_session_is_asked_first_for_the_next() {
     let turns_away = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
     let port = turns_away.local_addr().expect("its address").port();
     let (knocks, heard) = mpsc::channel();
-    thread::spawn(move || turns_away.incoming().map_while(|client| knocks.send(client.is_ok()).ok()).count());
+    thread::spawn(move || {
+        for client in turns_away.incoming() {
+            // Before the client hears of it.
+            knocks.send(()).expect("the test");
+            drop(client);
+        }
+    });
     let host = format!("127.0.0.1:{port},127.0.0.1:{}", database.server.port());
     let connection = Connection { host, ..target(&database).connection };
     inspector("").check(&connection, &[]).await.came_to().expect("the other server");
