@@ -121,6 +121,7 @@ if [[ ${1:-} != demo ]]; then
     services+=(ssh.service ssh.socket)
   fi
   has ssh-keygen || lacks "OpenSSH's client, with ssh-keygen in PATH" openssh-client
+  has openssl || lacks "OpenSSL's program, as openssl in PATH" openssl
   if ! has_pgbouncer; then
     lacks "PgBouncer, as pgbouncer in PATH or /usr/sbin" pgbouncer
     services+=(pgbouncer.service)
